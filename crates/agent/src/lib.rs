@@ -1,0 +1,1 @@
+//! The agent: composition root on a registered server.

@@ -1,0 +1,1 @@
+//! The contract: gRPC for agents, REST for people, the control socket, and their clients.

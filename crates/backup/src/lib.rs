@@ -1,0 +1,1 @@
+//! Retention, schedules and the prune plan.

@@ -1,0 +1,1 @@
+//! Bytes to chunks and back: chunker, extent trees, pack format, sealing.

@@ -1,0 +1,1 @@
+//! The control core of the agent as a state machine without input or output.

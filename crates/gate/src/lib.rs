@@ -1,0 +1,1 @@
+//! The FUSE file system in front of a tiered endpoint.

@@ -1,0 +1,1 @@
+//! The commit core of the service over a small port of rows.

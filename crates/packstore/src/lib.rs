@@ -1,0 +1,1 @@
+//! Packs in object storage: the port, its forms, faults and conformance suite.

@@ -1,0 +1,1 @@
+//! The service: composition root of the control plane.

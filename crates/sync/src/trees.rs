@@ -1,0 +1,209 @@
+//! The three trees as the planner reads them, and the store that keeps what must survive a restart.
+//!
+//! The consumer defines the port: `replica` implements it on SQLite, tests and the simulator on maps.
+
+use std::sync::Arc;
+
+use polder_types::{
+    Attrs, AttrsHash, BatchNo, Content, Cursor, FileIdent, Kind, Name, NodeUid, Placed, Seq, Stamp, Timestamp,
+};
+
+/// Why a tree could not be read or written. Nothing is planned on half-read trees.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}")]
+pub struct TreeError {
+    /// What was being done, in the present tense: "read synced row".
+    pub doing: &'static str,
+    /// The cause.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// A node on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalNode {
+    /// Where it stands.
+    pub at: Placed,
+    /// What it is.
+    pub kind: Kind,
+    /// Its bytes, as far as they are known.
+    pub content: LocalContent,
+    /// Attributes, normalised: where they equal what was applied here, those of the share.
+    pub attrs: AttrsHash,
+    /// Modification time, normalised in the same way.
+    pub mtime: Timestamp,
+    /// What `stat` said when all of this was so.
+    pub stamp: Stamp,
+}
+
+/// What is known of a local node's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalContent {
+    /// Read at the node's stamp (or never changed since it was synced).
+    Known(Content),
+    /// Seen to have changed; nobody has read it yet.
+    Unread,
+}
+
+/// A live node of the share, as far as the feed was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudNode {
+    /// Where it stands.
+    pub at: Placed,
+    /// Its bytes, target, or nothing.
+    pub content: Content,
+    /// Permissions and extended attributes.
+    pub attrs: Arc<Attrs>,
+    /// Modification time.
+    pub mtime: Timestamp,
+    /// Its version: the base of what is derived from it.
+    pub since: Seq,
+}
+
+/// What both sides last agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncedNode {
+    /// Where it stands.
+    pub at: Placed,
+    /// Its bytes, target, or nothing.
+    pub content: Content,
+    /// Attributes as in the share.
+    pub attrs_share: AttrsHash,
+    /// Attributes as they are here after applying: owners mapped, forbidden bits dropped.
+    pub attrs_here: AttrsHash,
+    /// Modification time as in the share.
+    pub mtime_share: Timestamp,
+    /// What `stat` said when this was agreed. Its mtime is the time as kept here (coarser on some file systems).
+    pub stamp: Stamp,
+    /// The share's version.
+    pub since: Seq,
+}
+
+/// Read access to the three trees. Keys are names under the share's [`polder_types::CaseRule`].
+pub trait Trees {
+    /// The node on disk.
+    fn local(&self, uid: NodeUid) -> Result<Option<LocalNode>, TreeError>;
+    /// The node in the share.
+    fn cloud(&self, uid: NodeUid) -> Result<Option<CloudNode>, TreeError>;
+    /// The node as agreed.
+    fn synced(&self, uid: NodeUid) -> Result<Option<SyncedNode>, TreeError>;
+    /// Who has the key in a directory on disk.
+    fn local_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError>;
+    /// Who has the key in a directory of the share.
+    fn cloud_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError>;
+    /// Children on disk with a key after `after`, in the order of keys, at most `count_max`.
+    fn local_children(
+        &self,
+        parent: NodeUid,
+        after: Option<&[u8]>,
+        count_max: usize,
+    ) -> Result<Vec<NodeUid>, TreeError>;
+    /// Children in the share, in the same way.
+    fn cloud_children(
+        &self,
+        parent: NodeUid,
+        after: Option<&[u8]>,
+        count_max: usize,
+    ) -> Result<Vec<NodeUid>, TreeError>;
+}
+
+/// The persistent part: synced rows, cloud rows where they differ from them, cursor and offers of one endpoint.
+///
+/// Writes become visible to reads at once and durable at [`TreeStore::commit`]. A crash between commits takes back
+/// whole transactions, never parts. While no cloud row is stored for a node, its cloud state *is* its synced row
+/// (a node deleted in the share has a stored row that says so).
+pub trait TreeStore {
+    /// The synced row.
+    fn synced(&self, uid: NodeUid) -> Result<Option<SyncedNode>, TreeError>;
+    /// Who is synced under a key.
+    fn synced_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError>;
+    /// Synced children in the order of keys.
+    fn synced_children(
+        &self,
+        parent: NodeUid,
+        after: Option<&[u8]>,
+        count_max: usize,
+    ) -> Result<Vec<NodeUid>, TreeError>;
+    /// Who was synced with this inode.
+    fn synced_by_ident(&self, ident: FileIdent) -> Result<Option<NodeUid>, TreeError>;
+    /// Writes (`Some`) or removes a synced row.
+    fn put_synced(&mut self, uid: NodeUid, row: Option<&SyncedNode>) -> Result<(), TreeError>;
+
+    /// The share's node: the stored difference, else the synced row. `None` when the share has no such live node.
+    fn cloud(&self, uid: NodeUid) -> Result<Option<CloudNode>, TreeError>;
+    /// Who has the key in the share.
+    fn cloud_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError>;
+    /// Children in the share in the order of keys.
+    fn cloud_children(
+        &self,
+        parent: NodeUid,
+        after: Option<&[u8]>,
+        count_max: usize,
+    ) -> Result<Vec<NodeUid>, TreeError>;
+    /// Stores what the share now holds of a node (`None`: deleted). When it equals the synced row the difference is
+    /// dropped.
+    fn put_cloud(&mut self, uid: NodeUid, node: Option<&CloudNode>) -> Result<(), TreeError>;
+    /// Nodes whose cloud state differs from their synced row, in the order in which they are best applied: directories
+    /// from the root down, then files newest first, deletions last. Not among `except`; at most `count_max`.
+    fn cloud_changed(
+        &self,
+        except: &dyn Fn(NodeUid) -> bool,
+        count_max: usize,
+    ) -> Result<Vec<NodeUid>, TreeError>;
+    /// How many nodes differ, and the sum of the bytes of their contents.
+    fn cloud_changed_count(&self) -> Result<(u64, u64), TreeError>;
+    /// Attributes by hash, as far as any row or offer names them.
+    fn attrs(&self, hash: AttrsHash) -> Result<Option<Arc<Attrs>>, TreeError>;
+    /// Remembers attributes.
+    fn put_attrs(&mut self, attrs: &Attrs) -> Result<AttrsHash, TreeError>;
+
+    /// How far the feed was read into the cloud rows.
+    fn cursor(&self) -> Result<Cursor, TreeError>;
+    /// Moves the cursor; part of the transaction that writes the rows it covers.
+    fn put_cursor(&mut self, cursor: Cursor) -> Result<(), TreeError>;
+
+    /// The next batch number. Never goes back.
+    fn next_batch(&self) -> Result<BatchNo, TreeError>;
+    /// Uses up batch numbers below `next`; durable before the batch leaves.
+    fn put_next_batch(&mut self, next: BatchNo) -> Result<(), TreeError>;
+    /// What was offered of a node in a batch whose answer is not known.
+    fn offers(&self) -> Result<Vec<Offer>, TreeError>;
+    /// Writes an offer; one a node.
+    fn put_offer(&mut self, offer: &Offer) -> Result<(), TreeError>;
+    /// Forgets the offer of a node.
+    fn drop_offer(&mut self, uid: NodeUid) -> Result<(), TreeError>;
+
+    /// A small value of the engine's own (for example whether the first merge is over).
+    fn note(&self, key: &str) -> Result<Option<Vec<u8>>, TreeError>;
+    /// Writes a small value.
+    fn put_note(&mut self, key: &str, value: &[u8]) -> Result<(), TreeError>;
+
+    /// Ends the transaction. With `durable` it survives a power cut when this returns; without, it may be lost, but
+    /// only together with everything after it.
+    fn commit(&mut self, durable: bool) -> Result<(), TreeError>;
+}
+
+/// A version that was offered to the service and whose answer has not come. After a restart the feed tells which
+/// offers were taken: versions that this instance authored itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Which node.
+    pub uid: NodeUid,
+    /// In which batch.
+    pub batch: BatchNo,
+    /// The synced row that the acceptance makes (its `since` is not known yet); `None` for a delete.
+    pub becomes: Option<SyncedNode>,
+}
+
+/// What a directory entry looked like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The name.
+    pub name: Name,
+    /// What it is; `None` for a FIFO, socket or device, which are skipped and listed.
+    pub kind: Option<Kind>,
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// How many names the file has.
+    pub links: u32,
+}

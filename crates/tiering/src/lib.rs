@@ -1,0 +1,1 @@
+//! Heat, policies and residency of tiered files.
