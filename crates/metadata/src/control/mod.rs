@@ -1,0 +1,1 @@
+//! Rows of the control plane: servers, groups, endpoints, tokens, audit log.

@@ -1,0 +1,1 @@
+//! Rows of one share (`docs/formats/share.md`).
