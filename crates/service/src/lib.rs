@@ -1,1 +1,15 @@
 //! The service: composition root of the control plane.
+//!
+//! The reason for this crate: it is where rows (`metadata`), bytes (`packstore`) and the contract (`api`) meet. It
+//! holds the one HTTPS port, the own certificate authority, the commit path and the background work.
+//!
+//! Architecture invariant: no state of a share lives only in this process's memory; what is kept here is a cache of
+//! rows or the presence of a connection, and a killed process loses neither data nor promises.
+//!
+//! Architecture invariant: this crate never imports `replica`, `gate`, `tiering` or `agent`; it meets agents only
+//! through `api`.
+
+pub mod rest;
+pub mod state;
+
+pub use state::ServiceState;

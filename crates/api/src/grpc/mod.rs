@@ -1,0 +1,1 @@
+//! gRPC between agents and the service: the generated messages, their conversion to `polder_types`, connections.

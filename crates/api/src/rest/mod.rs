@@ -1,0 +1,1 @@
+//! REST types under `/v1` and their client.
