@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use polder_types::{
-    Attrs, AttrsHash, BatchNo, Content, Cursor, FileIdent, Kind, Name, NodeUid, Placed, Seq, Stamp, Timestamp,
+    Attrs, AttrsHash, BatchNo, Content, Cursor, FileIdent, Kind, Name, NodeState, NodeUid, Placed, Seq,
+    Stamp, Timestamp,
 };
 
 /// Why a tree could not be read or written. Nothing is planned on half-read trees.
@@ -39,10 +40,23 @@ pub struct LocalNode {
 /// What is known of a local node's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LocalContent {
-    /// Read at the node's stamp (or never changed since it was synced).
-    Known(Content),
+    /// Read at the node's stamp, and all of its chunks are stored; or never changed since it was synced; or a
+    /// directory or symlink, which have nothing to store. It may be offered.
+    Stored(Content),
+    /// Read at the node's stamp, to be compared. It may be offered only after another read has stored it.
+    Hashed(Content),
     /// Seen to have changed; nobody has read it yet.
     Unread,
+}
+
+impl LocalContent {
+    /// The content, stored or not; `None` while nobody has read it.
+    pub fn known(&self) -> Option<&Content> {
+        match self {
+            Self::Stored(content) | Self::Hashed(content) => Some(content),
+            Self::Unread => None,
+        }
+    }
 }
 
 /// A live node of the share, as far as the feed was read.
@@ -52,12 +66,24 @@ pub struct CloudNode {
     pub at: Placed,
     /// Its bytes, target, or nothing.
     pub content: Content,
-    /// Permissions and extended attributes.
-    pub attrs: Arc<Attrs>,
+    /// Permissions and extended attributes; [`TreeStore::attrs`] has them in full.
+    pub attrs: AttrsHash,
     /// Modification time.
     pub mtime: Timestamp,
     /// Its version: the base of what is derived from it.
     pub since: Seq,
+}
+
+impl From<&NodeState> for CloudNode {
+    fn from(state: &NodeState) -> Self {
+        Self {
+            at: state.at.clone(),
+            content: state.content.clone(),
+            attrs: state.attrs.hash(),
+            mtime: state.mtime,
+            since: state.since,
+        }
+    }
 }
 
 /// What both sides last agreed on.
@@ -105,6 +131,11 @@ pub trait Trees {
         after: Option<&[u8]>,
         count_max: usize,
     ) -> Result<Vec<NodeUid>, TreeError>;
+    /// Who stands on disk in the way of a name whose key is free: only where the disk folds names that the share
+    /// tells apart (`docs/semantics.md`, case). Most disks do not.
+    fn local_clash(&self, _at: &Placed) -> Result<Option<NodeUid>, TreeError> {
+        Ok(None)
+    }
 }
 
 /// The persistent part: synced rows, cloud rows where they differ from them, cursor and offers of one endpoint.

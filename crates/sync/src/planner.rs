@@ -1,0 +1,57 @@
+//! The planner.
+
+use std::sync::Arc;
+
+use polder_types::{CaseRule, NodeUid};
+
+use crate::{Plan, TreeError, Trees};
+
+/// What the planner must know of the endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Which names the share takes for equal.
+    pub case: CaseRule,
+    /// How the two sides are merged.
+    pub rule: Rule,
+    /// Name of this server, for conflict copies of its content.
+    pub server: Arc<str>,
+    /// Name for conflict copies of the share's content.
+    pub cloud: Arc<str>,
+    /// Whether a directory's time that changed here, and nothing else of it, is sent. Set when all is quiet: times of
+    /// directories follow their children, and would make a version for each.
+    pub directory_times: bool,
+    /// Most nodes that one plan looks at: the window and what it pulls in. What needs more, waits.
+    pub nodes_max: usize,
+}
+
+/// How the two sides are merged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rule {
+    /// Both sides count the same.
+    #[default]
+    Merge,
+    /// What is on disk is right, everywhere (the first sync of an authoritative endpoint). The disk must have been
+    /// scanned completely.
+    HereWins,
+    /// As `Merge`, but nothing is deleted: after one of the two sides was set back in time (promise I7).
+    NoDeletes,
+    /// As `NoDeletes`, and what only this server has is held for review: after an absence that was too long.
+    Review,
+}
+
+/// Plans a window of changed nodes.
+///
+/// The result depends on the arguments alone. `busy` tells the nodes that have work in flight or whose state is not
+/// settled yet (a name that vanished a moment ago): they are not planned, and what depends on them waits.
+///
+/// # Errors
+/// Only when a tree cannot be read; then nothing is planned.
+pub fn plan(
+    trees: &dyn Trees,
+    window: &[NodeUid],
+    busy: &dyn Fn(NodeUid) -> bool,
+    settings: &Settings,
+) -> Result<Plan, TreeError> {
+    let _ = (trees, window, busy, settings);
+    Ok(Plan::default())
+}
