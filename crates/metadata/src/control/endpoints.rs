@@ -1,0 +1,384 @@
+//! Server endpoints: their settings, and what was last heard of them.
+
+use polder_types::{BatchNo, Cursor, EndpointId, Escaped, GroupId, InstanceId, RelPath, ServerId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::names::ParseError;
+use super::rows::{self, Object, Rows, Table};
+use super::{Acting, AuditNote, Control, ControlError, Glob, Group, OlderThan, Percent, Server, audit};
+
+/// Longest path of an endpoint (Linux: `PATH_MAX`).
+const PATH_BYTES_MAX: usize = 4095;
+/// Most patterns of one endpoint.
+pub const EXCLUDES_MAX: usize = 1000;
+
+/// Absolute path of an endpoint's root on its server; not `/` itself, without `.`, `..` and empty components.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "PathText", into = "PathText")]
+pub struct ServerPath(RelPath);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum PathText {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl ServerPath {
+    /// Parses a path from outside. Extra slashes are dropped.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let fail = || {
+            ParseError::new(
+                Escaped(bytes),
+                "an absolute path below \"/\" without \".\" and \"..\", of at most 4,095 bytes",
+            )
+        };
+        if bytes.first() != Some(&b'/') || bytes.len() > PATH_BYTES_MAX {
+            return Err(fail());
+        }
+        let path = RelPath::parse(bytes).map_err(|_| fail())?;
+        if path.names().is_empty() { Err(fail()) } else { Ok(Self(path)) }
+    }
+
+    /// The bytes, with one slash before each name.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [b"/", &self.0.to_bytes()[..]].concat()
+    }
+
+    /// Whether one of the two lies in the other or is it.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.0.names().iter().zip(other.0.names()).all(|(one, two)| one == two)
+    }
+}
+
+impl std::fmt::Display for ServerPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Escaped(&self.to_bytes()).fmt(f)
+    }
+}
+
+impl TryFrom<PathText> for ServerPath {
+    type Error = ParseError;
+    fn try_from(text: PathText) -> Result<Self, ParseError> {
+        match text {
+            PathText::Text(text) => Self::parse(text.as_bytes()),
+            PathText::Bytes(bytes) => Self::parse(&bytes),
+        }
+    }
+}
+
+impl From<ServerPath> for PathText {
+    fn from(path: ServerPath) -> Self {
+        String::from_utf8(path.to_bytes()).map_or_else(|bad| Self::Bytes(bad.into_bytes()), Self::Text)
+    }
+}
+
+/// How a new endpoint gets what the share holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InitialDownload {
+    /// Names, and never content by itself. Needs tiering.
+    NamespaceOnly,
+    /// Names first, then content. Needs tiering.
+    NamespaceFirst,
+    /// Each name appears with its whole content.
+    #[default]
+    Full,
+}
+
+/// What happens to what a new endpoint's folder holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InitialUpload {
+    /// Joined with the share's; differences are kept beside each other.
+    #[default]
+    Merge,
+    /// The folder decides: the share becomes like it.
+    Authoritative,
+}
+
+/// Cloud tiering of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tiering {
+    /// Free space that is kept on the volume.
+    pub free_space: Percent,
+    /// What nobody touched for so long is tiered.
+    pub older_than: Option<OlderThan>,
+    /// Most bytes of content that are kept.
+    pub cache_quota_bytes: Option<u64>,
+}
+
+/// The mass-change brake: how many deletions, overwrites or renames of others' items pass in its window. `None` is
+/// the default of `docs/defaults.md`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Most changes in one window.
+    pub brake_items: Option<u32>,
+    /// Length of the window in seconds.
+    pub brake_window_secs: Option<u32>,
+}
+
+/// What a person can set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointSettings {
+    /// Cloud tiering; `None` is off.
+    pub tiering: Option<Tiering>,
+    /// Used once.
+    pub initial_download: InitialDownload,
+    /// Used once.
+    pub initial_upload: InitialUpload,
+    /// Names that are left alone, besides the skip list.
+    pub excludes: Vec<Glob>,
+    /// Instead of the product's skip list; `None` is the product's.
+    pub skip_list: Option<Vec<Glob>>,
+    /// Whether the disk takes names that differ only in case for one.
+    pub disk_folds_case: bool,
+    /// Whether setuid, setgid, sticky bits of files are applied here.
+    pub apply_privileged: bool,
+    /// Whether owners and groups are applied by name where the server knows the name.
+    pub map_owners_by_name: bool,
+    /// Whether sync rests until somebody resumes it.
+    pub paused: bool,
+    /// The mass-change brake.
+    pub limits: Limits,
+}
+
+/// An answer to the brake, waiting for the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// Lets go what is held.
+    Accept,
+    /// Throws it back.
+    Revert,
+}
+
+/// A server endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// For ever.
+    pub id: EndpointId,
+    /// The sync group that it is in.
+    pub group: GroupId,
+    /// The server that it is on.
+    pub server: ServerId,
+    /// Its root there.
+    pub path: ServerPath,
+    /// What a person can set.
+    pub settings: EndpointSettings,
+    /// Counts changes of the settings, so that an agent knows whether its own are the latest.
+    pub revision: u64,
+    /// Whether somebody ordered its end: the agent lets go of the folder, then the row is removed.
+    pub deleting: bool,
+    /// An order that the agent has not confirmed.
+    pub release: Option<Release>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl Object for Endpoint {
+    const TABLE: Table = Table::Endpoint;
+    fn key(&self) -> Vec<u8> {
+        self.id.0.to_vec()
+    }
+    fn name(&self) -> Option<String> {
+        Some(format!("{}:{}", self.server, self.path))
+    }
+    fn parent(&self) -> Option<Vec<u8>> {
+        Some(self.group.0.to_vec())
+    }
+    fn shown(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+/// What was last heard of an endpoint: enough to notice a clone or a rolled-back agent, and to answer for it while it
+/// is away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointProgress {
+    /// Which one.
+    pub endpoint: EndpointId,
+    /// The life of its state database.
+    pub instance: Option<InstanceId>,
+    /// The lowest batch number that it may still use.
+    pub next_batch: BatchNo,
+    /// How far it has applied the share's history.
+    pub cursor: Option<Cursor>,
+    /// When it was last heard.
+    pub seen_at: Option<Timestamp>,
+    /// Its last report, in the contract's form; opaque here.
+    pub report: Option<serde_json::Value>,
+}
+
+impl EndpointProgress {
+    fn unknown(endpoint: EndpointId) -> Self {
+        let next_batch = BatchNo::default();
+        Self { endpoint, instance: None, next_batch, cursor: None, seen_at: None, report: None }
+    }
+}
+
+impl Object for EndpointProgress {
+    const TABLE: Table = Table::Progress;
+    fn key(&self) -> Vec<u8> {
+        self.endpoint.0.to_vec()
+    }
+    fn shown(&self) -> String {
+        self.endpoint.to_string()
+    }
+}
+
+impl Control {
+    /// A new endpoint. Refused when the group or the trusted server is missing, the path overlaps another endpoint
+    /// of the server, or the settings do not go together.
+    pub fn create_endpoint(&self, acting: &Acting, endpoint: &Endpoint) -> Result<(), ControlError> {
+        ensure_valid(&endpoint.settings)?;
+        self.write(|rows| {
+            let group: Group = rows::need(rows, &endpoint.group.0)?;
+            let server: Server = rows::need(rows, &endpoint.server.0)?;
+            if !server.is_trusted() {
+                return Err(ControlError::Refused(format!("the server \"{}\" is revoked", server.name)));
+            }
+            ensure_apart(rows, endpoint)?;
+            rows::insert(rows, endpoint)?;
+            let detail = format!("group {} server {} path {}", group.name, server.name, endpoint.path);
+            audit::append(rows, acting, &AuditNote::new("endpoint.create", endpoint.id, detail))?;
+            Ok(())
+        })
+    }
+
+    /// An endpoint.
+    pub fn endpoint(&self, id: EndpointId) -> Result<Option<Endpoint>, ControlError> {
+        self.read(|rows| rows::get(rows, &id.0))
+    }
+
+    /// A page of endpoints in order of their ids; of one group where one is given.
+    pub fn endpoints(
+        &self,
+        group: Option<GroupId>,
+        after: Option<EndpointId>,
+        limit: usize,
+    ) -> Result<Vec<Endpoint>, ControlError> {
+        let (group, after) = (group.as_ref().map(|id| &id.0[..]), after.as_ref().map(|id| &id.0[..]));
+        self.read(|rows| rows::list(rows, group, after, limit))
+    }
+
+    /// Every endpoint.
+    pub fn all_endpoints(&self) -> Result<Vec<Endpoint>, ControlError> {
+        self.read(|rows| rows::all(rows, None))
+    }
+
+    /// Changes settings; the revision moves on. Initial modes have been used and stay.
+    pub fn set_endpoint(
+        &self,
+        acting: &Acting,
+        id: EndpointId,
+        mut change: impl FnMut(&mut EndpointSettings),
+    ) -> Result<Endpoint, ControlError> {
+        self.change(acting, &id.0, "endpoint.set", |endpoint: &mut Endpoint| {
+            let before = endpoint.settings.clone();
+            change(&mut endpoint.settings);
+            endpoint.settings.initial_download = before.initial_download;
+            endpoint.settings.initial_upload = before.initial_upload;
+            ensure_valid(&endpoint.settings)?;
+            endpoint.revision += 1;
+            // What was set, as a document: the log must be able to tell what was in force at any time.
+            Ok(serde_json::to_string(&endpoint.settings).unwrap_or_default())
+        })
+    }
+
+    /// Orders the end of an endpoint; the agent confirms by [`Control::forget_endpoint`].
+    pub fn delete_endpoint(&self, acting: &Acting, id: EndpointId) -> Result<Endpoint, ControlError> {
+        self.change(acting, &id.0, "endpoint.delete", |endpoint: &mut Endpoint| {
+            endpoint.deleting = true;
+            endpoint.revision += 1;
+            Ok(endpoint.path.to_string())
+        })
+    }
+
+    /// Removes an endpoint: the agent has let go of it, or its server will never come back.
+    pub fn forget_endpoint(&self, acting: &Acting, id: EndpointId) -> Result<(), ControlError> {
+        self.write(|rows| {
+            let endpoint: Endpoint = rows::need(rows, &id.0)?;
+            rows.delete(Table::Endpoint, &id.0)?;
+            rows.delete(Table::Progress, &id.0)?;
+            audit::append(rows, acting, &AuditNote::new("endpoint.forget", id, &endpoint.path))?;
+            Ok(())
+        })
+    }
+
+    /// Orders what happens to what the brake holds.
+    pub fn release_endpoint(
+        &self,
+        acting: &Acting,
+        id: EndpointId,
+        release: Release,
+    ) -> Result<Endpoint, ControlError> {
+        self.change(acting, &id.0, "endpoint.release", |endpoint: &mut Endpoint| {
+            endpoint.release = Some(release);
+            endpoint.revision += 1;
+            Ok(format!("{release:?}"))
+        })
+    }
+
+    /// The agent has carried out the order of this revision; a newer one stays.
+    pub fn release_done(&self, acting: &Acting, id: EndpointId, revision: u64) -> Result<(), ControlError> {
+        self.change(acting, &id.0, "endpoint.released", |endpoint: &mut Endpoint| {
+            if endpoint.revision <= revision {
+                endpoint.release = None;
+            }
+            Ok(format!("revision {revision}"))
+        })
+        .map(drop)
+    }
+
+    /// What was last heard of an endpoint.
+    pub fn progress(&self, id: EndpointId) -> Result<EndpointProgress, ControlError> {
+        Ok(self.read(|rows| rows::get(rows, &id.0))?.unwrap_or_else(|| EndpointProgress::unknown(id)))
+    }
+
+    /// Reads and changes what was last heard in one transaction, so that two agents with one identity cannot both
+    /// pass a check made by `change`. Not audited; `change` may refuse.
+    pub fn update_progress<T>(
+        &self,
+        id: EndpointId,
+        mut change: impl FnMut(&mut EndpointProgress) -> Result<T, ControlError>,
+    ) -> Result<T, ControlError> {
+        self.write(|rows| {
+            let _: Endpoint = rows::need(rows, &id.0)?;
+            let mut progress = rows::get(rows, &id.0)?.unwrap_or_else(|| EndpointProgress::unknown(id));
+            let out = change(&mut progress)?;
+            progress.endpoint = id;
+            rows::put(rows, &progress)?;
+            Ok(out)
+        })
+    }
+}
+
+fn ensure_valid(settings: &EndpointSettings) -> Result<(), ControlError> {
+    let refuse = |text: &str| Err(ControlError::Refused(text.to_owned()));
+    if settings.tiering.is_none() && settings.initial_download != InitialDownload::Full {
+        return refuse(
+            "an initial download of names only needs cloud tiering: choose \"full\", or turn tiering on",
+        );
+    }
+    let patterns = settings.excludes.len() + settings.skip_list.as_ref().map_or(0, Vec::len);
+    if patterns > EXCLUDES_MAX {
+        return refuse("an endpoint has at most 1,000 patterns");
+    }
+    Ok(())
+}
+
+/// One folder follows one share: an endpoint inside another would carry files from share to share for ever.
+fn ensure_apart(rows: &dyn Rows, endpoint: &Endpoint) -> Result<(), ControlError> {
+    let others = rows::all::<Endpoint>(rows, None)?;
+    let clash = others.iter().find(|other| {
+        other.server == endpoint.server && other.id != endpoint.id && other.path.overlaps(&endpoint.path)
+    });
+    match clash {
+        None => Ok(()),
+        Some(other) => Err(ControlError::Refused(format!(
+            "the path {} overlaps the endpoint {} at {} on the same server",
+            endpoint.path, other.id, other.path
+        ))),
+    }
+}
