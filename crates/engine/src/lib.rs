@@ -1,1 +1,29 @@
-//! The control core of the agent as a state machine without input or output.
+//! The control core of the agent for one endpoint, as a state machine: [`Engine::step`].
+//!
+//! The reason for this crate: everything that the agent decides in time (what to look at, read, offer, apply, and
+//! when) is one function of facts, so that the simulator can draw every order of events and every crash from a seed
+//! (`docs/design/2026-11-23-first-line.md`, section 3). What is decided about a file is `polder_sync::plan`; this
+//! crate decides when there is enough to decide it, and carries it out once.
+//!
+//! Architecture invariant: no clock, thread, random source, file or socket. Time is an argument, ids come from a seed,
+//! rows from a [`polder_sync::TreeStore`].
+//!
+//! Architecture invariant: nothing that is to be done is persisted, only what was observed and agreed. After a crash
+//! the scan and the feed lead to the same plan again.
+
+mod effect;
+mod event;
+mod settings;
+mod status;
+mod words;
+
+pub use effect::{Apply, ApplyAct, ApplyStep, Effect, LookAt, PageToken, Read};
+pub use event::{
+    Announced, ApplyResult, BatchError, Command, Event, FeedError, FeedRow, Hint, ListEnd, ListPart, Look,
+    LookFound, Page, ReadOutcome, RootSeen, Started, Unreachable,
+};
+pub use settings::{BrakeSettings, InitialMode, LARGE_BYTES, Limits, Settings};
+pub use status::{
+    Held, Level, LogLine, PROBLEMS_LISTED_MAX, Phase, Problem, Reason, Remaining, SkipReason, Skipped, Status,
+};
+pub use words::{Dir, Failure, FailureClass, JobId, Lane, Now, Place, SeenEntry};

@@ -6,10 +6,12 @@
 //! Architecture invariant: nothing here acts. A plan says what to do, what it expects to find and why; whoever carries
 //! it out re-checks, refuses where the world has moved on, and asks for the next plan. Pending work is never stored.
 
+mod filter;
 mod plan;
 mod planner;
 mod trees;
 
+pub use filter::{DEFAULT_PATTERNS, Filter, FilterError, PATTERN_BYTES_MAX};
 pub use plan::{
     Act, Apply, Becomes, Change, Displaced, Held, HeldReason, Plan, PlannedGroup, PlannedOp, Read,
     ReadIntent, Reason, Rekeyed, Settled, Waiting,

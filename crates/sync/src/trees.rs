@@ -222,6 +222,11 @@ pub struct Offer {
     pub uid: NodeUid,
     /// In which batch.
     pub batch: BatchNo,
+    /// In which group of the batch, and as which operation of it: the last one about this node. With the service's
+    /// answer to the group they give the version.
+    pub group: u32,
+    /// See `group`.
+    pub op: u32,
     /// The synced row that the acceptance makes (its `since` is not known yet); `None` for a delete.
     pub becomes: Option<SyncedNode>,
 }
