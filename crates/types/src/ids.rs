@@ -165,6 +165,16 @@ impl NodeUid {
         bytes[6..].copy_from_slice(&random);
         Self(bytes)
     }
+
+    /// The id of the conflict copy that keeps version `since` of this node. It follows from its arguments, so that
+    /// planning twice names one node; no two versions share it, since an operation changes one node.
+    pub fn copy_of(self, since: Seq) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("polder 1 conflict copy");
+        hasher.update(&self.0).update(&since.0.to_be_bytes());
+        let mut bytes = self.0;
+        bytes[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
+        Self(bytes)
+    }
 }
 
 impl ChunkId {
@@ -199,6 +209,14 @@ mod tests {
         assert_eq!(id.to_string().parse::<NodeUid>(), Ok(id));
         let json = serde_json::to_string(&id).expect("ids are plain text");
         assert_eq!(serde_json::from_str::<NodeUid>(&json).expect("own text"), id);
+    }
+
+    #[test]
+    fn a_conflict_copy_has_one_id_a_version() {
+        let node = NodeUid::from_parts(0x0123_4567_89ab, [7; 10]);
+        assert_eq!(node.copy_of(Seq(5)), node.copy_of(Seq(5)));
+        assert_ne!(node.copy_of(Seq(5)), node.copy_of(Seq(6)));
+        assert_eq!(node.copy_of(Seq(5)).0[..6], node.0[..6]);
     }
 
     #[test]
