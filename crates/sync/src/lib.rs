@@ -13,7 +13,7 @@ mod trees;
 
 pub use filter::{DEFAULT_PATTERNS, Filter, FilterError, PATTERN_BYTES_MAX};
 pub use plan::{
-    Act, Apply, Becomes, Change, Displaced, Held, HeldReason, Plan, PlannedGroup, PlannedOp, Read,
+    Act, Apply, Becomes, Change, Displaced, Held, HeldReason, Over, Plan, PlannedGroup, PlannedOp, Read,
     ReadIntent, Reason, Rekeyed, Settled, Waiting,
 };
 pub use planner::{Rule, Settings, plan};

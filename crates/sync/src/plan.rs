@@ -137,7 +137,7 @@ pub struct Apply {
 /// What a step does. Of a directory's expected stamp only the identity counts: its times follow its children.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
-    /// Makes the node. Expects the name to be free.
+    /// Makes the node. Expects the name to be free, or exactly what it goes over.
     Place {
         /// Where.
         at: Placed,
@@ -147,6 +147,8 @@ pub enum Act {
         attrs: AttrsHash,
         /// Modification time.
         mtime: Timestamp,
+        /// Another node that leaves the name in the same exchange, so that the path is never missing.
+        over: Option<Over>,
     },
     /// Exchanges a staged file or link with the one that stands there.
     Replace {
@@ -209,6 +211,20 @@ pub enum Act {
     },
 }
 
+/// A node that another one takes the name of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Over {
+    /// Which node stands there.
+    pub uid: NodeUid,
+    /// What must stand there; a directory must be empty.
+    pub expect: Stamp,
+    /// Where it goes (expects the name to be free, and that only the identity is as expected); `None`: it equals
+    /// what was deleted in the share, and goes to the recycle area.
+    pub to: Option<Placed>,
+    /// Its synced row.
+    pub becomes: Becomes,
+}
+
 /// What becomes of a file that is replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Displaced {
@@ -231,7 +247,8 @@ pub enum Becomes {
         /// The row. Its `attrs_here` equal `attrs_share` where the step has brought new ones.
         row: SyncedNode,
         /// Whether the disk equals the whole row after the step: then the row takes the stamp (and the attributes as
-        /// applied) that the executor reports. If not, the stamp in it stays, which the disk's does not equal.
+        /// applied) that the executor reports. If not, it takes the identity alone, and keeps times that the disk's do
+        /// not equal. A row of a group holds the right stamp already.
         clean: bool,
     },
 }
