@@ -1,0 +1,12 @@
+//! Generates the messages and stubs of `proto/` without a `protoc` binary.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = protox::compile(["polder/v1/agent.proto"], ["proto"])?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        // Secrets have a Debug of their own, which shows none of them (`src/grpc/secret.rs`).
+        .skip_debug(["polder.v1.ShareKey", "polder.v1.ShareKeys", "polder.v1.RegisterRequest"])
+        .compile_fds(files)?;
+    Ok(())
+}
