@@ -7,6 +7,7 @@
 //! it out re-checks, refuses where the world has moved on, and asks for the next plan. Pending work is never stored.
 
 mod filter;
+pub mod mem;
 mod plan;
 mod planner;
 mod trees;

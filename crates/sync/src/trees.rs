@@ -183,6 +183,9 @@ pub trait TreeStore {
     ) -> Result<Vec<NodeUid>, TreeError>;
     /// How many nodes differ, and the sum of the bytes of their contents.
     fn cloud_changed_count(&self) -> Result<(u64, u64), TreeError>;
+    /// Begins a re-baseline: as if the share had none of the nodes, until [`TreeStore::put_cloud`] says what it has. The
+    /// planner does not run before the whole tree was read.
+    fn forget_cloud(&mut self) -> Result<(), TreeError>;
     /// Attributes by hash, as far as any row or offer names them.
     fn attrs(&self, hash: AttrsHash) -> Result<Option<Arc<Attrs>>, TreeError>;
     /// Remembers attributes.

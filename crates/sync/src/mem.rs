@@ -1,0 +1,394 @@
+//! A [`TreeStore`] of maps, for tests and the simulator: transactions, and crashes that take back whole ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use polder_types::{Attrs, AttrsHash, BatchNo, CaseRule, Cursor, FileIdent, NodeUid, Placed};
+
+use crate::{CloudNode, Offer, SyncedNode, TreeError, TreeStore};
+
+type Key = (NodeUid, Box<[u8]>);
+
+/// Rows in maps. Every write is remembered until it is durable, so that [`MemStore::crash`] can take it back.
+#[derive(Debug, Clone, Default)]
+pub struct MemStore {
+    case: CaseRule,
+    synced: BTreeMap<NodeUid, SyncedNode>,
+    /// `None`: deleted in the share.
+    cloud: BTreeMap<NodeUid, Option<CloudNode>>,
+    attrs: BTreeMap<AttrsHash, Arc<Attrs>>,
+    cursor: Cursor,
+    next_batch: BatchNo,
+    offers: BTreeMap<NodeUid, Offer>,
+    notes: BTreeMap<String, Vec<u8>>,
+    // Derived from the rows above. Sets, because inside a transaction (and in the cloud between two cuts) two nodes
+    // may stand under one key.
+    synced_places: BTreeMap<Key, BTreeSet<NodeUid>>,
+    cloud_places: BTreeMap<Key, BTreeSet<NodeUid>>,
+    idents: BTreeMap<FileIdent, BTreeSet<NodeUid>>,
+    /// Old values of everything written since the last durable commit.
+    undo: Vec<Undo>,
+    /// Length of `undo` at each commit that was not durable.
+    commits: Vec<usize>,
+}
+
+#[derive(Debug, Clone)]
+enum Undo {
+    Synced(NodeUid, Option<SyncedNode>),
+    Cloud(NodeUid, Option<Option<CloudNode>>),
+    Cursor(Cursor),
+    NextBatch(BatchNo),
+    Offer(NodeUid, Option<Offer>),
+    Note(String, Option<Vec<u8>>),
+}
+
+impl MemStore {
+    /// An empty store for a share with this rule of names.
+    pub fn new(case: CaseRule) -> Self {
+        Self { case, next_batch: BatchNo(1), ..Self::default() }
+    }
+
+    /// How many commits could be lost by a power cut now.
+    pub fn volatile_commits(&self) -> usize {
+        self.commits.len()
+    }
+
+    /// The store after a crash: what was written since the last commit is gone, and of the commits that were not
+    /// durable only the oldest `kept` remain.
+    pub fn crash(&mut self, kept: usize) {
+        let keep = match kept {
+            0 => 0,
+            kept => self.commits.get(kept - 1).or(self.commits.last()).copied().unwrap_or(0),
+        };
+        while self.undo.len() > keep {
+            match self.undo.pop().expect("longer than what is kept") {
+                Undo::Synced(uid, old) => self.set_synced(uid, old),
+                Undo::Cloud(uid, old) => self.set_cloud(uid, old),
+                Undo::Cursor(old) => self.cursor = old,
+                Undo::NextBatch(old) => self.next_batch = old,
+                Undo::Offer(uid, Some(old)) => drop(self.offers.insert(uid, old)),
+                Undo::Offer(uid, None) => drop(self.offers.remove(&uid)),
+                Undo::Note(key, Some(old)) => drop(self.notes.insert(key, old)),
+                Undo::Note(key, None) => drop(self.notes.remove(&key)),
+            }
+        }
+        self.undo.clear();
+        self.commits.clear();
+    }
+
+    /// All synced rows, for assertions.
+    pub fn all_synced(&self) -> impl Iterator<Item = (NodeUid, &SyncedNode)> {
+        self.synced.iter().map(|(uid, row)| (*uid, row))
+    }
+
+    /// All nodes whose cloud state differs, for assertions.
+    pub fn all_differing(&self) -> impl Iterator<Item = (NodeUid, Option<&CloudNode>)> {
+        self.cloud.iter().map(|(uid, node)| (*uid, node.as_ref()))
+    }
+
+    fn key(&self, at: &Placed) -> Key {
+        (at.parent, self.case.key(at.name.as_bytes()).into())
+    }
+
+    fn set_synced(&mut self, uid: NodeUid, row: Option<SyncedNode>) {
+        if let Some(old) = self.synced.remove(&uid) {
+            let key = self.key(&old.at);
+            remove(&mut self.synced_places, key, uid);
+            remove(&mut self.idents, old.stamp.ident, uid);
+        }
+        if let Some(row) = row {
+            self.synced_places.entry(self.key(&row.at)).or_default().insert(uid);
+            self.idents.entry(row.stamp.ident).or_default().insert(uid);
+            self.synced.insert(uid, row);
+        }
+    }
+
+    fn set_cloud(&mut self, uid: NodeUid, stored: Option<Option<CloudNode>>) {
+        if let Some(Some(old)) = self.cloud.remove(&uid) {
+            let key = self.key(&old.at);
+            remove(&mut self.cloud_places, key, uid);
+        }
+        if let Some(node) = stored {
+            if let Some(node) = &node {
+                self.cloud_places.entry(self.key(&node.at)).or_default().insert(uid);
+            }
+            self.cloud.insert(uid, node);
+        }
+    }
+
+    fn depth(&self, uid: NodeUid) -> usize {
+        let mut depth = 0;
+        let mut at = uid;
+        while at != NodeUid::ROOT && depth < self.cloud.len() + self.synced.len() + 1 {
+            let Some(node) = self.cloud_node(at) else { break };
+            at = node.at.parent;
+            depth += 1;
+        }
+        depth
+    }
+
+    fn cloud_node(&self, uid: NodeUid) -> Option<CloudNode> {
+        match self.cloud.get(&uid) {
+            Some(stored) => stored.clone(),
+            None => self.synced.get(&uid).map(as_cloud),
+        }
+    }
+}
+
+/// The share's node where it equals the synced row.
+fn as_cloud(row: &SyncedNode) -> CloudNode {
+    CloudNode {
+        at: row.at.clone(),
+        content: row.content.clone(),
+        attrs: row.attrs_share,
+        mtime: row.mtime_share,
+        since: row.since,
+    }
+}
+
+fn remove<K: Ord>(index: &mut BTreeMap<K, BTreeSet<NodeUid>>, key: K, uid: NodeUid) {
+    if let Some(uids) = index.get_mut(&key) {
+        uids.remove(&uid);
+        if uids.is_empty() {
+            index.remove(&key);
+        }
+    }
+}
+
+/// Entries of one directory after a key, in the order of keys. The root is not its own child.
+fn children<'a>(
+    index: &'a BTreeMap<Key, BTreeSet<NodeUid>>,
+    parent: NodeUid,
+    after: Option<&[u8]>,
+) -> impl Iterator<Item = (&'a Box<[u8]>, NodeUid)> + use<'a> {
+    let from: Key = (parent, after.unwrap_or_default().into());
+    let after: Option<Box<[u8]>> = after.map(Into::into);
+    index
+        .range(from..)
+        .take_while(move |((dir, _), _)| *dir == parent)
+        .filter(move |((_, key), _)| after.as_ref().is_none_or(|after| key > after))
+        .flat_map(|((_, key), uids)| uids.iter().map(move |uid| (key, *uid)))
+        .filter(|(_, uid)| *uid != NodeUid::ROOT)
+}
+
+impl TreeStore for MemStore {
+    fn synced(&self, uid: NodeUid) -> Result<Option<SyncedNode>, TreeError> {
+        Ok(self.synced.get(&uid).cloned())
+    }
+
+    fn synced_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError> {
+        let uids = self.synced_places.get(&(parent, key.into()));
+        Ok(uids.and_then(|uids| uids.iter().find(|uid| **uid != NodeUid::ROOT).copied()))
+    }
+
+    fn synced_children(
+        &self,
+        parent: NodeUid,
+        after: Option<&[u8]>,
+        count_max: usize,
+    ) -> Result<Vec<NodeUid>, TreeError> {
+        Ok(children(&self.synced_places, parent, after).map(|(_, uid)| uid).take(count_max).collect())
+    }
+
+    fn synced_by_ident(&self, ident: FileIdent) -> Result<Option<NodeUid>, TreeError> {
+        Ok(self.idents.get(&ident).and_then(|uids| uids.first().copied()))
+    }
+
+    fn put_synced(&mut self, uid: NodeUid, row: Option<&SyncedNode>) -> Result<(), TreeError> {
+        self.undo.push(Undo::Synced(uid, self.synced.get(&uid).cloned()));
+        self.set_synced(uid, row.cloned());
+        Ok(())
+    }
+
+    fn cloud(&self, uid: NodeUid) -> Result<Option<CloudNode>, TreeError> {
+        Ok(self.cloud_node(uid))
+    }
+
+    fn cloud_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError> {
+        let key = (parent, key.into());
+        if let Some(uid) = self.cloud_places.get(&key).and_then(|uids| uids.first()) {
+            return Ok(Some(*uid));
+        }
+        let synced = self.synced_places.get(&key).into_iter().flatten();
+        Ok(synced.copied().find(|uid| *uid != NodeUid::ROOT && !self.cloud.contains_key(uid)))
+    }
+
+    fn cloud_children(
+        &self,
+        parent: NodeUid,
+        after: Option<&[u8]>,
+        count_max: usize,
+    ) -> Result<Vec<NodeUid>, TreeError> {
+        let same =
+            children(&self.synced_places, parent, after).filter(|(_, uid)| !self.cloud.contains_key(uid));
+        let other = children(&self.cloud_places, parent, after);
+        let mut both: Vec<_> = same.chain(other).collect();
+        both.sort();
+        both.truncate(count_max);
+        Ok(both.into_iter().map(|(_, uid)| uid).collect())
+    }
+
+    fn put_cloud(&mut self, uid: NodeUid, node: Option<&CloudNode>) -> Result<(), TreeError> {
+        self.undo.push(Undo::Cloud(uid, self.cloud.get(&uid).cloned()));
+        let same = self.synced.get(&uid).map(as_cloud).as_ref() == node;
+        self.set_cloud(uid, if same { None } else { Some(node.cloned()) });
+        Ok(())
+    }
+
+    fn cloud_changed(
+        &self,
+        except: &dyn Fn(NodeUid) -> bool,
+        count_max: usize,
+    ) -> Result<Vec<NodeUid>, TreeError> {
+        let mut changed: Vec<_> = self
+            .cloud
+            .iter()
+            .filter(|(uid, _)| !except(**uid))
+            .map(|(uid, node)| match node {
+                Some(node) if node.content == polder_types::Content::Directory => {
+                    (0, self.depth(*uid), None, *uid)
+                }
+                Some(node) => (1, 0, Some(std::cmp::Reverse(node.mtime)), *uid),
+                None => (2, 0, None, *uid),
+            })
+            .collect();
+        changed.sort();
+        changed.truncate(count_max);
+        Ok(changed.into_iter().map(|(.., uid)| uid).collect())
+    }
+
+    fn cloud_changed_count(&self) -> Result<(u64, u64), TreeError> {
+        let bytes = self.cloud.values().flatten().map(|node| node.content.size()).sum();
+        Ok((self.cloud.len() as u64, bytes))
+    }
+
+    fn forget_cloud(&mut self) -> Result<(), TreeError> {
+        let uids: BTreeSet<_> = self.synced.keys().chain(self.cloud.keys()).copied().collect();
+        for uid in uids {
+            self.put_cloud(uid, None)?;
+        }
+        Ok(())
+    }
+
+    fn attrs(&self, hash: AttrsHash) -> Result<Option<Arc<Attrs>>, TreeError> {
+        Ok(self.attrs.get(&hash).cloned())
+    }
+
+    fn put_attrs(&mut self, attrs: &Attrs) -> Result<AttrsHash, TreeError> {
+        let hash = attrs.hash();
+        self.attrs.entry(hash).or_insert_with(|| Arc::new(attrs.clone()));
+        Ok(hash)
+    }
+
+    fn cursor(&self) -> Result<Cursor, TreeError> {
+        Ok(self.cursor)
+    }
+
+    fn put_cursor(&mut self, cursor: Cursor) -> Result<(), TreeError> {
+        self.undo.push(Undo::Cursor(self.cursor));
+        self.cursor = cursor;
+        Ok(())
+    }
+
+    fn next_batch(&self) -> Result<BatchNo, TreeError> {
+        Ok(self.next_batch)
+    }
+
+    fn put_next_batch(&mut self, next: BatchNo) -> Result<(), TreeError> {
+        self.undo.push(Undo::NextBatch(self.next_batch));
+        self.next_batch = next;
+        Ok(())
+    }
+
+    fn offers(&self) -> Result<Vec<Offer>, TreeError> {
+        Ok(self.offers.values().cloned().collect())
+    }
+
+    fn put_offer(&mut self, offer: &Offer) -> Result<(), TreeError> {
+        let old = self.offers.insert(offer.uid, offer.clone());
+        self.undo.push(Undo::Offer(offer.uid, old));
+        Ok(())
+    }
+
+    fn drop_offer(&mut self, uid: NodeUid) -> Result<(), TreeError> {
+        let old = self.offers.remove(&uid);
+        self.undo.push(Undo::Offer(uid, old));
+        Ok(())
+    }
+
+    fn note(&self, key: &str) -> Result<Option<Vec<u8>>, TreeError> {
+        Ok(self.notes.get(key).cloned())
+    }
+
+    fn put_note(&mut self, key: &str, value: &[u8]) -> Result<(), TreeError> {
+        let old = self.notes.insert(key.into(), value.into());
+        self.undo.push(Undo::Note(key.into(), old));
+        Ok(())
+    }
+
+    fn commit(&mut self, durable: bool) -> Result<(), TreeError> {
+        if durable {
+            self.undo.clear();
+            self.commits.clear();
+        } else if self.commits.last() != Some(&self.undo.len()) {
+            self.commits.push(self.undo.len());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polder_types::{Content, Seq, Stamp, Timestamp};
+
+    use super::*;
+
+    fn row(name: &str, since: u64) -> SyncedNode {
+        SyncedNode {
+            at: Placed { parent: NodeUid::ROOT, name: name.parse().unwrap() },
+            content: Content::empty_file(),
+            attrs_share: AttrsHash::default(),
+            attrs_here: AttrsHash::default(),
+            mtime_share: Timestamp::default(),
+            stamp: Stamp::default(),
+            since: Seq(since),
+        }
+    }
+
+    #[test]
+    fn a_crash_takes_back_whole_transactions() {
+        let mut store = MemStore::new(CaseRule::Sensitive);
+        let uid = NodeUid([1; 16]);
+        store.put_synced(uid, Some(&row("a", 1))).unwrap();
+        store.commit(true).unwrap();
+        store.put_synced(uid, Some(&row("b", 2))).unwrap();
+        store.commit(false).unwrap();
+        store.put_synced(uid, None).unwrap();
+        store.put_next_batch(BatchNo(9)).unwrap();
+        let mut lost = store.clone();
+        store.crash(1);
+        assert_eq!(store.synced_at(NodeUid::ROOT, b"b").unwrap(), Some(uid));
+        assert_eq!(store.next_batch().unwrap(), BatchNo(1));
+        lost.crash(0);
+        assert_eq!(lost.synced_at(NodeUid::ROOT, b"a").unwrap(), Some(uid));
+        assert_eq!(lost.synced_at(NodeUid::ROOT, b"b").unwrap(), None);
+    }
+
+    #[test]
+    fn the_cloud_is_the_synced_row_until_it_differs() {
+        let mut store = MemStore::new(CaseRule::Insensitive);
+        let uid = NodeUid([1; 16]);
+        store.put_synced(uid, Some(&row("A", 1))).unwrap();
+        assert_eq!(store.cloud_at(NodeUid::ROOT, b"a").unwrap(), Some(uid));
+        let moved = as_cloud(&row("B", 2));
+        store.put_cloud(uid, Some(&moved)).unwrap();
+        assert_eq!(store.cloud_at(NodeUid::ROOT, b"a").unwrap(), None);
+        assert_eq!(store.cloud_children(NodeUid::ROOT, None, 9).unwrap(), vec![uid]);
+        store.put_synced(uid, Some(&row("B", 2))).unwrap();
+        store.put_cloud(uid, Some(&moved)).unwrap();
+        assert_eq!(store.cloud_changed_count().unwrap().0, 0);
+        store.forget_cloud().unwrap();
+        assert_eq!(store.cloud(uid).unwrap(), None);
+        assert_eq!(store.cloud_changed(&|_| false, 9).unwrap(), vec![uid]);
+    }
+}
