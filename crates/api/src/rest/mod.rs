@@ -8,6 +8,7 @@
 //! never silently without effect.
 
 mod background;
+pub mod client;
 mod endpoint;
 mod entry;
 mod items;
@@ -20,6 +21,7 @@ mod status;
 mod text;
 
 pub use background::{AuditEntry, AuditOutcome, Reconciler, ReconcilerState};
+pub use client::{Client, ClientConfig, ClientError};
 pub use endpoint::{
     EXCLUDE_BYTES_MAX, EXCLUDES_MAX, Endpoint, EndpointChange, EndpointCreate, EndpointSettings,
     FREE_SPACE_PERCENT_DEFAULT, InitialDownload, InitialUpload, Release, ReleaseRequest, Released,
