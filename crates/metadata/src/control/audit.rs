@@ -20,6 +20,20 @@ pub struct AuditNote {
     pub object: String,
     /// Anything more; may be empty.
     pub detail: String,
+    /// Whether it happened.
+    pub outcome: AuditOutcome,
+}
+
+/// Whether what was asked for happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditOutcome {
+    /// It happened.
+    Accepted,
+    /// It was refused.
+    Refused,
+    /// It failed.
+    Failed,
 }
 
 impl AuditNote {
@@ -35,7 +49,13 @@ impl AuditNote {
             action: safe(action.to_string()),
             object: safe(object.to_string()),
             detail: safe(detail.to_string()),
+            outcome: AuditOutcome::Accepted,
         }
+    }
+
+    /// The same, with another outcome.
+    pub fn with(self, outcome: AuditOutcome) -> Self {
+        Self { outcome, ..self }
     }
 }
 
@@ -54,6 +74,8 @@ pub struct AuditEntry {
     pub object: String,
     /// Anything more.
     pub detail: String,
+    /// Whether it happened.
+    pub outcome: AuditOutcome,
     /// Hash of the entry before; zeros for the first.
     #[serde(with = "super::tokens::hex32")]
     pub prev: [u8; 32],
@@ -69,7 +91,7 @@ impl AuditEntry {
         for text in [&self.who, &self.action, &self.object, &self.detail] {
             bytes.bytes(text.as_bytes());
         }
-        bytes.raw(&self.prev);
+        bytes.byte(self.outcome as u8).raw(&self.prev);
         *blake3::hash(&bytes.finish()).as_bytes()
     }
 }
@@ -100,6 +122,7 @@ pub(super) fn append(rows: &mut dyn Rows, acting: &Acting, note: &AuditNote) -> 
         action: note.action.clone(),
         object: note.object.clone(),
         detail: note.detail.clone(),
+        outcome: note.outcome,
         prev,
         hash: [0; 32],
     };

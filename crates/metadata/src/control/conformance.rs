@@ -56,7 +56,7 @@ fn share(id: u8, called: &str) -> Share {
         id: ShareId([id; 16]),
         name: name(called),
         case: CaseRule::Sensitive,
-        chunker: Chunker { version: 1, seed: 7 },
+        chunker: 1,
         quota_bytes: None,
         keys: WrappedKeys(vec![1, 2, 3]),
         state: ShareState::Live,
@@ -95,7 +95,7 @@ fn endpoint(id: u8, group: u8, server: u8, path: &str) -> Endpoint {
 
 fn register(control: &Control, id: u8, called: &str) {
     let hash = SecretHash::of(&[id]);
-    let token = JoinToken { hash, created_at: at(1), expires_at: at(100), used: None };
+    let token = JoinToken { hash, created_at: at(1), expires_at: at(100), server: None, used: None };
     control.create_join_token(&acting(1), &token).expect("a new token");
     let certificate = Certificate { serial: vec![id], server: ServerId([id; 16]), expires_at: at(1_000_000) };
     control.register_server(&acting(2), &hash, &server(id, called), &certificate).expect("a good token");
@@ -218,6 +218,8 @@ fn shares_are_deleted_softly(make: Maker<'_>) {
 
 fn what_is_in_use_stays(make: Maker<'_>) {
     let control = small_world(make);
+    let again = control.create_group(&acting(3), &group(2, "again", 1));
+    assert!(matches!(again, Err(ControlError::InUse { .. })), "a share has one group");
     let end = endpoint(1, 1, 1, "/srv/demo");
     control.create_endpoint(&acting(3), &end).expect("a new endpoint");
     assert!(matches!(control.delete_share(&acting(4), ShareId([1; 16])), Err(ControlError::InUse { .. })));
@@ -232,7 +234,7 @@ fn what_is_in_use_stays(make: Maker<'_>) {
 fn join_tokens_work_once(make: Maker<'_>) {
     let control = control(make);
     let hash = SecretHash::of(b"secret");
-    let token = JoinToken { hash, created_at: at(1), expires_at: at(100), used: None };
+    let token = JoinToken { hash, created_at: at(1), expires_at: at(100), server: None, used: None };
     control.create_join_token(&acting(1), &token).expect("a new token");
     let certificate =
         |id: u8| Certificate { serial: vec![id], server: ServerId([id; 16]), expires_at: at(1000) };
@@ -246,12 +248,17 @@ fn join_tokens_work_once(make: Maker<'_>) {
     assert!(matches!(join(&hash, 99, 2, "b"), Err(ControlError::BadToken)), "used");
     assert!(control.join_tokens(at(2)).expect("read").is_empty());
 
-    let second = JoinToken { hash: SecretHash::of(b"second"), ..token };
+    let second = JoinToken { hash: SecretHash::of(b"second"), ..token.clone() };
     control.create_join_token(&acting(1), &second).expect("a new token");
     assert!(matches!(join(&second.hash, 3, 2, "A"), Err(ControlError::NameTaken { .. })));
     assert_eq!(control.join_tokens(at(2)).expect("read").len(), 1, "a refused registration uses nothing up");
     control.revoke_server(&acting(4), ServerId([1; 16])).expect("trusted until now");
     join(&second.hash, 5, 2, "A").expect("the name of a revoked server is free");
+
+    let bound = JoinToken { hash: SecretHash::of(b"bound"), server: Some(name("c")), ..token };
+    control.create_join_token(&acting(5), &bound).expect("a new token");
+    assert!(matches!(join(&bound.hash, 6, 3, "b"), Err(ControlError::BadToken)), "bound to a name");
+    join(&bound.hash, 6, 3, "C").expect("its name");
 }
 
 fn certificates_end(make: Maker<'_>) {
@@ -317,8 +324,8 @@ fn settings_are_checked(make: Maker<'_>) {
     first.path = ServerPath::parse(b"/srv/\xff").expect("any bytes");
     first.settings.initial_download = InitialDownload::NamespaceFirst;
     assert!(control.create_endpoint(&acting(2), &first).is_err(), "names only need tiering");
-    let free_space = Percent::try_from(20).expect("valid");
-    first.settings.tiering = Some(Tiering { free_space, older_than: None, cache_quota_bytes: Some(1 << 40) });
+    first.settings.tiering = true;
+    first.settings.cache_quota_bytes = Some(1 << 40);
     control.create_endpoint(&acting(2), &first).expect("with tiering");
     assert_eq!(control.endpoint(first.id).expect("read").as_ref(), Some(&first), "as it was written");
 

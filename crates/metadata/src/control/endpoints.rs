@@ -97,50 +97,72 @@ pub enum InitialUpload {
     Authoritative,
 }
 
-/// Cloud tiering of an endpoint.
+/// The mass-change brake: more than max(`count_min`, min(`count_max`, the part of the endpoint's items)) deletions,
+/// overwrites or renames of others' items within the window are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brake {
+    /// Whether it works.
+    pub enabled: bool,
+    /// Length of the window in seconds.
+    pub window_secs: u32,
+    /// So many pass in any case.
+    pub count_min: u64,
+    /// More never pass.
+    pub count_max: u64,
+    /// Hundredths of a percent of the endpoint's items.
+    pub items_basis_points: u32,
+}
+
+impl Default for Brake {
+    /// `docs/defaults.md`.
+    fn default() -> Self {
+        Self { enabled: true, window_secs: 600, count_min: 100, count_max: 1000, items_basis_points: 100 }
+    }
+}
+
+/// What a person can set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tiering {
-    /// Free space that is kept on the volume.
+pub struct EndpointSettings {
+    /// Whether cold files may be tiered.
+    pub tiering: bool,
+    /// Free space that is kept on the volume; for tiering.
     pub free_space: Percent,
     /// What nobody touched for so long is tiered.
     pub older_than: Option<OlderThan>,
     /// Most bytes of content that are kept.
     pub cache_quota_bytes: Option<u64>,
-}
-
-/// The mass-change brake: how many deletions, overwrites or renames of others' items pass in its window. `None` is
-/// the default of `docs/defaults.md`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Most changes in one window.
-    pub brake_items: Option<u32>,
-    /// Length of the window in seconds.
-    pub brake_window_secs: Option<u32>,
-}
-
-/// What a person can set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointSettings {
-    /// Cloud tiering; `None` is off.
-    pub tiering: Option<Tiering>,
     /// Used once.
     pub initial_download: InitialDownload,
     /// Used once.
     pub initial_upload: InitialUpload,
     /// Names that are left alone, besides the skip list.
     pub excludes: Vec<Glob>,
-    /// Instead of the product's skip list; `None` is the product's.
-    pub skip_list: Option<Vec<Glob>>,
-    /// Whether the disk takes names that differ only in case for one.
-    pub disk_folds_case: bool,
-    /// Whether setuid, setgid, sticky bits of files are applied here.
-    pub apply_privileged: bool,
-    /// Whether owners and groups are applied by name where the server knows the name.
-    pub map_owners_by_name: bool,
+    /// Whether the product's skip list is in force.
+    pub default_excludes: bool,
+    /// Whether setuid, setgid and further `security.*` attributes are applied here.
+    pub privileges: bool,
     /// Whether sync rests until somebody resumes it.
     pub paused: bool,
     /// The mass-change brake.
-    pub limits: Limits,
+    pub brake: Brake,
+}
+
+impl Default for EndpointSettings {
+    fn default() -> Self {
+        Self {
+            tiering: false,
+            free_space: Percent::DEFAULT_FREE_SPACE,
+            older_than: None,
+            cache_quota_bytes: None,
+            initial_download: InitialDownload::default(),
+            initial_upload: InitialUpload::default(),
+            excludes: Vec::new(),
+            default_excludes: true,
+            privileges: false,
+            paused: false,
+            brake: Brake::default(),
+        }
+    }
 }
 
 /// An answer to the brake, waiting for the agent.
@@ -200,6 +222,12 @@ pub struct EndpointProgress {
     pub endpoint: EndpointId,
     /// The life of its state database.
     pub instance: Option<InstanceId>,
+    /// The last opening that was accepted: a chain that a copied state cannot continue.
+    pub opening: Option<InstanceId>,
+    /// Why the service has stopped it, until a person has acted.
+    pub stopped_why: Option<String>,
+    /// Whether its disk takes names that differ only in case for one, as the agent found.
+    pub disk_folds_case: Option<bool>,
     /// The lowest batch number that it may still use.
     pub next_batch: BatchNo,
     /// How far it has applied the share's history.
@@ -212,8 +240,17 @@ pub struct EndpointProgress {
 
 impl EndpointProgress {
     fn unknown(endpoint: EndpointId) -> Self {
-        let next_batch = BatchNo::default();
-        Self { endpoint, instance: None, next_batch, cursor: None, seen_at: None, report: None }
+        Self {
+            endpoint,
+            instance: None,
+            opening: None,
+            stopped_why: None,
+            disk_folds_case: None,
+            next_batch: BatchNo::default(),
+            cursor: None,
+            seen_at: None,
+            report: None,
+        }
     }
 }
 
@@ -356,13 +393,12 @@ impl Control {
 
 fn ensure_valid(settings: &EndpointSettings) -> Result<(), ControlError> {
     let refuse = |text: &str| Err(ControlError::Refused(text.to_owned()));
-    if settings.tiering.is_none() && settings.initial_download != InitialDownload::Full {
+    if !settings.tiering && settings.initial_download != InitialDownload::Full {
         return refuse(
             "an initial download of names only needs cloud tiering: choose \"full\", or turn tiering on",
         );
     }
-    let patterns = settings.excludes.len() + settings.skip_list.as_ref().map_or(0, Vec::len);
-    if patterns > EXCLUDES_MAX {
+    if settings.excludes.len() > EXCLUDES_MAX {
         return refuse("an endpoint has at most 1,000 patterns");
     }
     Ok(())

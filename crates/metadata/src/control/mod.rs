@@ -34,16 +34,16 @@ use std::sync::Arc;
 
 use polder_types::Timestamp;
 
-pub use audit::{AuditBreak, AuditEntry, AuditNote};
+pub use audit::{AuditBreak, AuditEntry, AuditNote, AuditOutcome};
 pub use endpoints::{
-    Endpoint, EndpointProgress, EndpointSettings, InitialDownload, InitialUpload, Limits, Release,
-    ServerPath, Tiering,
+    Brake, EXCLUDES_MAX, Endpoint, EndpointProgress, EndpointSettings, InitialDownload, InitialUpload,
+    Release, ServerPath,
 };
 pub use error::{ControlError, Fault};
 pub use memory::MemoryRows;
 pub use names::{Glob, ObjectName, OlderThan, ParseError, Percent, Role};
 pub use servers::{Certificate, JoinToken, Server, ServerState};
-pub use shares::{Chunker, Group, SHARE_KEPT_SECS, Share, ShareState, WrappedKeys};
+pub use shares::{Group, SHARE_KEPT_SECS, Share, ShareState, WrappedKeys};
 pub use sqlite::SqliteRows;
 pub use time::{CLOCK_JUMP_SECS_MAX, ServiceTime};
 pub use tokens::{SecretHash, TokenId, UserToken};

@@ -49,8 +49,8 @@ macro_rules! parsed_text {
 }
 
 /// Name of a share, sync group, server, token or snapshot: 1–63 ASCII letters, digits, `.`, `-` and `_`, the first a
-/// letter or digit. Two names that differ only in case are one name, because shares are exported to clients for
-/// which they are.
+/// letter or digit; not 32 hexadecimal digits, which are an id. Two names that differ only in case are one name, because
+/// shares are exported to clients for which they are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ObjectName(Box<str>);
@@ -61,13 +61,14 @@ impl std::str::FromStr for ObjectName {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let sound = (1..=63).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
-            && text.as_bytes()[0].is_ascii_alphanumeric();
+            && text.as_bytes()[0].is_ascii_alphanumeric()
+            && !(text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
         if sound {
             Ok(Self(text.into()))
         } else {
             Err(ParseError::new(
                 text,
-                "a name: 1 to 63 letters, digits, \".\", \"-\" or \"_\", beginning with a letter or digit",
+                "a name: 1 to 63 letters, digits, \".\", \"-\" or \"_\", beginning with a letter or digit, and no id",
             ))
         }
     }
@@ -80,7 +81,7 @@ impl ObjectName {
     }
 }
 
-/// A pattern of names that an endpoint leaves alone: 1–1,024 bytes without NUL. What it means is the agent's to say.
+/// A pattern of names that an endpoint leaves alone: 1–4,096 bytes without NUL. What it means is the agent's to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Glob(Box<str>);
@@ -89,11 +90,11 @@ parsed_text!(Glob);
 impl std::str::FromStr for Glob {
     type Err = ParseError;
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let sound = (1..=1024).contains(&text.len()) && !text.contains('\0');
+        let sound = (1..=4096).contains(&text.len()) && !text.contains('\0');
         if sound {
             Ok(Self(text.into()))
         } else {
-            Err(ParseError::new(text, "a pattern of 1 to 1,024 bytes"))
+            Err(ParseError::new(text, "a pattern of 1 to 4,096 bytes"))
         }
     }
 }
@@ -104,6 +105,9 @@ impl std::str::FromStr for Glob {
 pub struct Percent(u8);
 
 impl Percent {
+    /// Free space that is kept on a tiered volume unless somebody chooses otherwise.
+    pub const DEFAULT_FREE_SPACE: Self = Self(20);
+
     /// The number.
     pub fn get(self) -> u8 {
         self.0
@@ -185,7 +189,8 @@ mod tests {
     #[test]
     fn names_are_checked() {
         let long = "x".repeat(64);
-        for bad in ["", ".", "-a", "a b", "a/b", "é", long.as_str(), "a\n"] {
+        let id = "0123456789abcdef".repeat(2);
+        for bad in ["", ".", "-a", "a b", "a/b", "é", long.as_str(), id.as_str(), "a\n"] {
             assert!(bad.parse::<ObjectName>().is_err(), "{bad:?}");
         }
         for good in ["a", "Site-A", "0", "files.example.org", "x_y"] {

@@ -15,6 +15,8 @@ pub struct JoinToken {
     pub created_at: Timestamp,
     /// Useless from then on.
     pub expires_at: Timestamp,
+    /// The only name under which a server may register with it.
+    pub server: Option<ObjectName>,
     /// Who used it and when.
     pub used: Option<(ServerId, Timestamp)>,
 }
@@ -138,7 +140,8 @@ impl Control {
     ) -> Result<(), ControlError> {
         self.write(|rows| {
             let mut token: JoinToken = rows::get(rows, &token.0)?.ok_or(ControlError::BadToken)?;
-            if token.used.is_some() || token.expires_at <= acting.now {
+            let other = token.server.as_ref().is_some_and(|name| name.key() != server.name.key());
+            if token.used.is_some() || token.expires_at <= acting.now || other {
                 return Err(ControlError::BadToken);
             }
             token.used = Some((server.id, acting.now));

@@ -9,15 +9,6 @@ use super::{Acting, AuditNote, Control, ControlError, Endpoint, ObjectName, audi
 /// How long a deleted share is kept: 14 days.
 pub const SHARE_KEPT_SECS: i64 = 14 * 24 * 3600;
 
-/// The chunker of a share, frozen at creation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chunker {
-    /// Version of the chunker's parameters (`docs/formats/content.md`).
-    pub version: u32,
-    /// Seed of its gear table.
-    pub seed: u64,
-}
-
 /// The share's keys, wrapped by the service's master key. Opaque here; never shown in a debug print.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -51,8 +42,8 @@ pub struct Share {
     pub name: ObjectName,
     /// Which names are equal; for ever.
     pub case: CaseRule,
-    /// For ever.
-    pub chunker: Chunker,
+    /// Version of the chunker (`docs/formats/content.md`), for ever. Its seed follows from the keys.
+    pub chunker: u16,
     /// Most bytes of live files.
     pub quota_bytes: Option<u64>,
     /// Wrapped keys; replaced when a generation begins.
@@ -226,10 +217,14 @@ impl Control {
         })
     }
 
-    /// A new sync group.
+    /// A new sync group. A share has one at most: two would order the same changes twice.
     pub fn create_group(&self, acting: &Acting, group: &Group) -> Result<(), ControlError> {
         self.write(|rows| {
             let share = live_share(rows, group.share)?;
+            if let Some(other) = rows::list::<Group>(rows, Some(&share.id.0), None, 1)?.first() {
+                let by = format!("the sync group \"{}\": a share has one group", other.name);
+                return Err(ControlError::InUse { what: Table::Share, which: share.name.to_string(), by });
+            }
             rows::insert(rows, group)?;
             let detail = format!("id {} share {}", group.id, share.name);
             audit::append(rows, acting, &AuditNote::new("group.create", &group.name, detail))?;
