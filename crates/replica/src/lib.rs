@@ -1,1 +1,37 @@
-//! The files of a share on this disk: scan, watch, stage, apply, state database.
+//! The files of a share on this disk: scan, watch, look, read, stage, apply, and the state database.
+//!
+//! The reason for this crate: it is the only one that touches users' files. It observes and it applies what somebody
+//! else has decided; nothing here decides (`docs/design/2026-11-23-first-line.md`, section 1).
+//!
+//! All of it is synchronous and is called from worker threads.
+//!
+//! Architecture invariant: nothing below the root is reached by a path string. Every step is one `openat2` of one
+//! [`polder_types::Name`] from a directory descriptor (`walk`).
+//!
+//! Architecture invariant: nothing of a user is replaced, moved or removed without an expectation that is checked again
+//! at that moment, and what is displaced lies in the recycle area (`apply`, `recycle`).
+//!
+//! Architecture invariant: FIFOs, sockets and devices are never opened, symlinks never followed.
+//!
+//! Architecture invariant: no tokio, no network, no decision. `unsafe` only in `sys`.
+
+mod attributes;
+mod error;
+mod ident;
+mod identity;
+mod look;
+mod overlap;
+mod owners;
+mod root;
+mod sys;
+mod walk;
+mod xattrs;
+
+pub use attributes::{AttrPolicy, Attributes, OwnerPolicy};
+pub use error::{ErrorClass, FsError};
+pub use identity::Identity;
+pub use look::{Found, Listed, Look, list, look, look_dir};
+pub use overlap::{Overlap, overlap};
+pub use owners::Owners;
+pub use root::{Root, RootError, STATE_DIR};
+pub use walk::{Dir, DirAt, Walker};

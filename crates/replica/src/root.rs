@@ -1,0 +1,327 @@
+//! The root of an endpoint: opened once, proven again and again.
+//!
+//! `PATH/.polder/` (0700, owned by the agent's user) holds what belongs to the volume: `identity`, the state
+//! database, `staging` and `recycle`. The identity names the endpoint, a random nonce, the file system and the root's
+//! inode. Only while [`Root::check`] proves all of it may an absence be taken for a deletion (promise I5): a volume
+//! that is not mounted, was emptied, replaced or restored elsewhere has no valid identity, and the endpoint stops.
+//!
+//! A crash during adoption leaves `.polder` without `identity`; adopting again completes it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use polder_types::{EndpointId, FileIdent};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Doing, FsError};
+use crate::ident::{device, generation, statx_at, statx_fd};
+use crate::identity::Identity;
+use crate::{overlap, sys};
+
+/// Name of the state directory, which no listing shows and no operation enters.
+pub const STATE_DIR: &[u8] = b".polder";
+
+/// Why a root cannot be used now. All but [`RootError::Fs`] stop the endpoint until somebody has looked.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// Nothing is at the path.
+    #[error("there is no directory at \"{path}\"; mount the volume or create the directory")]
+    Missing {
+        /// The endpoint's path.
+        path: String,
+    },
+    /// The directory has no identity: a mount point without its volume, an emptied volume, or another disk.
+    #[error("\"{path}\" holds no polder identity; is the volume mounted?")]
+    NotAdopted {
+        /// The endpoint's path.
+        path: String,
+    },
+    /// Another directory is now at the path: unmounted, mounted over, renamed or restored.
+    #[error("\"{path}\" is no longer the directory that was opened")]
+    Replaced {
+        /// The endpoint's path.
+        path: String,
+    },
+    /// The directory was deleted.
+    #[error("the directory \"{path}\" was deleted")]
+    Deleted {
+        /// The endpoint's path.
+        path: String,
+    },
+    /// The identity is that of another endpoint.
+    #[error("\"{path}\" belongs to the endpoint {found}")]
+    OtherEndpoint {
+        /// The endpoint's path.
+        path: String,
+        /// Whose root it is.
+        found: EndpointId,
+    },
+    /// The identity was written on another file system or for another directory: a copy of the folder, or a restored
+    /// volume.
+    #[error("\"{path}\" is a copy or was restored: {what} differs from its identity")]
+    Copied {
+        /// The endpoint's path.
+        path: String,
+        /// What differs.
+        what: &'static str,
+    },
+    /// The identity cannot be read as one.
+    #[error("the identity of \"{path}\" is damaged")]
+    BadIdentity {
+        /// The endpoint's path.
+        path: String,
+    },
+    /// `.polder` belongs to somebody else, can be entered by others, or is no directory.
+    #[error("\"{path}/.polder\" must be a directory of mode 0700 that belongs to the agent's user")]
+    Unsafe {
+        /// The endpoint's path.
+        path: String,
+    },
+    /// Another agent has it open.
+    #[error("\"{path}\" is in use by another agent")]
+    InUse {
+        /// The endpoint's path.
+        path: String,
+    },
+    /// The path has an identity already.
+    #[error("\"{path}\" is already the endpoint {endpoint}")]
+    AlreadyAdopted {
+        /// The endpoint's path.
+        path: String,
+        /// Whose root it is.
+        endpoint: EndpointId,
+    },
+    /// It lies inside another endpoint, or the other way round.
+    #[error("\"{path}\" and \"{other}\" overlap")]
+    Overlaps {
+        /// The endpoint's path.
+        path: String,
+        /// The other endpoint.
+        other: String,
+    },
+    /// A system call failed.
+    #[error("open the root")]
+    Fs(#[source] FsError),
+}
+
+/// An endpoint's root, held open and locked while this lives.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    /// O_PATH: pins the directory, whatever happens to its path.
+    dir: OwnedFd,
+    state: OwnedFd,
+    /// Holds the lock by living.
+    _lock: OwnedFd,
+    identity: Identity,
+    device: u64,
+}
+
+impl Root {
+    /// Makes `path` the root of `endpoint`: writes its identity, then opens it. `others` are the paths of the other
+    /// endpoints of this machine, with which it must not overlap.
+    pub fn adopt(path: &Path, endpoint: EndpointId, others: &[&Path]) -> Result<Self, RootError> {
+        let shown = shown(path);
+        let dir = open_at(path)?;
+        for other in others {
+            if overlap::overlap(path, other).map_err(RootError::Fs)?.is_some() {
+                return Err(RootError::Overlaps { path: shown, other: self::shown(other) });
+            }
+        }
+        if let Some(other) = overlap::adopted_ancestor(dir.as_fd()).map_err(RootError::Fs)? {
+            return Err(RootError::Overlaps { path: shown, other: format!("endpoint {other}") });
+        }
+        match rustix::fs::mkdirat(&dir, STATE_DIR, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => (),
+            Err(errno) => return Err(RootError::Fs(FsError::new("create directory", STATE_DIR, errno))),
+        }
+        let state = open_state(&dir, path)?;
+        match Identity::read(state.as_fd()) {
+            Ok(Some(found)) => return Err(RootError::AlreadyAdopted { path: shown, endpoint: found.endpoint }),
+            Ok(None) => (),
+            Err(_) => return Err(RootError::BadIdentity { path: shown }),
+        }
+        let nonce = random().map_err(RootError::Fs)?;
+        let (root, _) = ident_of(dir.as_fd()).map_err(RootError::Fs)?;
+        let identity = Identity { endpoint, nonce, root, volume: sys::file_system_uuid(state.as_fd()) };
+        identity.write(state.as_fd()).map_err(RootError::Fs)?;
+        rustix::fs::openat(&dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(rustix::fs::fsync)
+            .doing("make durable", STATE_DIR)
+            .map_err(RootError::Fs)?;
+        Self::open(path, endpoint)
+    }
+
+    /// Opens the root of `endpoint` and proves that it is the one that was adopted.
+    pub fn open(path: &Path, endpoint: EndpointId) -> Result<Self, RootError> {
+        let shown = shown(path);
+        let dir = open_at(path)?;
+        let state = open_state(&dir, path)?;
+        let identity = Identity::read(state.as_fd())
+            .map_err(|_| RootError::BadIdentity { path: shown.clone() })?
+            .ok_or_else(|| RootError::NotAdopted { path: shown.clone() })?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = rustix::fs::openat(&state, c"lock", flags, Mode::RUSR | Mode::WUSR)
+            .doing("open lock", b"lock")
+            .map_err(RootError::Fs)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => (),
+            Err(Errno::WOULDBLOCK) => return Err(RootError::InUse { path: shown }),
+            Err(errno) => return Err(RootError::Fs(FsError::new("lock", b"lock", errno))),
+        }
+        let (_, device) = ident_of(dir.as_fd()).map_err(RootError::Fs)?;
+        let root = Self { path: path.to_owned(), dir, state, _lock: lock, identity, device };
+        if root.identity.endpoint != endpoint {
+            return Err(RootError::OtherEndpoint { path: shown, found: root.identity.endpoint });
+        }
+        root.check()?;
+        Ok(root)
+    }
+
+    /// Proves that the root is still there, still the same and still on its file system. To be called before absences
+    /// are believed, and now and then. Nothing is changed.
+    pub fn check(&self) -> Result<(), RootError> {
+        let path = shown(&self.path);
+        let (pinned, pinned_device) = ident_of(self.dir.as_fd()).map_err(RootError::Fs)?;
+        let links = statx_fd(&self.dir).doing("stat the root", b".").map_err(RootError::Fs)?.stx_nlink;
+        if links == 0 {
+            return Err(RootError::Deleted { path });
+        }
+        // What stands at the path now must be what we hold open: after an unmount, or a mount over it, it is not.
+        let now = open_at(&self.path)?;
+        if ident_of(now.as_fd()).map_err(RootError::Fs)? != (pinned, pinned_device) {
+            let adopted = statx_at(&now, c".polder").is_ok();
+            return Err(if adopted { RootError::Replaced { path } } else { RootError::NotAdopted { path } });
+        }
+        let state = open_state(&now, &self.path)?;
+        match Identity::read(state.as_fd()) {
+            Ok(Some(found)) if found == self.identity => (),
+            Ok(Some(_)) => return Err(RootError::Replaced { path }),
+            Ok(None) => return Err(RootError::NotAdopted { path }),
+            Err(_) => return Err(RootError::BadIdentity { path }),
+        }
+        if self.identity.root != pinned {
+            return Err(RootError::Copied { path, what: "the directory's inode" });
+        }
+        let volume = sys::file_system_uuid(state.as_fd());
+        if self.identity.volume.is_some() && volume.is_some() && self.identity.volume != volume {
+            return Err(RootError::Copied { path, what: "the file system" });
+        }
+        Ok(())
+    }
+
+    /// Where the root is, for messages and for what needs a path (the state database).
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which directory the root is.
+    pub fn ident(&self) -> FileIdent {
+        self.identity.root
+    }
+
+    /// What was written at adoption.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Device number of the file system, for comparison within one boot.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Where the state database lies.
+    pub fn database_path(&self) -> PathBuf {
+        self.path.join(".polder").join("state.db")
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> BorrowedFd<'_> {
+        self.state.as_fd()
+    }
+
+    /// The root's own descriptor, which cannot be read from.
+    pub(crate) fn pinned(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// A descriptor of the root that can be listed, and the device.
+    pub(crate) fn open_readable(&self) -> Result<(OwnedFd, u64), FsError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.dir, ".", flags, Mode::empty()).doing("open the root", b".")?;
+        Ok((fd, self.device))
+    }
+
+    /// Makes everything that was written on the volume durable: what an agent calls before synced rows say that
+    /// files which were read are safe here.
+    pub fn make_durable(&self) -> Result<(), FsError> {
+        rustix::fs::syncfs(&self.state).doing("make the volume durable", b".")
+    }
+
+    /// Opens a directory below `.polder`, making it if need be, and verifies that it is ours alone.
+    pub(crate) fn state_subdir(&self, name: &str) -> Result<OwnedFd, RootError> {
+        match rustix::fs::mkdirat(&self.state, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => (),
+            Err(errno) => return Err(RootError::Fs(FsError::new("create directory", name.as_bytes(), errno))),
+        }
+        open_private(self.state.as_fd(), name.as_bytes())
+            .map_err(RootError::Fs)?
+            .ok_or_else(|| RootError::Unsafe { path: shown(&self.path) })
+    }
+}
+
+/// A path for messages.
+pub(crate) fn shown(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    polder_types::Escaped(path.as_os_str().as_bytes()).to_string()
+}
+
+/// 16 random bytes.
+fn random() -> Result<[u8; 16], FsError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| FsError::new("draw random bytes", b"nonce", Errno::IO))?;
+    Ok(bytes)
+}
+
+/// Opens the directory at a path that an administrator gave; symlinks on the way are theirs to place.
+pub(crate) fn open_at(path: &Path) -> Result<OwnedFd, RootError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT | Errno::NOTDIR => RootError::Missing { path: shown(path) },
+        _ => RootError::Fs(FsError::new("open the root", shown(path).as_bytes(), errno)),
+    })
+}
+
+fn open_state(dir: &OwnedFd, path: &Path) -> Result<OwnedFd, RootError> {
+    match open_private(dir.as_fd(), STATE_DIR) {
+        Ok(Some(state)) => Ok(state),
+        Ok(None) => Err(RootError::Unsafe { path: shown(path) }),
+        Err(error) if error.class == crate::ErrorClass::Gone => {
+            Err(RootError::NotAdopted { path: shown(path) })
+        }
+        Err(error) if error.class == crate::ErrorClass::Blocked => {
+            Err(RootError::Unsafe { path: shown(path) })
+        }
+        Err(error) => Err(RootError::Fs(error)),
+    }
+}
+
+/// A directory that is ours and closed to others; `None` when it is not. Checked on the descriptor, so nothing that a
+/// user plants in its place passes (promises.md, 111).
+fn open_private(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<OwnedFd>, FsError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).doing("open directory", name)?;
+    let stat = statx_fd(&fd).doing("stat directory", name)?;
+    let ours = stat.stx_uid == rustix::process::geteuid().as_raw() && stat.stx_mode & 0o077 == 0;
+    let is_dir = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
+    Ok((ours && is_dir).then_some(fd))
+}
+
+/// Which directory a descriptor stands for, and its device.
+pub(crate) fn ident_of(fd: BorrowedFd<'_>) -> Result<(FileIdent, u64), FsError> {
+    let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, crate::ident::STATX_MASK)
+        .doing("stat the root", b".")?;
+    let ident = FileIdent { ino: stat.stx_ino, generation: generation(fd, c"", stat.stx_ino) };
+    Ok((ident, device(&stat)))
+}
