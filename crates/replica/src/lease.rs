@@ -1,0 +1,115 @@
+//! Read leases that never keep a writer waiting.
+//!
+//! While a lease is held, an `open` for writing waits. Whoever holds one looks after every piece whether somebody
+//! knocks; but a consumer may itself wait (for the network, for instance), so one thread looks at all leases every few
+//! milliseconds and ends those that somebody waits for. The reader then finds its lease gone and discards.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::Duration;
+
+use crate::sys::{self, Lease};
+
+/// How long a writer waits at most for a reader that does not look.
+const KNOCK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A read lease on an open file, until dropped.
+pub(crate) struct ReadLease {
+    held: Arc<Held>,
+    number: u64,
+}
+
+struct Held {
+    /// A duplicate: the lease belongs to the open file, not to one descriptor.
+    fd: OwnedFd,
+    ended: AtomicBool,
+}
+
+impl Held {
+    fn is_held(&self) -> bool {
+        !self.ended.load(Ordering::Acquire) && sys::lease(self.fd.as_fd()) == Ok(Lease::Read)
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        // Fails only when there is no lease any more.
+        let _ = sys::set_lease(self.fd.as_fd(), Lease::None);
+    }
+}
+
+impl ReadLease {
+    /// Takes a lease; `None` while somebody has the file open or mapped for writing, and where there are no leases.
+    pub(crate) fn take(file: BorrowedFd<'_>) -> Option<Self> {
+        let fd = file.try_clone_to_owned().ok()?;
+        sys::set_lease(fd.as_fd(), Lease::Read).ok()?;
+        let held = Arc::new(Held { fd, ended: AtomicBool::new(false) });
+        let number = keeper().add(held.clone());
+        Some(Self { held, number })
+    }
+
+    /// Whether nobody could have written since it was taken.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_held()
+    }
+
+    /// Ends it; whether nobody could have written until now.
+    pub(crate) fn end(self) -> bool {
+        self.is_held()
+    }
+}
+
+impl Drop for ReadLease {
+    fn drop(&mut self) {
+        keeper().remove(self.number);
+        self.held.end();
+    }
+}
+
+#[derive(Default)]
+struct Keeper {
+    leases: Mutex<(u64, BTreeMap<u64, Arc<Held>>)>,
+    some: Condvar,
+}
+
+fn keeper() -> &'static Keeper {
+    static KEEPER: OnceLock<&'static Keeper> = OnceLock::new();
+    KEEPER.get_or_init(|| {
+        let keeper: &'static Keeper = Box::leak(Box::default());
+        // Without the thread (no memory left) leases are still looked at after every piece.
+        let _ = std::thread::Builder::new().name("leases".into()).spawn(|| keeper.run());
+        keeper
+    })
+}
+
+impl Keeper {
+    fn add(&self, held: Arc<Held>) -> u64 {
+        let mut leases = self.leases.lock().expect("no holder of this lock panics");
+        leases.0 += 1;
+        let number = leases.0;
+        leases.1.insert(number, held);
+        if leases.1.len() == 1 {
+            self.some.notify_one();
+        }
+        number
+    }
+
+    fn remove(&self, number: u64) {
+        self.leases.lock().expect("no holder of this lock panics").1.remove(&number);
+    }
+
+    fn run(&self) {
+        loop {
+            let mut leases = self.leases.lock().expect("no holder of this lock panics");
+            while leases.1.is_empty() {
+                leases = self.some.wait(leases).expect("no holder of this lock panics");
+            }
+            let held: Vec<_> = leases.1.values().cloned().collect();
+            drop(leases);
+            held.iter().filter(|held| !held.is_held()).for_each(|held| held.end());
+            drop(held);
+            std::thread::sleep(KNOCK_INTERVAL);
+        }
+    }
+}

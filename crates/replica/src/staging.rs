@@ -1,0 +1,227 @@
+//! Files on their way in: written below `.polder/staging`, complete and durable before they get a name in the share.
+//!
+//! The folder is emptied when it is opened: whatever a crash has left there was never part of the share. Nothing that
+//! a user had is ever in it (displaced files go to the recycle area).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use polder_types::{Attrs, Content, FILE_BYTES_MAX, Kind, Timestamp};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, RawDir, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use crate::attributes::Attributes;
+use crate::error::{Doing, FsError};
+use crate::root::{Root, RootError};
+use crate::walk::retry_interrupted;
+
+/// Files from this size on get their blocks before the first byte is written, so that a full volume is noticed
+/// before the transfer (promises.md, 77). Below it a few blocks more or less do not matter.
+const RESERVED_BYTES_MIN: u64 = 1024 * 1024;
+
+/// The staging folder of an endpoint.
+#[derive(Debug, Clone)]
+pub struct Staging(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    dir: OwnedFd,
+    next: AtomicU64,
+}
+
+/// A node without a name: a file being written, a symlink or an empty directory. Dropped without being applied, it is
+/// removed.
+#[derive(Debug)]
+pub struct Staged {
+    staging: Staging,
+    name: String,
+    kind: Kind,
+    /// For writing and attributes; `O_PATH` for a symlink.
+    fd: OwnedFd,
+    size: u64,
+    /// Set when it has left the folder.
+    taken: bool,
+}
+
+impl Staging {
+    /// Opens the folder and empties it. Once, when the endpoint starts.
+    pub fn open(root: &Root) -> Result<Self, RootError> {
+        let dir = root.state_subdir("staging")?;
+        let staging = Self(Arc::new(Inner { dir, next: AtomicU64::new(0) }));
+        staging.empty().map_err(RootError::Fs)?;
+        Ok(staging)
+    }
+
+    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
+        self.0.dir.as_fd()
+    }
+
+    /// Nothing but files, symlinks and empty directories is ever made here.
+    fn empty(&self) -> Result<(), FsError> {
+        let mut room = Vec::with_capacity(32 * 1024);
+        loop {
+            let (mut removed, mut first_error) = (0u64, None);
+            rustix::fs::seek(&self.0.dir, rustix::fs::SeekFrom::Start(0)).doing("rewind", b"staging")?;
+            let mut entries = RawDir::new(&self.0.dir, room.spare_capacity_mut());
+            while let Some(entry) = entries.next() {
+                let entry = entry.doing("list directory", b"staging")?;
+                let name = entry.file_name();
+                if matches!(name.to_bytes(), b"." | b"..") {
+                    continue;
+                }
+                let result = match rustix::fs::unlinkat(&self.0.dir, name, AtFlags::empty()) {
+                    Err(Errno::ISDIR) => rustix::fs::unlinkat(&self.0.dir, name, AtFlags::REMOVEDIR),
+                    result => result,
+                };
+                match result.doing("remove from staging", name.to_bytes()) {
+                    Ok(()) => removed += 1,
+                    Err(error) => first_error = Some(error),
+                }
+            }
+            // Removing while listing may skip entries on some file systems: until a round finds nothing to remove.
+            match (removed, first_error) {
+                (0, None) => return Ok(()),
+                (0, Some(error)) => return Err(error),
+                _ => (),
+            }
+        }
+    }
+
+    fn next_name(&self) -> String {
+        format!("{:x}", self.0.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A new file of `size` bytes, all of them a hole. `holes` says that the caller means to leave holes, so no blocks
+    /// are reserved.
+    pub fn file(&self, size: u64, holes: bool) -> Result<Staged, FsError> {
+        let name = self.next_name();
+        let item = name.as_bytes();
+        if size > FILE_BYTES_MAX {
+            return Err(FsError::new("stage a file of more than 8 EiB", item, Errno::FBIG));
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(self.dir(), &*name, flags, Mode::RUSR | Mode::WUSR)
+            .doing("create staged file", item)?;
+        let staged = Staged { staging: self.clone(), name, kind: Kind::File, fd, size, taken: false };
+        if size >= RESERVED_BYTES_MIN && !holes {
+            match retry_interrupted(|| rustix::fs::fallocate(&staged.fd, FallocateFlags::empty(), 0, size)) {
+                // A file system without reservation will tell when it is full.
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => (),
+                Err(errno) => return Err(FsError::new("reserve space for", b"staged file", errno)),
+            }
+        }
+        if size > 0 {
+            rustix::fs::ftruncate(&staged.fd, size).doing("set the size of", b"staged file")?;
+        }
+        Ok(staged)
+    }
+
+    /// A new symlink with this text.
+    pub fn symlink(&self, target: &[u8]) -> Result<Staged, FsError> {
+        let checked = Content::Symlink(target.into());
+        if checked.ensure_valid().is_err() {
+            return Err(FsError::new("stage symlink to", target, Errno::INVAL));
+        }
+        let name = self.next_name();
+        rustix::fs::symlinkat(target, self.dir(), &*name).doing("create staged symlink to", target)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.opened(name, Kind::Symlink, flags)
+    }
+
+    /// A new empty directory.
+    pub fn directory(&self) -> Result<Staged, FsError> {
+        let name = self.next_name();
+        rustix::fs::mkdirat(self.dir(), &*name, Mode::RWXU).doing("create staged directory", name.as_bytes())?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.opened(name, Kind::Directory, flags)
+    }
+
+    fn opened(&self, name: String, kind: Kind, flags: OFlags) -> Result<Staged, FsError> {
+        let fd = rustix::fs::openat(self.dir(), &*name, flags, Mode::empty())
+            .doing("open what was staged", name.as_bytes())?;
+        Ok(Staged { staging: self.clone(), name, kind, fd, size: 0, taken: false })
+    }
+}
+
+impl Staged {
+    /// Writes verified bytes at an offset. What is never written stays a hole. The bytes must lie within the size.
+    pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), FsError> {
+        let end = offset.checked_add(bytes.len() as u64);
+        if self.kind != Kind::File || end.is_none_or(|end| end > self.size) {
+            return Err(FsError::new("write beyond the end of", b"staged file", Errno::INVAL));
+        }
+        let (mut at, mut left) = (offset, bytes);
+        while !left.is_empty() {
+            let written = retry_interrupted(|| rustix::io::pwrite(&self.fd, left, at))
+                .doing("write", b"staged file")?;
+            if written == 0 {
+                return Err(FsError::new("write", b"staged file", Errno::IO));
+            }
+            left = &left[written..];
+            at += written as u64;
+        }
+        Ok(())
+    }
+
+    /// Gives it its attributes and then, last, its modification time. No content may be written after this.
+    pub fn finish(&mut self, attributes: &mut Attributes, attrs: &Attrs, mtime: Timestamp) -> Result<(), FsError> {
+        attributes.apply(&self.fd, attrs, self.kind)?;
+        set_mtime(self.fd.as_fd(), mtime).doing("set the times of", b"staged file")
+    }
+
+    /// Makes this one durable. Many are made durable together by the batch that applies them.
+    pub(crate) fn make_durable(&self) -> Result<(), FsError> {
+        match self.kind {
+            Kind::Symlink => rustix::fs::syncfs(self.staging.dir()),
+            Kind::File | Kind::Directory => rustix::fs::fsync(&self.fd),
+        }
+        .doing("make durable", b"staged file")
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its size in bytes; 0 unless it is a file.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn folder(&self) -> BorrowedFd<'_> {
+        self.staging.dir()
+    }
+
+    /// It has left the folder under another name: nothing is removed when this is dropped.
+    pub(crate) fn set_taken(&mut self) {
+        self.taken = true;
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.taken {
+            let flags = if self.kind == Kind::Directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            // What cannot be removed now is removed at the next start.
+            let _ = rustix::fs::unlinkat(self.staging.dir(), &*self.name, flags);
+        }
+    }
+}
+
+/// Sets the modification time of what a descriptor stands for, `O_PATH` ones too. The access time is left alone.
+pub(crate) fn set_mtime(fd: BorrowedFd<'_>, mtime: Timestamp) -> Result<(), Errno> {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos.into() },
+    };
+    rustix::fs::utimensat(fd, c"", &times, AtFlags::EMPTY_PATH)
+}
