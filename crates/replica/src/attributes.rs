@@ -177,7 +177,13 @@ impl Attributes {
         if (stat.stx_uid, stat.stx_gid) == (user, group) {
             return Ok(());
         }
-        rustix::fs::chownat(fd, c"", Some(Uid::from_raw(user)), Some(Gid::from_raw(group)), AtFlags::EMPTY_PATH)
+        rustix::fs::chownat(
+            fd,
+            c"",
+            Some(Uid::from_raw(user)),
+            Some(Gid::from_raw(group)),
+            AtFlags::EMPTY_PATH,
+        )
     }
 
     fn apply_xattrs(&self, fd: BorrowedFd<'_>, attrs: &Attrs, kind: Kind) -> Result<(), FsError> {
@@ -190,7 +196,8 @@ impl Attributes {
         }
         for (name, value) in attrs.xattrs.iter().filter(|(name, _)| self.policy.takes(name, kind)) {
             // A name with a NUL can only come from a broken peer; the kernel could not store it.
-            let xattr = CString::new(&name[..]).map_err(|_| FsError::new("set the attribute", name, Errno::INVAL))?;
+            let xattr =
+                CString::new(&name[..]).map_err(|_| FsError::new("set the attribute", name, Errno::INVAL))?;
             if xattrs::get(fd, c"", &xattr).ok().flatten().as_deref() == Some(value) {
                 continue;
             }

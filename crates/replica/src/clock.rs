@@ -29,7 +29,8 @@ fn times_are_fine() -> bool {
     static FINE: OnceLock<bool> = OnceLock::new();
     *FINE.get_or_init(|| {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0u32));
+        let mut numbers =
+            release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0u32));
         (numbers.next(), numbers.next()) >= (Some(6), Some(13))
     })
 }

@@ -59,7 +59,9 @@ impl ErrorClass {
             Errno::DQUOT => Self::Quota,
             Errno::ROFS => Self::ReadOnly,
             Errno::ACCESS | Errno::PERM => Self::Permission,
-            Errno::IO | Errno::NXIO | Errno::NODEV | Errno::REMOTEIO | Errno::UCLEAN | Errno::BADMSG => Self::Io,
+            Errno::IO | Errno::NXIO | Errno::NODEV | Errno::REMOTEIO | Errno::UCLEAN | Errno::BADMSG => {
+                Self::Io
+            }
             Errno::BUSY | Errno::TXTBSY | Errno::AGAIN | Errno::DEADLK => Self::Busy,
             Errno::NAMETOOLONG | Errno::RANGE | Errno::TOOBIG | Errno::FBIG | Errno::MLINK => Self::TooLong,
             Errno::NOENT | Errno::STALE => Self::Gone,
@@ -74,7 +76,10 @@ impl ErrorClass {
 
     /// Whether waiting alone may cure it; the others need a change of the world or of a person's mind.
     pub fn is_transient(self) -> bool {
-        matches!(self, Self::Busy | Self::Exhausted | Self::Gone | Self::Exists | Self::NotEmpty | Self::Blocked)
+        matches!(
+            self,
+            Self::Busy | Self::Exhausted | Self::Gone | Self::Exists | Self::NotEmpty | Self::Blocked
+        )
     }
 }
 

@@ -32,10 +32,9 @@ pub(crate) fn ident_of_handle(handle: &Handle) -> Option<FileIdent> {
         // ext4, XFS with 32-bit inodes, and the many file systems that use the kernel's own form.
         (INO32_GEN, 8) => Some(FileIdent { ino: word(0)?.into(), generation: word(4)? }),
         // tmpfs: generation, then the inode number in two halves.
-        (INO32_GEN, 12) => Some(FileIdent {
-            ino: u64::from(word(4)?) | u64::from(word(8)?) << 32,
-            generation: word(0)?,
-        }),
+        (INO32_GEN, 12) => {
+            Some(FileIdent { ino: u64::from(word(4)?) | u64::from(word(8)?) << 32, generation: word(0)? })
+        }
         (XFS_INO64_GEN, 12) => Some(FileIdent { ino: long(0)?, generation: word(8)? }),
         // Object, root of the subvolume, generation. Another subvolume is another device and is not crossed.
         (BTRFS_WITHOUT_PARENT, 20) => Some(FileIdent { ino: long(0)?, generation: word(16)? }),

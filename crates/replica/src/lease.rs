@@ -67,6 +67,21 @@ impl Drop for ReadLease {
     }
 }
 
+/// Proof that nobody else has the file open or mapped; an open waits until this is dropped.
+pub(crate) struct SoleUser<'a>(BorrowedFd<'a>);
+
+/// Takes a write lease on a file that this process has open once; `None` while anybody else has it open.
+pub(crate) fn sole_user(file: BorrowedFd<'_>) -> Option<SoleUser<'_>> {
+    sys::set_lease(file, Lease::Write).ok().map(|()| SoleUser(file))
+}
+
+impl Drop for SoleUser<'_> {
+    fn drop(&mut self) {
+        // Fails only when there is no lease any more.
+        let _ = sys::set_lease(self.0, Lease::None);
+    }
+}
+
 #[derive(Default)]
 struct Keeper {
     leases: Mutex<(u64, BTreeMap<u64, Arc<Held>>)>,

@@ -16,13 +16,19 @@
 //! Architecture invariant: no tokio, no network, no decision. `unsafe` only in `sys`.
 
 mod attributes;
+mod clock;
 mod error;
 mod ident;
 mod identity;
+mod lease;
 mod look;
 mod overlap;
 mod owners;
+mod read;
+mod recycle;
 mod root;
+mod staging;
+mod steps;
 mod sys;
 mod walk;
 mod xattrs;
@@ -33,5 +39,9 @@ pub use identity::Identity;
 pub use look::{Found, Listed, Look, list, look, look_dir};
 pub use overlap::{Overlap, overlap};
 pub use owners::Owners;
+pub use read::{PIECE_BYTES, Piece, Proof, Read, ReadDone, ReadOptions, read};
+pub use recycle::{Recycle, Recycled, RecycledName, Released};
 pub use root::{Root, RootError, STATE_DIR};
+pub use staging::{Staged, Staging};
+pub use steps::{Act, Batch, BatchResult, Over, Place, Step, StepResult, Unknown};
 pub use walk::{Dir, DirAt, Walker};

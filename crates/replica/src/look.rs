@@ -86,9 +86,8 @@ pub fn look_dir(
     let dir = walker.dir(at)?;
     let path = at.path.to_bytes();
     let stat = statx_fd(&dir).doing("stat directory", &path)?;
-    let attrs = attributes
-        .read(dir.as_fd(), c"", &stat, Kind::Directory)
-        .doing("read the attributes of", &path)?;
+    let attrs =
+        attributes.read(dir.as_fd(), c"", &stat, Kind::Directory).doing("read the attributes of", &path)?;
     Ok((stamp(&stat, dir.ident.generation), attrs))
 }
 
@@ -128,9 +127,8 @@ pub fn list(
     let after = statx_fd(&dir).doing("stat directory", &path)?;
     let directory = stamp(&after, dir.ident.generation);
     let complete = failed.is_empty() && !vanished && directory == stamp(&before, dir.ident.generation);
-    let attrs = attributes
-        .read(dir.as_fd(), c"", &after, Kind::Directory)
-        .doing("read the attributes of", &path)?;
+    let attrs =
+        attributes.read(dir.as_fd(), c"", &after, Kind::Directory).doing("read the attributes of", &path)?;
     Ok(Listed { directory, attrs, failed, mounts, complete })
 }
 
@@ -173,7 +171,9 @@ fn found_at(
         let stamp = stamp(&stat, generation(dir, c_name, stat.stx_ino));
         let kind = kind(&stat);
         let attrs = match kind {
-            Some(kind) => Some(attributes.read(dir, c_name, &stat, kind).doing("read the attributes of", bytes)?),
+            Some(kind) => {
+                Some(attributes.read(dir, c_name, &stat, kind).doing("read the attributes of", bytes)?)
+            }
             None => None,
         };
         let target = match kind {

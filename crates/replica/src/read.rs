@@ -17,13 +17,13 @@ use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::attributes::Attributes;
+use crate::clock;
 use crate::error::{Doing, ErrorClass, FsError};
 use crate::ident::{CName, kind, stamp_fd};
 use crate::lease::ReadLease;
 use crate::look::Found;
 use crate::staging::Staging;
 use crate::walk::{DirAt, Walker, open_beneath, retry_interrupted};
-use crate::clock;
 
 /// Bytes of one piece: large enough that system calls do not count, small enough for a cache.
 pub const PIECE_BYTES: usize = 512 * 1024;
@@ -140,7 +140,9 @@ impl Source<'_> {
     ) -> Result<Read, FsError> {
         let (before, _) = self.stamp()?;
         clock::let_pass(before.ctime);
-        if !self.pass(before.size, &mut |piece| if lease.is_held() { consume(piece) } else { ControlFlow::Break(()) })? {
+        if !self.pass(before.size, &mut |piece| {
+            if lease.is_held() { consume(piece) } else { ControlFlow::Break(()) }
+        })? {
             return Ok(if lease.is_held() { Read::Stopped } else { Read::Changed });
         }
         if options.durable {
@@ -154,7 +156,10 @@ impl Source<'_> {
         Ok(Read::Whole(ReadDone { found, proof: Proof::Lease, durable: options.durable }))
     }
 
-    fn in_two_passes(mut self, consume: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>) -> Result<Read, FsError> {
+    fn in_two_passes(
+        mut self,
+        consume: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Read, FsError> {
         let mut hashes = [blake3::Hasher::new(), blake3::Hasher::new()];
         let mut stamps = Vec::with_capacity(4);
         for (round, hash) in hashes.iter_mut().enumerate() {
@@ -244,7 +249,7 @@ fn stamp_of(fd: BorrowedFd<'_>, name: &Name) -> Result<(Stamp, rustix::fs::Statx
 
 /// One pass over `size` bytes. `false` when the consumer wanted no more. A file that is shorter than it was ends in a
 /// hole here; the stamp that is compared afterwards tells.
-fn pass(
+pub(crate) fn pass(
     fd: BorrowedFd<'_>,
     name: &Name,
     size: u64,

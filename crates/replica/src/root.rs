@@ -138,7 +138,9 @@ impl Root {
         }
         let state = open_state(&dir, path)?;
         match Identity::read(state.as_fd()) {
-            Ok(Some(found)) => return Err(RootError::AlreadyAdopted { path: shown, endpoint: found.endpoint }),
+            Ok(Some(found)) => {
+                return Err(RootError::AlreadyAdopted { path: shown, endpoint: found.endpoint });
+            }
             Ok(None) => (),
             Err(_) => return Err(RootError::BadIdentity { path: shown }),
         }
@@ -263,7 +265,9 @@ impl Root {
     pub(crate) fn state_subdir(&self, name: &str) -> Result<OwnedFd, RootError> {
         match rustix::fs::mkdirat(&self.state, name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => (),
-            Err(errno) => return Err(RootError::Fs(FsError::new("create directory", name.as_bytes(), errno))),
+            Err(errno) => {
+                return Err(RootError::Fs(FsError::new("create directory", name.as_bytes(), errno)));
+            }
         }
         open_private(self.state.as_fd(), name.as_bytes())
             .map_err(RootError::Fs)?

@@ -132,7 +132,8 @@ impl Staging {
     /// A new empty directory.
     pub fn directory(&self) -> Result<Staged, FsError> {
         let name = self.next_name();
-        rustix::fs::mkdirat(self.dir(), &*name, Mode::RWXU).doing("create staged directory", name.as_bytes())?;
+        rustix::fs::mkdirat(self.dir(), &*name, Mode::RWXU)
+            .doing("create staged directory", name.as_bytes())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.opened(name, Kind::Directory, flags)
     }
@@ -165,7 +166,12 @@ impl Staged {
     }
 
     /// Gives it its attributes and then, last, its modification time. No content may be written after this.
-    pub fn finish(&mut self, attributes: &mut Attributes, attrs: &Attrs, mtime: Timestamp) -> Result<(), FsError> {
+    pub fn finish(
+        &mut self,
+        attributes: &mut Attributes,
+        attrs: &Attrs,
+        mtime: Timestamp,
+    ) -> Result<(), FsError> {
         attributes.apply(&self.fd, attrs, self.kind)?;
         set_mtime(self.fd.as_fd(), mtime).doing("set the times of", b"staged file")
     }

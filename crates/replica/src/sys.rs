@@ -220,13 +220,7 @@ pub(crate) fn setxattrat(fd: BorrowedFd<'_>, xattr: &CStr, value: &[u8]) -> Resu
 pub(crate) fn removexattrat(fd: BorrowedFd<'_>, xattr: &CStr) -> Result<()> {
     // SAFETY: only NUL-terminated strings are passed.
     checked_long(unsafe {
-        libc::syscall(
-            SYS_REMOVEXATTRAT,
-            fd.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            xattr.as_ptr(),
-        )
+        libc::syscall(SYS_REMOVEXATTRAT, fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, xattr.as_ptr())
     })
     .map(|_| ())
 }
@@ -255,12 +249,15 @@ pub(crate) fn fanotify_init(flags: c_uint) -> Result<OwnedFd> {
 }
 
 /// Adds a mark on what `on` refers to.
-pub(crate) fn fanotify_mark(group: BorrowedFd<'_>, flags: c_uint, mask: u64, on: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn fanotify_mark(
+    group: BorrowedFd<'_>,
+    flags: c_uint,
+    mask: u64,
+    on: BorrowedFd<'_>,
+) -> Result<()> {
     // SAFETY: a null path with a descriptor marks the descriptor's object; no memory is touched.
-    checked(unsafe {
-        libc::fanotify_mark(group.as_raw_fd(), flags, mask, on.as_raw_fd(), std::ptr::null())
-    })
-    .map(|_| ())
+    checked(unsafe { libc::fanotify_mark(group.as_raw_fd(), flags, mask, on.as_raw_fd(), std::ptr::null()) })
+        .map(|_| ())
 }
 
 /// Longest answer of a user or group lookup: groups of a domain may list thousands of members.
