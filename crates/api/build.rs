@@ -6,7 +6,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         // Secrets have a Debug of their own, which shows none of them (`src/grpc/secret.rs`).
-        .skip_debug(["polder.v1.ShareKey", "polder.v1.ShareKeys", "polder.v1.RegisterRequest"])
+        .skip_debug([
+            "polder.v1.Assignment",
+            "polder.v1.RegisterRequest",
+            "polder.v1.PackPlace",
+            "polder.v1.PackUrlReply",
+        ])
         .compile_fds(files)?;
     Ok(())
 }

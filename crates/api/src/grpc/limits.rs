@@ -20,8 +20,12 @@ pub const CHUNKS_ASKED_MAX: usize = 16_384;
 pub const PREVIOUS_OPENINGS_MAX: usize = 16;
 /// Most endpoints of one server.
 pub const ENDPOINTS_MAX: usize = 1024;
-/// Most key generations of one share.
-pub const KEY_GENERATIONS_MAX: usize = 4096;
+/// Longest share keys: 1,024 generations.
+pub const SHARE_KEYS_BYTES_MAX: usize = 64 + 1024 * 40;
+/// Longest reference of a pack: id, generation, nonce.
+pub const PACK_REFERENCE_BYTES_MAX: usize = 16 + 5 + 32;
+/// Longest slot of a chunk: four numbers and a byte.
+pub const SLOT_BYTES_MAX: usize = 24;
 /// Most exclude globs of an endpoint.
 pub const GLOBS_MAX: usize = 1024;
 /// Longest text for people, address, glob or name of an object.

@@ -4,7 +4,7 @@
 //! checks every value; what comes out is safe to use. Refusals of calls carry a [`Reason`].
 
 #[expect(missing_docs, reason = "generated; the documentation is in proto/polder/v1/agent.proto")]
-#[expect(clippy::all, reason = "generated")]
+#[allow(clippy::all, clippy::too_many_lines, reason = "generated")]
 pub mod pb {
     tonic::include_proto!("polder.v1");
 }
@@ -15,7 +15,7 @@ mod reason;
 mod secret;
 
 pub use reason::Reason;
-pub use secret::Key32;
+pub use secret::Secret;
 
 /// Version of the protocol that this crate speaks. A service answers the versions that it knows and refuses others
 /// in the first message ([`Reason::ProtocolVersion`]).

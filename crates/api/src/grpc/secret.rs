@@ -4,25 +4,19 @@ use std::fmt;
 
 use super::pb;
 
-/// A key of 32 bytes. Its `Debug` shows nothing of it.
+/// Bytes that no log may show. Its `Debug` shows only how many they are.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Key32(pub [u8; 32]);
+pub struct Secret(pub Vec<u8>);
 
-impl fmt::Debug for Key32 {
+impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key32(…)")
+        write!(f, "Secret({} bytes)", self.0.len())
     }
 }
 
-impl fmt::Debug for pb::ShareKey {
+impl fmt::Debug for pb::Assignment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShareKey").field("generation", &self.generation).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for pb::ShareKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShareKeys").field("generations", &self.generations).finish_non_exhaustive()
+        f.debug_struct("Assignment").field("endpoint_id", &self.endpoint_id).finish_non_exhaustive()
     }
 }
 
@@ -32,17 +26,39 @@ impl fmt::Debug for pb::RegisterRequest {
     }
 }
 
+// Addresses are signed: who has one may use it.
+impl fmt::Debug for pb::PackPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PackPlace").field("pack_id", &self.pack_id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for pb::PackUrlReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PackUrlReply").field("announce", &self.announce).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn debug_shows_no_secret() {
-        let key = pb::ShareKey { generation: 3, key: vec![0xab; 32].into() };
-        let keys = pb::ShareKeys { chunk_id_key: vec![0xab; 32].into(), generations: vec![key], current: 3 };
-        let request = pb::RegisterRequest { join_token: "abab".into(), ..Default::default() };
-        for text in [format!("{keys:?}"), format!("{request:?}"), format!("{:?}", Key32([0xab; 32]))] {
-            assert!(!text.contains("ab") && !text.contains("171"), "{text}");
+        let secret = "abababab".to_owned();
+        let assignment = pb::Assignment { share_keys: secret.clone().into(), ..Default::default() };
+        let request = pb::RegisterRequest { join_token: secret.clone(), ..Default::default() };
+        let pack = pb::PackPlace { url: secret.clone(), ..Default::default() };
+        let place = pb::PackUrlReply { url: secret.clone(), ..Default::default() };
+        let shown = [
+            format!("{:?}", pb::Assignments { endpoints: vec![assignment] }),
+            format!("{request:?}"),
+            format!("{:?}", Secret(secret.into())),
+            format!("{pack:?}"),
+            format!("{place:?}"),
+        ];
+        for text in shown {
+            assert!(!text.contains("abab") && !text.contains("97, 98"), "{text}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use polder_types::{CaseRule, EndpointId, GroupId, ShareId};
 
 use super::{BadMessage, at_most, id, limits, text};
-use crate::grpc::{Key32, pb};
+use crate::grpc::{Secret, pb};
 
 /// One endpoint of a server, with all that its agent needs to follow the share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,12 +24,10 @@ pub struct Assignment {
     pub path: Vec<u8>,
     /// Which names the share takes for equal.
     pub case: CaseRule,
-    /// Version of the share's chunker.
-    pub chunker_version: u32,
-    /// The share's seed for the chunker.
-    pub chunker_seed: u64,
-    /// Keys of the share.
-    pub keys: ShareKeys,
+    /// Version of the share's chunker; its seed follows from the keys.
+    pub chunker: u16,
+    /// Keys of the share, in the clear: `polder_chunk::ShareKeys::from_secret_bytes` reads them.
+    pub share_keys: Secret,
     /// Most bytes in the share.
     pub quota_bytes: Option<u64>,
     /// What is not synced.
@@ -48,17 +46,6 @@ pub struct Assignment {
     pub apply_privileged_attrs: bool,
     /// Why the service has stopped it, if it has.
     pub stopped_why: Option<String>,
-}
-
-/// Keys of a share.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShareKeys {
-    /// Key of chunk ids.
-    pub chunk_id_key: Key32,
-    /// Generation and key, for all that packs still use; the numbers differ.
-    pub generations: Vec<(u32, Key32)>,
-    /// The generation for new packs; one of the list.
-    pub current: u32,
 }
 
 /// What is not synced.
@@ -151,7 +138,7 @@ impl TryFrom<pb::Assignment> for Assignment {
         if from.path.first() != Some(&b'/') || from.path.contains(&0) {
             return Err(BadMessage::Range("path"));
         }
-        let chunking = from.chunking.ok_or(BadMessage::Missing("chunking"))?;
+        at_most(from.share_keys.len(), limits::SHARE_KEYS_BYTES_MAX, "share_keys")?;
         Ok(Self {
             endpoint: id(&from.endpoint_id, "endpoint_id", EndpointId::from_slice)?,
             revision: from.revision,
@@ -161,9 +148,8 @@ impl TryFrom<pb::Assignment> for Assignment {
             group_name: text(from.group_name, "group_name")?,
             path: from.path.to_vec(),
             case,
-            chunker_version: chunking.version,
-            chunker_seed: chunking.seed,
-            keys: from.keys.ok_or(BadMessage::Missing("keys"))?.try_into()?,
+            chunker: u16::try_from(from.chunker).map_err(|_| BadMessage::Range("chunker"))?,
+            share_keys: Secret(from.share_keys.to_vec()),
             quota_bytes: some(from.quota_bytes),
             filters: from.filters.unwrap_or_default().try_into()?,
             initial_upload,
@@ -205,8 +191,8 @@ impl From<Assignment> for pb::Assignment {
             group_name: from.group_name,
             path: from.path.into(),
             case_rule: case_rule.into(),
-            chunking: Some(pb::Chunking { version: from.chunker_version, seed: from.chunker_seed }),
-            keys: Some(from.keys.into()),
+            chunker: from.chunker.into(),
+            share_keys: from.share_keys.0.into(),
             quota_bytes: from.quota_bytes.unwrap_or(0),
             filters: Some(pb::Filters {
                 default_skip_list: from.filters.default_skip_list,
@@ -230,40 +216,6 @@ impl From<Assignment> for pb::Assignment {
             }),
             apply_privileged_attrs: from.apply_privileged_attrs,
             stopped_why: from.stopped_why.unwrap_or_default(),
-        }
-    }
-}
-
-impl TryFrom<pb::ShareKeys> for ShareKeys {
-    type Error = BadMessage;
-
-    fn try_from(from: pb::ShareKeys) -> Result<Self, BadMessage> {
-        at_most(from.generations.len(), limits::KEY_GENERATIONS_MAX, "generations")?;
-        let key = |bytes: &[u8]| id(bytes, "key", |bytes| bytes.try_into().ok().map(Key32));
-        let mut generations = Vec::with_capacity(from.generations.len());
-        for generation in &from.generations {
-            if generations.iter().any(|(known, _)| *known == generation.generation) {
-                return Err(BadMessage::Range("generation"));
-            }
-            generations.push((generation.generation, key(&generation.key)?));
-        }
-        if !generations.iter().any(|(known, _)| *known == from.current) {
-            return Err(BadMessage::Missing("current key"));
-        }
-        Ok(Self { chunk_id_key: key(&from.chunk_id_key)?, generations, current: from.current })
-    }
-}
-
-impl From<ShareKeys> for pb::ShareKeys {
-    fn from(from: ShareKeys) -> Self {
-        let generations = from
-            .generations
-            .into_iter()
-            .map(|(generation, key)| pb::ShareKey { generation, key: key.0.to_vec().into() });
-        Self {
-            chunk_id_key: from.chunk_id_key.0.to_vec().into(),
-            generations: generations.collect(),
-            current: from.current,
         }
     }
 }

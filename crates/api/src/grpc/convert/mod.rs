@@ -16,7 +16,7 @@ use polder_types::{
 
 use super::{Reason, limits, pb};
 
-pub use assignment::{Assignment, Brake, Filters, InitialDownload, InitialUpload, ShareKeys, Tiering};
+pub use assignment::{Assignment, Brake, Filters, InitialDownload, InitialUpload, Tiering};
 pub use commit::{
     CommitOutcome, OfferedBatch, decode_commit, decode_opening, decode_reply, encode_answer, encode_commit,
     encode_opening,
@@ -173,3 +173,6 @@ fn chunk_ids(bytes: &[u8], count_max: usize, field: &'static str) -> Result<Vec<
     let ids = bytes.chunks(ChunkId::LEN).map(|id| ChunkId::from_slice(id).ok_or(BadMessage::Range(field)));
     ids.collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Where chunks and packs are.
 
 use bytes::Bytes;
-use polder_types::{CHUNK_BYTES_MAX, ChunkId, PackId};
+use polder_types::{ChunkId, PackId};
 
 use super::{BadMessage, at_most, chunk_ids, id, limits, text};
 use crate::grpc::pb;
@@ -17,10 +17,8 @@ pub struct PackPlace {
     pub url_expires_unix_ms: i64,
     /// The pack's whole size.
     pub size_bytes: u64,
-    /// Generation of the share's key that it is sealed under.
-    pub key_generation: u32,
-    /// The pack's own nonce, from its footer.
-    pub nonce: [u8; 32],
+    /// The pack's reference: `polder_chunk::PackRef` reads it.
+    pub reference: Box<[u8]>,
     /// Whether the service has read it back and checked it.
     pub verified: bool,
 }
@@ -31,21 +29,13 @@ impl std::fmt::Debug for PackPlace {
     }
 }
 
-/// A chunk in a pack, as the pack's footer lists it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A chunk in a pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkPlace {
     /// Position of the pack in the list beside.
     pub pack_index: u32,
-    /// Where the sealed bytes begin.
-    pub offset: u32,
-    /// How many sealed bytes.
-    pub stored_bytes: u32,
-    /// How many plain bytes.
-    pub raw_bytes: u32,
-    /// Number of the chunk in the pack.
-    pub number: u32,
-    /// Compression, as the footer has it.
-    pub compression: u8,
+    /// The chunk's slot: `polder_chunk::ChunkSlot` reads it.
+    pub slot: Box<[u8]>,
 }
 
 impl From<&PackPlace> for pb::PackPlace {
@@ -55,8 +45,7 @@ impl From<&PackPlace> for pb::PackPlace {
             url: from.url.clone(),
             url_expires_unix_ms: from.url_expires_unix_ms,
             size_bytes: from.size_bytes,
-            key_generation: from.key_generation,
-            nonce: Bytes::copy_from_slice(&from.nonce),
+            reference: Bytes::copy_from_slice(&from.reference),
             verified: from.verified,
         }
     }
@@ -64,14 +53,7 @@ impl From<&PackPlace> for pb::PackPlace {
 
 impl From<&ChunkPlace> for pb::ChunkPlace {
     fn from(from: &ChunkPlace) -> Self {
-        Self {
-            pack_index: from.pack_index,
-            offset: from.offset,
-            stored_bytes: from.stored_bytes,
-            raw_bytes: from.raw_bytes,
-            number: from.number,
-            compression: from.compression.into(),
-        }
+        Self { pack_index: from.pack_index, slot: Bytes::copy_from_slice(&from.slot) }
     }
 }
 
@@ -79,34 +61,23 @@ pub(super) fn decode_pack(from: pb::PackPlace) -> Result<PackPlace, BadMessage> 
     if from.size_bytes > limits::PACK_BYTES_MAX {
         return Err(BadMessage::Range("size_bytes"));
     }
+    at_most(from.reference.len(), limits::PACK_REFERENCE_BYTES_MAX, "reference")?;
     Ok(PackPlace {
         id: id(&from.pack_id, "pack_id", PackId::from_slice)?,
         url: text(from.url, "url")?,
         url_expires_unix_ms: from.url_expires_unix_ms,
         size_bytes: from.size_bytes,
-        key_generation: from.key_generation,
-        nonce: id(&from.nonce, "nonce", |bytes| bytes.try_into().ok())?,
+        reference: from.reference.as_ref().into(),
         verified: from.verified,
     })
 }
 
 pub(super) fn decode_place(from: &pb::ChunkPlace, pack_count: usize) -> Result<ChunkPlace, BadMessage> {
-    let end = u64::from(from.offset) + u64::from(from.stored_bytes);
     if from.pack_index as usize >= pack_count {
         return Err(BadMessage::Range("pack_index"));
     }
-    if end > limits::PACK_BYTES_MAX || from.raw_bytes > CHUNK_BYTES_MAX {
-        return Err(BadMessage::Range("place"));
-    }
-    let compression = u8::try_from(from.compression).map_err(|_| BadMessage::Range("compression"))?;
-    Ok(ChunkPlace {
-        pack_index: from.pack_index,
-        offset: from.offset,
-        stored_bytes: from.stored_bytes,
-        raw_bytes: from.raw_bytes,
-        number: from.number,
-        compression,
-    })
+    at_most(from.slot.len(), limits::SLOT_BYTES_MAX, "slot")?;
+    Ok(ChunkPlace { pack_index: from.pack_index, slot: from.slot.as_ref().into() })
 }
 
 /// Ids of chunks, one after the other.
