@@ -50,12 +50,19 @@ impl PackBuilder {
     /// An empty pack under the current generation of the keys. `id` and `nonce` are fresh random bytes, for every pack that
     /// is built.
     pub fn new(keys: &ShareKeys, id: PackId, nonce: PackNonce) -> Self {
+        Self::with_buffer(keys, id, nonce, Vec::new())
+    }
+
+    /// As [`Self::new`], in the memory of a pack that is no more needed: fresh pages would cost a quarter of the
+    /// time that sealing takes.
+    pub fn with_buffer(keys: &ShareKeys, id: PackId, nonce: PackNonce, mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
         let pack = PackRef { id, generation: keys.current(), nonce };
         let key = Arc::new(keys.pack_key(pack).expect("the current generation is at hand"));
         Self {
             keys: keys.clone(),
             key,
-            bytes: Vec::new(),
+            bytes: buffer,
             entries: Vec::new(),
             known: BTreeSet::new(),
             next_number: 0,

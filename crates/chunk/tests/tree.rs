@@ -147,7 +147,8 @@ fn an_edit_in_the_middle_changes_a_few_nodes() {
     assert_eq!((height, canonical), (2, false));
     let mean = extents.len() / store.len();
     assert!((200..320).contains(&mean), "mean {mean}");
-    let edits: [(&str, Box<dyn Fn(&mut Vec<Extent>)>); 3] = [
+    type Edit = Box<dyn Fn(&mut Vec<Extent>)>;
+    let edits: [(&str, Edit); 3] = [
         ("replace", Box::new(|list| list[100_000] = chunk_extent(999_999, 5, 0))),
         ("insert", Box::new(|list| list.insert(0, chunk_extent(999_999, 5, 0)))),
         (
