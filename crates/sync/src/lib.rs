@@ -6,11 +6,18 @@
 //! Architecture invariant: nothing here acts. A plan says what to do, what it expects to find and why; whoever carries
 //! it out re-checks, refuses where the world has moved on, and asks for the next plan. Pending work is never stored.
 
+mod down;
+mod draft;
 mod filter;
+mod graph;
 pub mod mem;
+mod merge;
+mod node;
 mod plan;
 mod planner;
 mod trees;
+mod up;
+mod work;
 
 pub use filter::{DEFAULT_PATTERNS, Filter, FilterError, PATTERN_BYTES_MAX};
 pub use plan::{

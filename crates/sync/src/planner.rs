@@ -1,10 +1,16 @@
-//! The planner.
+//! The planner: merge, repair, two differences (`docs/design/2026-11-23-first-line.md`, section 2).
 
 use std::sync::Arc;
 
 use polder_types::{CaseRule, NodeUid};
 
-use crate::{Plan, TreeError, Trees};
+use crate::{
+    Held, Plan, Read, Rekeyed, Settled, TreeError, Trees, down,
+    draft::{Draft, draft},
+    node::Merged,
+    up,
+    work::Work,
+};
 
 /// What the planner must know of the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +58,28 @@ pub fn plan(
     busy: &dyn Fn(NodeUid) -> bool,
     settings: &Settings,
 ) -> Result<Plan, TreeError> {
-    let _ = (trees, window, busy, settings);
-    Ok(Plan::default())
+    let mut work = Work::gather(trees, window, busy, settings)?;
+    let mut plan = Plan::default();
+    let mut drafts: Vec<Draft> = work.nodes.iter().map(|node| draft(node, settings)).collect();
+    for (node, draft) in work.nodes.iter().zip(&mut drafts) {
+        let uid = node.uid;
+        match draft {
+            Draft::Settle(row) => plan.settled.push(Settled { uid, row: row.take() }),
+            Draft::Read(intent) => plan.reads.push(Read { uid, intent: *intent }),
+            Draft::Held(why) => plan.held.push(Held { uid, why: why.clone() }),
+            Draft::Nothing | Draft::Up(_) | Draft::Down { .. } => continue,
+        }
+        *draft = Draft::Nothing;
+    }
+    for node in &work.nodes {
+        match (&node.merged, &node.here) {
+            (Merged::Rekeyed(to), Some(_)) if !node.busy => {
+                plan.rekeyed.push(Rekeyed { from: node.uid, to: *to });
+            }
+            _ => {}
+        }
+    }
+    up::groups(&work, &mut drafts, &mut plan)?;
+    down::applies(&mut work, &mut drafts, &mut plan)?;
+    Ok(plan)
 }
