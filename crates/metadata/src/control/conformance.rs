@@ -459,6 +459,8 @@ fn leases_have_one_holder(make: Maker<'_>) {
         outcome: "runs".into(),
         error: None,
         items_total: 1,
+        runs: 1,
+        failures: 0,
         next_at: None,
     };
     let late = control.report_work(&first, &status);

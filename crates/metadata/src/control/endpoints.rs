@@ -224,6 +224,8 @@ pub struct EndpointProgress {
     pub instance: Option<InstanceId>,
     /// The last opening that was accepted: a chain that a copied state cannot continue.
     pub opening: Option<InstanceId>,
+    /// Two agents were seen with its identity.
+    pub cloned: bool,
     /// Why the service has stopped it, until a person has acted.
     pub stopped_why: Option<String>,
     /// Whether its disk takes names that differ only in case for one, as the agent found.
@@ -244,6 +246,7 @@ impl EndpointProgress {
             endpoint,
             instance: None,
             opening: None,
+            cloned: false,
             stopped_why: None,
             disk_folds_case: None,
             next_batch: BatchNo::default(),
@@ -268,19 +271,18 @@ impl Control {
     /// A new endpoint. Refused when the group or the trusted server is missing, the path overlaps another endpoint
     /// of the server, or the settings do not go together.
     pub fn create_endpoint(&self, acting: &Acting, endpoint: &Endpoint) -> Result<(), ControlError> {
-        ensure_valid(&endpoint.settings)?;
         self.write(|rows| {
-            let group: Group = rows::need(rows, &endpoint.group.0)?;
-            let server: Server = rows::need(rows, &endpoint.server.0)?;
-            if !server.is_trusted() {
-                return Err(ControlError::Refused(format!("the server \"{}\" is revoked", server.name)));
-            }
-            ensure_apart(rows, endpoint)?;
+            let (group, server) = ensure_creatable(rows, endpoint)?;
             rows::insert(rows, endpoint)?;
             let detail = format!("group {} server {} path {}", group.name, server.name, endpoint.path);
             audit::append(rows, acting, &AuditNote::new("endpoint.create", endpoint.id, detail))?;
             Ok(())
         })
+    }
+
+    /// Makes the checks of [`Control::create_endpoint`] and nothing else.
+    pub fn ensure_endpoint_creatable(&self, endpoint: &Endpoint) -> Result<(), ControlError> {
+        self.read(|rows| ensure_creatable(rows, endpoint).map(drop))
     }
 
     /// An endpoint.
@@ -389,6 +391,17 @@ impl Control {
             Ok(out)
         })
     }
+}
+
+fn ensure_creatable(rows: &dyn Rows, endpoint: &Endpoint) -> Result<(Group, Server), ControlError> {
+    ensure_valid(&endpoint.settings)?;
+    let group: Group = rows::need(rows, &endpoint.group.0)?;
+    let server: Server = rows::need(rows, &endpoint.server.0)?;
+    if !server.is_trusted() {
+        return Err(ControlError::Refused(format!("the server \"{}\" is revoked", server.name)));
+    }
+    ensure_apart(rows, endpoint)?;
+    Ok((group, server))
 }
 
 fn ensure_valid(settings: &EndpointSettings) -> Result<(), ControlError> {

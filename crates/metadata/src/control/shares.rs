@@ -117,6 +117,28 @@ pub(super) fn live_share(rows: &dyn Rows, id: ShareId) -> Result<Share, ControlE
     if share.is_live() { Ok(share) } else { Err(ControlError::not_found(Table::Share, &share.name)) }
 }
 
+fn deletable_share(rows: &dyn Rows, id: ShareId) -> Result<Share, ControlError> {
+    let share = live_share(rows, id)?;
+    match rows::list::<Group>(rows, Some(&id.0), None, 1)?.first() {
+        None => Ok(share),
+        Some(group) => {
+            let by = format!("the sync group \"{}\": delete it first", group.name);
+            Err(ControlError::InUse { what: Table::Share, which: share.name.to_string(), by })
+        }
+    }
+}
+
+fn deletable_group(rows: &dyn Rows, id: GroupId) -> Result<Group, ControlError> {
+    let group: Group = rows::need(rows, &id.0)?;
+    match rows::list::<Endpoint>(rows, Some(&id.0), None, 1)?.first() {
+        None => Ok(group),
+        Some(endpoint) => {
+            let by = format!("the endpoint {} ({}): delete it first", endpoint.id, endpoint.path);
+            Err(ControlError::InUse { what: Table::Group, which: group.name.to_string(), by })
+        }
+    }
+}
+
 impl Control {
     /// A new share.
     pub fn create_share(&self, acting: &Acting, share: &Share) -> Result<(), ControlError> {
@@ -180,16 +202,17 @@ impl Control {
     /// Soft deletion. Refused while a sync group follows the share.
     pub fn delete_share(&self, acting: &Acting, id: ShareId) -> Result<Share, ControlError> {
         self.write(|rows| {
-            let mut share = live_share(rows, id)?;
-            if let Some(group) = rows::list::<Group>(rows, Some(&id.0), None, 1)?.first() {
-                let by = format!("the sync group \"{}\": delete it first", group.name);
-                return Err(ControlError::InUse { what: Table::Share, which: share.name.to_string(), by });
-            }
+            let mut share = deletable_share(rows, id)?;
             share.state = ShareState::Deleted { at: acting.now };
             rows::put(rows, &share)?;
             audit::append(rows, acting, &AuditNote::new("share.delete", &share.name, format!("id {id}")))?;
             Ok(share)
         })
+    }
+
+    /// Makes the checks of [`Control::delete_share`] and nothing else.
+    pub fn ensure_deletable(&self, id: ShareId) -> Result<(), ControlError> {
+        self.read(|rows| deletable_share(rows, id).map(drop))
     }
 
     /// Takes a soft deletion back. Refused when its time is over or another share has the name.
@@ -252,14 +275,15 @@ impl Control {
         self.read(|rows| rows::all(rows, None))
     }
 
+    /// Makes the checks of [`Control::delete_group`] and nothing else.
+    pub fn ensure_group_deletable(&self, id: GroupId) -> Result<(), ControlError> {
+        self.read(|rows| deletable_group(rows, id).map(drop))
+    }
+
     /// Removes a sync group. Refused while it has endpoints.
     pub fn delete_group(&self, acting: &Acting, id: GroupId) -> Result<Group, ControlError> {
         self.write(|rows| {
-            let group: Group = rows::need(rows, &id.0)?;
-            if let Some(endpoint) = rows::list::<Endpoint>(rows, Some(&id.0), None, 1)?.first() {
-                let by = format!("the endpoint {} ({}): delete it first", endpoint.id, endpoint.path);
-                return Err(ControlError::InUse { what: Table::Group, which: group.name.to_string(), by });
-            }
+            let group = deletable_group(rows, id)?;
             rows.delete(Table::Group, &id.0)?;
             audit::append(rows, acting, &AuditNote::new("group.delete", &group.name, format!("id {id}")))?;
             Ok(group)

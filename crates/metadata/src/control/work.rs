@@ -47,6 +47,10 @@ pub struct ReconcilerStatus {
     pub error: Option<String>,
     /// Things that it changed since the beginning.
     pub items_total: u64,
+    /// Runs since the beginning.
+    pub runs: u64,
+    /// Failed ones among them.
+    pub failures: u64,
     /// When it runs next without a signal.
     pub next_at: Option<Timestamp>,
 }

@@ -1,0 +1,239 @@
+//! Server endpoints: create, list, show, set, delete, release.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use polder_api::rest as api;
+use polder_api::rest::ProblemCode;
+use polder_metadata::control as rows;
+use polder_metadata::control::{Control, ControlError};
+use polder_types::EndpointId;
+
+use super::auth::Caller;
+use super::body::Body;
+use super::convert::{self, EndpointFacts};
+use super::host::Order;
+use super::params::Params;
+use super::{HostError, Rest, RestError, groups, servers};
+
+/// An endpoint with the names of what it belongs to.
+pub fn find(control: &Control, id: EndpointId) -> Result<EndpointFacts, ControlError> {
+    let gone = || ControlError::NotFound { what: rows::rows::Table::Endpoint, which: id.to_string() };
+    let endpoint = control.endpoint(id)?.ok_or_else(gone)?;
+    let group = control.group(endpoint.group)?.ok_or_else(gone)?;
+    let share = control.share(group.share)?.ok_or_else(gone)?;
+    let server = control.server(endpoint.server)?.ok_or_else(gone)?;
+    Ok(EndpointFacts { endpoint, group, share, server })
+}
+
+/// Parses an endpoint's id out of a path or a parameter.
+pub fn parse_id(text: &str) -> Result<EndpointId, RestError> {
+    let which = || text.escape_default().take(80).collect();
+    text.parse().map_err(|_| RestError::NotFound { what: "endpoint", which: which() })
+}
+
+fn refused(message: &str, hint: &'static str) -> RestError {
+    RestError::Refused { code: ProblemCode::PreconditionFailed, message: message.into(), hint: Some(hint) }
+}
+
+/// What this version cannot do yet, said before anything is changed.
+fn ensure_possible(settings: &api::EndpointSettings) -> Result<(), RestError> {
+    if settings.initial_download != api::InitialDownload::Full && !settings.tiering {
+        return Err(refused(
+            "an initial download of names first, or of names only, needs cloud tiering",
+            "choose the initial download \"full\"",
+        ));
+    }
+    if settings.tiering {
+        return Err(refused(
+            "cloud tiering is not available in this version",
+            "leave \"tiering\" off; turn it on with `polder endpoint set` once the service has it",
+        ));
+    }
+    Ok(())
+}
+
+pub async fn list(
+    State(rest): State<Rest>,
+    params: Params,
+) -> Result<Json<api::Page<api::Endpoint>>, RestError> {
+    let (group, server) = (params.get::<String>("group")?, params.get::<String>("server")?);
+    let (after, limit) = (params.after().map(parse_id).transpose()?, params.limit()?);
+    let page = rest.control(move |control| {
+        let group = match group.map(|which| groups::find(control, &which)).transpose()?.transpose() {
+            Ok(group) => group.map(|group| group.id),
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let server = match server.map(|which| servers::find(control, &which)).transpose()?.transpose() {
+            Ok(server) => server.map(|server| server.id),
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let mut ids: Vec<_> = control.all_endpoints()?;
+        ids.retain(|one| {
+            after.is_none_or(|after| one.id > after)
+                && group.is_none_or(|group| one.group == group)
+                && server.is_none_or(|server| one.server == server)
+        });
+        let next = ids.get(limit).map(|_| ids[limit - 1].id.to_string());
+        ids.truncate(limit);
+        let found = ids.iter().map(|one| find(control, one.id)).filter(|found| {
+            // Gone since the list was read.
+            !matches!(found, Err(ControlError::NotFound { .. }))
+        });
+        let items = found.map(|facts| Ok(convert::endpoint(&facts?))).collect::<Result<_, ControlError>>()?;
+        Ok(Ok(api::Page { items, next }))
+    });
+    Ok(Json(page.await??))
+}
+
+pub async fn create(
+    State(rest): State<Rest>,
+    caller: Caller,
+    params: Params,
+    Body(body): Body<api::EndpointCreate>,
+) -> Result<(StatusCode, Json<api::Endpoint>), RestError> {
+    ensure_possible(&body.settings)?;
+    let settings = convert::row_settings(&body.settings, &rows::EndpointSettings::default())?;
+    let path = rows::ServerPath::parse(&body.path.0)?;
+    let acting = caller.acting(rest.now());
+    let dry_run = params.dry_run()?;
+    let mut id = [0u8; 16];
+    getrandom::fill(&mut id)
+        .map_err(|source| RestError::internal("draw random bytes", source.to_string()))?;
+    let made = rest.control(move |control| {
+        let group = match groups::find(control, &body.group)? {
+            Ok(group) => group,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let server = match servers::find(control, &body.server)? {
+            Ok(server) => server,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let endpoint = rows::Endpoint {
+            id: EndpointId(id),
+            group: group.id,
+            server: server.id,
+            path,
+            settings,
+            revision: 1,
+            deleting: false,
+            release: None,
+            created_at: acting.now,
+        };
+        if dry_run {
+            control.ensure_endpoint_creatable(&endpoint)?;
+            let gone =
+                || ControlError::NotFound { what: rows::rows::Table::Share, which: group.share.to_string() };
+            let share = control.share(group.share)?.ok_or_else(gone)?;
+            return Ok(Ok(EndpointFacts { endpoint, group, share, server }));
+        }
+        control.create_endpoint(&acting, &endpoint)?;
+        find(control, endpoint.id).map(Ok)
+    });
+    let facts = made.await??;
+    if !dry_run {
+        rest.host.assignments_changed(facts.server.id);
+    }
+    let status = if dry_run { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(convert::endpoint(&facts))))
+}
+
+pub async fn show(
+    State(rest): State<Rest>,
+    _: Params,
+    Path(id): Path<String>,
+) -> Result<Json<api::Endpoint>, RestError> {
+    let id = parse_id(&id)?;
+    Ok(Json(convert::endpoint(&rest.control(move |control| find(control, id)).await?)))
+}
+
+pub async fn change(
+    State(rest): State<Rest>,
+    caller: Caller,
+    params: Params,
+    Path(id): Path<String>,
+    Body(body): Body<api::EndpointChange>,
+) -> Result<Json<api::Endpoint>, RestError> {
+    let id = parse_id(&id)?;
+    let mut facts = rest.control(move |control| find(control, id)).await?;
+    let wish = body.apply(&convert::settings(&facts.endpoint.settings));
+    ensure_possible(&wish)?;
+    let new = convert::row_settings(&wish, &facts.endpoint.settings)?;
+    if params.dry_run()? {
+        facts.endpoint.settings = new;
+        return Ok(Json(convert::endpoint(&facts)));
+    }
+    let acting = caller.acting(rest.now());
+    let changed = rest.control(move |control| {
+        // Applied again on what is in force in the transaction: two people may set different things at once.
+        control.set_endpoint(&acting, id, |settings| {
+            let wish = body.apply(&convert::settings(settings));
+            if let Ok(new) = convert::row_settings(&wish, settings) {
+                *settings = new;
+            }
+        })
+    });
+    facts.endpoint = changed.await?;
+    rest.host.assignments_changed(facts.server.id);
+    Ok(Json(convert::endpoint(&facts)))
+}
+
+pub async fn delete(
+    State(rest): State<Rest>,
+    caller: Caller,
+    params: Params,
+    Path(id): Path<String>,
+) -> Result<Json<api::Endpoint>, RestError> {
+    let id = parse_id(&id)?;
+    let dry_run = params.dry_run()?;
+    let acting = caller.acting(rest.now());
+    let facts = rest.control(move |control| {
+        let facts = find(control, id)?;
+        if !dry_run {
+            control.delete_endpoint(&acting, id)?;
+            if !facts.server.is_trusted() || control.progress(id)?.instance.is_none() {
+                // Nobody follows it: no agent ever opened it, or none ever will again.
+                control.forget_endpoint(&acting, id)?;
+            }
+        }
+        Ok(facts)
+    });
+    let facts = facts.await?;
+    if !dry_run {
+        rest.host.assignments_changed(facts.server.id);
+    }
+    Ok(Json(convert::endpoint(&facts)))
+}
+
+pub async fn release(
+    State(rest): State<Rest>,
+    caller: Caller,
+    params: Params,
+    Path(id): Path<String>,
+    Body(body): Body<api::ReleaseRequest>,
+) -> Result<Json<api::Released>, RestError> {
+    let id = parse_id(&id)?;
+    let facts = rest.control(move |control| find(control, id)).await?;
+    let report = rest.host.report(id).await?;
+    let held = report.map_or(0, |report| report.status.held_nodes);
+    let answer = api::Released { endpoint: id, held };
+    if params.dry_run()? {
+        return Ok(Json(answer));
+    }
+    let (accept, row) = match body.decision {
+        api::Release::Accept => (true, rows::Release::Accept),
+        api::Release::Revert => (false, rows::Release::Revert),
+    };
+    let acting = caller.acting(rest.now());
+    // The row first: an agent that is away, or restarts, finds the decision when it comes back.
+    let by = acting.clone();
+    let ordered = rest.control(move |control| control.release_endpoint(&by, id, row)).await?;
+    match rest.host.order(facts.server.id, id, Order::Release { accept }).await {
+        Ok(_) => {
+            rest.control(move |control| control.release_done(&acting, id, ordered.revision)).await?;
+        }
+        Err(HostError::Offline | HostError::Unavailable(_)) => rest.host.assignments_changed(facts.server.id),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Json(answer))
+}
