@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::sys::{self, Lease};
 
 /// How long a writer waits at most for a reader that does not look.
@@ -19,6 +21,15 @@ const KNOCK_INTERVAL: Duration = Duration::from_millis(5);
 pub(crate) struct ReadLease {
     held: Arc<Held>,
     number: u64,
+}
+
+/// Why there is no lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeaseRefused {
+    /// Somebody has the file open or mapped for writing.
+    Writer,
+    /// The file system has no leases, or we may not take them.
+    NotHere,
 }
 
 struct Held {
@@ -42,11 +53,20 @@ impl Held {
 impl ReadLease {
     /// Takes a lease; `None` while somebody has the file open or mapped for writing, and where there are no leases.
     pub(crate) fn take(file: BorrowedFd<'_>) -> Option<Self> {
-        let fd = file.try_clone_to_owned().ok()?;
-        sys::set_lease(fd.as_fd(), Lease::Read).ok()?;
+        Self::try_take(file).ok()
+    }
+
+    /// As `take`, telling why there is none.
+    pub(crate) fn try_take(file: BorrowedFd<'_>) -> Result<Self, LeaseRefused> {
+        let fd = file.try_clone_to_owned().map_err(|_| LeaseRefused::NotHere)?;
+        match sys::set_lease(fd.as_fd(), Lease::Read) {
+            Ok(()) => (),
+            Err(Errno::AGAIN) => return Err(LeaseRefused::Writer),
+            Err(_) => return Err(LeaseRefused::NotHere),
+        }
         let held = Arc::new(Held { fd, ended: AtomicBool::new(false) });
         let number = keeper().add(held.clone());
-        Some(Self { held, number })
+        Ok(Self { held, number })
     }
 
     /// Whether nobody could have written since it was taken.

@@ -15,8 +15,10 @@
 //!
 //! Architecture invariant: no tokio, no network, no decision. `unsafe` only in `sys`.
 
+mod apply;
 mod attributes;
 mod clock;
+mod displace;
 mod error;
 mod ident;
 mod identity;
@@ -28,11 +30,13 @@ mod read;
 mod recycle;
 mod root;
 mod staging;
+mod statedb;
 mod steps;
 mod sys;
 mod walk;
 mod xattrs;
 
+pub use apply::apply;
 pub use attributes::{AttrPolicy, Attributes, OwnerPolicy};
 pub use error::{ErrorClass, FsError};
 pub use identity::Identity;
@@ -43,5 +47,6 @@ pub use read::{PIECE_BYTES, Piece, Proof, Read, ReadDone, ReadOptions, read};
 pub use recycle::{Recycle, Recycled, RecycledName, Released};
 pub use root::{Root, RootError, STATE_DIR};
 pub use staging::{Staged, Staging};
+pub use statedb::{Child, StateDb, StateError, StateReader};
 pub use steps::{Act, Batch, BatchResult, Over, Place, Step, StepResult, Unknown};
 pub use walk::{Dir, DirAt, Walker};

@@ -24,6 +24,7 @@ use crate::ident::{CName, kind, stamp, stamp_at, stamp_fd};
 use crate::lease::{ReadLease, sole_user};
 use crate::read::{Piece, open_file};
 use crate::root::{Root, RootError};
+use crate::walk::Dir;
 
 /// How many names a rescue tries before it gives up.
 const NAMES_TRIED_MAX: u32 = 1000;
@@ -89,6 +90,15 @@ impl Recycle {
 
     pub(crate) fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// The area as a directory that names can be moved to.
+    pub(crate) fn as_dir(&self) -> Result<Dir, FsError> {
+        let fd = self.dir.try_clone().map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::MFILE);
+            FsError::new("open directory", b"recycle", errno)
+        })?;
+        Ok(Dir::of_state(fd))
     }
 
     /// A free name for what is about to be displaced.

@@ -43,6 +43,13 @@ pub struct Dir {
     pub ident: FileIdent,
 }
 
+impl Dir {
+    /// A directory of the state folder, whose identity is nobody's concern.
+    pub(crate) fn of_state(fd: OwnedFd) -> Self {
+        Self { fd: Arc::new(fd), ident: FileIdent::default() }
+    }
+}
+
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
