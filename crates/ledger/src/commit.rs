@@ -92,6 +92,9 @@ pub fn commit(
         return Err(LedgerError::Invalid(format!("a batch has at most {BATCH_OPS_MAX} operations")));
     }
     let seq = share.head.seq.next();
+    if author.batch.0 > SEQ_MAX {
+        return Err(LedgerError::Invalid("a batch's number has 63 bits".into()));
+    }
     if share.head.seq.0 + 1 + ops_all as u64 > SEQ_MAX {
         return Err(LedgerError::Invalid("the share's numbers are used up".into()));
     }
