@@ -190,8 +190,8 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Cuts the cycles that moves on the two sides make together: the moves of this side are undone. Neither side has a
-    /// cycle of its own, so each cycle holds such a move. Says whether anything changed.
+    /// Cuts the cycles that moves on the two sides make together: a move of this side is undone. Neither side has a cycle
+    /// of its own, so each cycle holds such a move. Says whether anything changed.
     fn cut_cycles(&mut self) -> bool {
         let mut visited = vec![Visited::Not; self.nodes.len()];
         let mut changed = false;
@@ -206,7 +206,7 @@ impl<'a> Work<'a> {
                     Visited::Sound => break,
                     Visited::OnPath => {
                         let from = path.iter().position(|on_path| *on_path == at).unwrap_or(0);
-                        self.undo_moves(&path[from..]);
+                        self.undo_move(&path[from..]);
                         changed = true;
                         break;
                     }
@@ -222,23 +222,26 @@ impl<'a> Work<'a> {
         changed
     }
 
-    fn undo_moves(&mut self, cycle: &[usize]) {
-        let mut undone = false;
-        for i in cycle {
-            let node = &mut self.nodes[*i];
-            let (Merged::Present(target), Some(share)) = (&mut node.merged, &node.share) else { continue };
-            if target.at_from == From::Here {
-                target.at = share.at.clone();
-                target.at_from = From::Share;
-                target.why_at = Some(Reason::MoveUndone);
-                node.expanded = false;
-                self.to_expand.push(*i);
-                undone = true;
-            }
-        }
-        if !undone {
+    /// Undoes one move of this side. Which one depends on names and not on ids, so that it stays the same one however
+    /// much of the plan is carried out before the next.
+    fn undo_move(&mut self, cycle: &[usize]) {
+        let undoable = cycle.iter().copied().filter(|i| {
+            let node = &self.nodes[*i];
+            node.share.is_some() && node.target().is_some_and(|target| target.at_from == From::Here)
+        });
+        let name = |i: &usize| self.nodes[*i].share.as_ref().map(|share| share.at.name.clone());
+        let Some(i) = undoable.min_by_key(name) else {
             // Only a tree that has a cycle of its own comes here. Nothing of it is touched.
             cycle.iter().for_each(|i| self.nodes[*i].merged = Merged::Held(HeldReason::Adrift));
+            return;
+        };
+        let node = &mut self.nodes[i];
+        if let (Merged::Present(target), Some(share)) = (&mut node.merged, &node.share) {
+            target.at = share.at.clone();
+            target.at_from = From::Share;
+            target.why_at = Some(Reason::MoveUndone);
+            node.expanded = false;
+            self.to_expand.push(i);
         }
     }
 

@@ -1,0 +1,11 @@
+//! The planner against models of a disk and a share: tables of named cases, and random ones.
+
+mod edits;
+mod executor;
+mod ghost;
+mod literal;
+mod plans;
+mod property;
+mod regressions;
+mod rows;
+mod world;

@@ -1,0 +1,185 @@
+//! Plans and carries out, again and again, until the trees are equal.
+
+use polder_sync::{Change, LocalContent, Plan, ReadIntent, plan};
+use polder_types::NodeUid;
+
+use crate::{executor::Refused, world::World};
+
+/// More rounds than this are no convergence (promise I11).
+pub const ROUNDS_MAX: usize = 200;
+/// After so many rounds everything is carried out in order, so that luck plays no part in the bound.
+const ROUNDS_OF_DISORDER: usize = 60;
+
+/// A small generator (xorshift): a run follows from its seed.
+#[derive(Debug, Clone)]
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound.max(1)
+    }
+
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for at in (1..items.len()).rev() {
+            items.swap(at, self.below(at + 1));
+        }
+    }
+}
+
+/// How plans are carried out.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    pub rng: Rng,
+    /// Steps are done in any order, and only some of them.
+    pub disorder: bool,
+    /// Only some of the changed nodes are planned at once.
+    pub windows: bool,
+}
+
+impl Schedule {
+    pub fn in_order() -> Self {
+        Self { rng: Rng::new(0), disorder: false, windows: false }
+    }
+
+    pub fn disorder(seed: u64, windows: bool) -> Self {
+        Self { rng: Rng::new(seed), disorder: true, windows }
+    }
+}
+
+/// Plans what differs, or a part of it.
+pub fn plan_changed(world: &World, schedule: &mut Schedule) -> Plan {
+    let mut window = world.changed();
+    if schedule.windows {
+        schedule.rng.shuffle(&mut window);
+        let size = 1 + schedule.rng.below(window.len());
+        window.truncate(size);
+    }
+    plan(world, &window, &|_| false, &world.settings).expect("maps can be read")
+}
+
+/// Runs until nothing differs. `between` sees each plan before it is carried out, and may change the world.
+pub fn settle(world: &mut World, mut schedule: Schedule, between: &mut dyn FnMut(&mut World, &Plan, usize)) {
+    for round in 0..ROUNDS_MAX {
+        if round >= ROUNDS_OF_DISORDER {
+            schedule.disorder = false;
+            schedule.windows &= round % 2 == 0;
+        }
+        let plan = plan_changed(world, &mut schedule);
+        if std::env::var_os("PLANNER_TRACE").is_some() {
+            eprintln!("--- round {round}\n{plan:#?}");
+        }
+        between(world, &plan, round);
+        if world.changed().is_empty() {
+            return;
+        }
+        carry_out(world, plan, &mut schedule);
+        world.ensure_trees();
+    }
+    panic!("not settled after {ROUNDS_MAX} rounds: {:#?}", plan_changed(world, &mut schedule));
+}
+
+pub fn carry_out(world: &mut World, plan: Plan, schedule: &mut Schedule) {
+    for pair in &plan.rekeyed {
+        world.rekey(pair.from, pair.to);
+    }
+    for settled in plan.settled {
+        match settled.row {
+            Some(row) => world.synced.insert(settled.uid, row),
+            None => world.synced.remove(&settled.uid),
+        };
+    }
+    for read in &plan.reads {
+        if !schedule.disorder || schedule.rng.below(3) > 0 {
+            read_file(world, read.uid, read.intent);
+        }
+    }
+    let mut steps: Vec<Result<_, _>> =
+        plan.groups.into_iter().map(Ok).chain(plan.applies.into_iter().map(Err)).collect();
+    if schedule.disorder {
+        schedule.rng.shuffle(&mut steps);
+        let keep = 1 + schedule.rng.below(steps.len());
+        steps.truncate(keep);
+    }
+    for step in steps {
+        let (refused, uids) = match &step {
+            Ok(group) => (world.commit(group), group.ops.iter().map(|op| op.uid).collect()),
+            Err(apply) => (world.apply(apply), vec![apply.uid]),
+        };
+        if let Err(why) = refused {
+            assert!(schedule.disorder || why != Refused::Cycle, "an ordered plan makes no cycle");
+            if why == Refused::Exists {
+                rename_known(world, &uids);
+            }
+        }
+        if let Ok(group) = &step
+            && group.ops.iter().any(|op| matches!(op.change, Change::Delete { .. }))
+        {
+            world.ensure_trees();
+        }
+    }
+}
+
+/// A new local node whose id the share has known before gets another one, as the engine does.
+fn rename_known(world: &mut World, uids: &[NodeUid]) {
+    for uid in uids {
+        if world.known.contains(uid) && !world.share.contains_key(uid) && world.disk.contains_key(uid) {
+            let fresh = world.uid();
+            world.rekey(*uid, fresh);
+        }
+    }
+}
+
+fn read_file(world: &mut World, uid: NodeUid, intent: ReadIntent) {
+    let Some(mut node) = world.disk.get(&uid).cloned() else { return };
+    let Some(content) = world.content_on_disk(uid).cloned() else { return };
+    node.content = match intent {
+        ReadIntent::Hash => LocalContent::Hashed(content),
+        ReadIntent::Store => LocalContent::Stored(content),
+    };
+    world.put_disk(uid, Some(node));
+    world.unread.remove(&uid);
+}
+
+/// The steps of a plan in one line each, for tables: what happens to whom.
+pub fn summary(plan: &Plan, label: &dyn Fn(NodeUid) -> String) -> Vec<String> {
+    use polder_sync::Act;
+    let mut lines = Vec::new();
+    for group in &plan.groups {
+        let ops = group.ops.iter().map(|op| {
+            let what = match op.change {
+                Change::Create { .. } => "create",
+                Change::Revive { .. } => "revive",
+                Change::Update { .. } => "update",
+                Change::Move { .. } => "move",
+                Change::Delete { .. } => "delete",
+            };
+            format!("{what} {}", label(op.uid))
+        });
+        let mut ops: Vec<String> = ops.collect();
+        ops.sort();
+        lines.push(format!("up {}", ops.join(" + ")));
+    }
+    for apply in &plan.applies {
+        let uid = label(apply.uid);
+        lines.push(match &apply.act {
+            Act::Place { over: Some(over), .. } => format!("down place {uid} over {}", label(over.uid)),
+            Act::Place { .. } => format!("down place {uid}"),
+            Act::Replace { .. } => format!("down replace {uid}"),
+            Act::Touch { .. } => format!("down touch {uid}"),
+            Act::Move { .. } => format!("down move {uid}"),
+            Act::Exchange { with, .. } => format!("down exchange {uid} {}", label(*with)),
+            Act::Remove { .. } => format!("down remove {uid}"),
+        });
+    }
+    lines.extend(plan.rekeyed.iter().map(|pair| format!("rekey {} to {}", label(pair.from), label(pair.to))));
+    lines.extend(plan.reads.iter().map(|read| format!("read {} {:?}", label(read.uid), read.intent)));
+    lines.extend(plan.held.iter().map(|held| format!("held {}: {}", label(held.uid), held.why)));
+    lines
+}

@@ -1,0 +1,1 @@
+//! Failures that random cases have found, each as a named case.
