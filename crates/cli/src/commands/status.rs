@@ -1,0 +1,134 @@
+//! `polder status`
+
+use std::time::Duration;
+
+use clap::Args;
+use polder_api::rest::{Client, EndpointStatus, Flow, GroupStatus, Notice, Status};
+
+use crate::{CliError, Ui, render};
+
+/// How often `--watch` looks.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Health of groups and endpoints
+///
+/// In sync or not and why, rates, what remains and for how long, errors, and what needs attention.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  polder status --group demo --watch")]
+pub struct StatusArgs {
+    /// Only this group
+    #[arg(long, value_name = "G")]
+    group: Option<String>,
+    /// Show it again every second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Carries out `polder status`.
+pub async fn run(args: StatusArgs, client: &Client, ui: &mut Ui) -> Result<(), CliError> {
+    let group = args.group.as_deref();
+    if !args.watch {
+        return ui.show(&client.status(group).await?, text);
+    }
+    loop {
+        let status = client.status(group).await?;
+        if ui.is_json() {
+            ui.json_line(&status)?;
+        } else {
+            // Home, the picture, then whatever an older picture left below it.
+            let terminal = ui.terminal().stdout;
+            let picture = text(&status);
+            ui.text(if terminal { format!("\x1b[H\x1b[2J{picture}\x1b[J") } else { picture })?;
+            ui.flush()?;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(WATCH_EVERY) => (),
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+/// Health as people read it.
+pub fn text(status: &Status) -> String {
+    let mut out = String::new();
+    if status.groups.is_empty() {
+        out.push_str("no sync groups\n");
+    }
+    for group in &status.groups {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        out.push_str(&group_text(group));
+    }
+    notices(&mut out, "service", &status.problems);
+    out
+}
+
+fn group_text(group: &GroupStatus) -> String {
+    let state = match (group.in_sync, group.endpoints.is_empty()) {
+        (_, true) => "without endpoints",
+        (true, _) => "in sync",
+        (false, _) => "not in sync",
+    };
+    let mut out = format!(
+        "{} (share {}): {state}, {} items, {}\n",
+        group.name,
+        group.share,
+        render::count(group.nodes),
+        render::bytes(group.bytes)
+    );
+    let headers = ["SERVER", "PATH", "STATE", ">ITEMS", ">LOCAL", ">TIERED", "UPLOAD", "DOWNLOAD", ">ERRORS"];
+    let table = render::table(&headers, group.endpoints.iter().map(row));
+    for line in table.lines() {
+        out.push_str("  ");
+        out.push_str(line);
+        out.push('\n');
+    }
+    for endpoint in &group.endpoints {
+        if let Some(reason) = &endpoint.reason {
+            out.push_str(&format!("  {}: {reason}\n", endpoint.server));
+        }
+        notices(&mut out, endpoint.server.as_str(), &endpoint.problems);
+    }
+    out
+}
+
+fn row(endpoint: &EndpointStatus) -> Vec<String> {
+    vec![
+        endpoint.server.to_string(),
+        endpoint.path.to_string(),
+        render::word(&endpoint.state),
+        render::count(endpoint.nodes),
+        render::bytes(endpoint.local_bytes),
+        render::bytes(endpoint.tiered_bytes),
+        flow(&endpoint.upload),
+        flow(&endpoint.download),
+        render::count(endpoint.errors),
+    ]
+}
+
+/// What is left in one direction, how fast it goes, and for how long.
+fn flow(flow: &Flow) -> String {
+    if flow.items_left == 0 && flow.bytes_per_second == 0 && flow.items_per_second == 0 {
+        return "-".to_owned();
+    }
+    let mut text = format!(
+        "{} ({}) left, {}/s",
+        render::count(flow.items_left),
+        render::bytes(flow.bytes_left),
+        render::bytes(flow.bytes_per_second)
+    );
+    if let Some(left) = flow.seconds_left {
+        text.push_str(&format!(", {}", render::seconds(left)));
+    }
+    text
+}
+
+fn notices(out: &mut String, of: &str, notices: &[Notice]) {
+    for notice in notices {
+        out.push_str(&format!("  {of}: {} (since {})\n", notice.message, render::time(notice.since)));
+        if let Some(hint) = &notice.hint {
+            out.push_str(&format!("    hint: {hint}\n"));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What the command line cannot do by itself: requests to the binary that composes everything.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::{CliError, Exit, Ui};
+
+/// A request to the binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostRequest {
+    /// Run a service process.
+    ServiceRun(ServiceRun),
+    /// Register this machine with a service.
+    AgentRegister(AgentRegister),
+    /// Run the agent.
+    AgentRun(AgentRun),
+    /// Check a machine and a data set before deploying.
+    Evaluate(Evaluate),
+    /// Run everything on this machine.
+    Up(Up),
+}
+
+/// Carries out [`HostRequest`]s.
+pub trait Host {
+    /// Carries out a request, until it ends. Called outside of any asynchronous runtime.
+    fn carry_out(&self, request: HostRequest, ui: &mut Ui) -> Result<Exit, CliError>;
+}
+
+/// `polder service run`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRun {
+    /// Folder of the service's data.
+    pub data: PathBuf,
+    /// Address to listen on; absent: the configuration's or the default.
+    pub listen: Option<SocketAddr>,
+    /// Where metadata is kept.
+    pub metadata: Option<String>,
+    /// Where packs are kept.
+    pub objects: Option<String>,
+    /// Address under which agents and people reach it.
+    pub public_url: Option<String>,
+    /// Configuration file.
+    pub config: Option<PathBuf>,
+}
+
+/// `polder agent register`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRegister {
+    /// Address of the service.
+    pub service: String,
+    /// File with the join token; `-` is standard input.
+    pub token_file: PathBuf,
+    /// The agent's state folder.
+    pub state: PathBuf,
+    /// Name of this server; absent: the host's name.
+    pub name: Option<String>,
+    /// The only certificate authorities to trust for the first contact.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `polder agent run`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRun {
+    /// The agent's state folder.
+    pub state: PathBuf,
+}
+
+/// `polder evaluate`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evaluate {
+    /// Folder that is to become an endpoint.
+    pub path: PathBuf,
+    /// Rows as comma-separated values instead of a table.
+    pub csv: bool,
+    /// Leave out the checks of the machine.
+    pub skip_system: bool,
+    /// Leave out the checks of the data set.
+    pub skip_dataset: bool,
+}
+
+/// `polder up`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Up {
+    /// Folder for everything.
+    pub dir: PathBuf,
+    /// Address of the service.
+    pub listen: SocketAddr,
+    /// Run the demonstration once and end.
+    pub once: bool,
+}
