@@ -1,0 +1,125 @@
+//! The holder: a small process that outlives the worker and starts it again.
+//!
+//! It parses nothing that comes from outside, so it has little to die of. With the gate it will keep the mounts; today
+//! its work is that a crash of the worker costs a moment and not a night. The worker ends with its holder: it reads
+//! its standard input, which ends when the holder does.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::StateDir;
+
+/// How a worker is started: `executable agent worker --state DIR`, with what else the holder was given.
+#[derive(Debug, Clone)]
+pub struct HolderOptions {
+    /// The state folder.
+    pub state: PathBuf,
+    /// The executable of the worker; read anew at every start, so that an upgrade is a replaced file and a reload.
+    pub executable: PathBuf,
+    /// Arguments that make it a worker.
+    pub arguments: Vec<String>,
+}
+
+const RESTART_WAIT_MIN: Duration = Duration::from_millis(50);
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
+/// A worker that lived so long was healthy: its death begins a new series.
+const HEALTHY: Duration = Duration::from_secs(10);
+/// A worker that exits with this code says that starting it again is of no use (not registered, revoked folder).
+pub(crate) const EXIT_HOPELESS: i32 = 78;
+
+/// Keeps a worker running until SIGTERM or SIGINT; SIGHUP replaces it. Returns when the worker has ended for good.
+pub async fn hold(options: HolderOptions) -> Result<()> {
+    let state = StateDir::open(&options.state)?;
+    state.identity()?;
+    state.put("holder.pid", std::process::id().to_string().as_bytes(), 0o600)?;
+    let mut signals = Signals::new()?;
+    let mut wait = RESTART_WAIT_MIN;
+    loop {
+        let began = Instant::now();
+        let mut worker = start(&options)?;
+        let ended = tokio::select! {
+            status = worker.wait() => Ended::ByItself(status.context("wait for the worker")?),
+            signal = signals.next() => signal,
+        };
+        match ended {
+            Ended::Stop => return stop(worker).await,
+            Ended::Reload => {
+                tracing::info!("the worker is replaced");
+                stop(worker).await?;
+                wait = RESTART_WAIT_MIN;
+                continue;
+            }
+            Ended::ByItself(status) if status.code() == Some(EXIT_HOPELESS) => {
+                bail!("the worker gave up; its last message says why");
+            }
+            Ended::ByItself(status) => tracing::error!(%status, "the worker ended and is started again"),
+        }
+        wait = if began.elapsed() > HEALTHY { RESTART_WAIT_MIN } else { (wait * 2).min(RESTART_WAIT_MAX) };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => (),
+            ended = signals.next() => if matches!(ended, Ended::Stop) { return Ok(()) },
+        }
+    }
+}
+
+/// Asks the holder of a state folder to replace its worker.
+pub async fn reload(state: &StateDir) -> Result<()> {
+    let pid = state.read("holder.pid").context("no agent runs with this state folder")?;
+    let pid: u32 = pid.trim().parse().context("read the holder's process id")?;
+    let status = Command::new("kill").arg("-HUP").arg(pid.to_string()).status().await.context("signal the holder")?;
+    if status.success() { Ok(()) } else { bail!("no agent runs with this state folder") }
+}
+
+enum Ended {
+    ByItself(std::process::ExitStatus),
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("listen to signals");
+        Ok(Self {
+            term: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Ended {
+        tokio::select! {
+            _ = self.term.recv() => Ended::Stop,
+            _ = self.interrupt.recv() => Ended::Stop,
+            _ = self.hangup.recv() => Ended::Reload,
+        }
+    }
+}
+
+fn start(options: &HolderOptions) -> Result<Child> {
+    Command::new(&options.executable)
+        .args(&options.arguments)
+        .stdin(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start the worker \"{}\"", options.executable.display()))
+}
+
+/// Ends the worker: closing its standard input asks it to, a kill follows if it does not.
+async fn stop(mut worker: Child) -> Result<()> {
+    drop(worker.stdin.take());
+    if tokio::time::timeout(Duration::from_secs(10), worker.wait()).await.is_err() {
+        tracing::warn!("the worker did not end within 10 s and is killed");
+        worker.kill().await.context("kill the worker")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! The agent's own folder: who this server is. Everything about files lies beside them, in `PATH/.polder`.
+//!
+//! `key.pem` (0600), `cert.pem`, `ca.pem`, `identity.toml`, `control.sock`, `worker.pid`. Files are replaced whole:
+//! written beside, synced, renamed.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use polder_types::ServerId;
+use serde::{Deserialize, Serialize};
+
+/// Why the folder could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateDirError {
+    /// A file could not be read or written.
+    #[error("{doing} \"{}\"", path.display())]
+    File {
+        /// In the present tense.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no identity yet.
+    #[error("this server is not registered: run `polder agent register --state {}` first", .0.display())]
+    NotRegistered(PathBuf),
+    /// There is one already.
+    #[error("\"{}\" is registered already; give another --state, or remove the folder to register anew", .0.display())]
+    Registered(PathBuf),
+    /// The identity is not readable as one.
+    #[error("\"{}\" is damaged", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: toml::de::Error,
+    },
+}
+
+/// Who this server is, as the service knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Address of the service.
+    pub service_url: String,
+    /// Given at registration.
+    pub server_id: ServerId,
+    /// Shown to people; part of the names of conflict copies.
+    pub server_name: String,
+    /// When the certificate is to be renewed, seconds since 1970.
+    pub renew_at_unix_s: i64,
+}
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    /// The folder at `path`; made (0700) when it is not there.
+    pub fn open(path: &Path) -> Result<Self, StateDirError> {
+        let fail = |doing, source| StateDirError::File { doing, path: path.to_owned(), source };
+        if !path.is_dir() {
+            fs::create_dir_all(path).map_err(|error| fail("create the folder", error))?;
+            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|error| fail("protect", error))?;
+        }
+        Ok(Self(path.to_owned()))
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Fails when this folder has an identity.
+    pub fn ensure_unregistered(&self) -> Result<(), StateDirError> {
+        if self.file("identity.toml").exists() { Err(StateDirError::Registered(self.0.clone())) } else { Ok(()) }
+    }
+
+    /// Who this server is.
+    pub fn identity(&self) -> Result<Identity, StateDirError> {
+        let path = self.file("identity.toml");
+        if !path.exists() {
+            return Err(StateDirError::NotRegistered(self.0.clone()));
+        }
+        let text = self.read("identity.toml")?;
+        toml::from_str(&text).map_err(|source| StateDirError::Damaged { path, source })
+    }
+
+    /// Writes who this server is.
+    pub fn put_identity(&self, identity: &Identity) -> Result<(), StateDirError> {
+        let text = toml::to_string(identity).expect("strings and numbers are TOML");
+        self.put("identity.toml", text.as_bytes(), 0o600)
+    }
+
+    /// Reads a file as text.
+    pub fn read(&self, name: &str) -> Result<String, StateDirError> {
+        let path = self.file(name);
+        fs::read_to_string(&path).map_err(|source| StateDirError::File { doing: "read", path, source })
+    }
+
+    /// Replaces a file whole and durably.
+    pub fn put(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), StateDirError> {
+        let path = self.file(name);
+        let beside = self.file(&format!("{name}.new"));
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&beside, &path)?;
+            File::open(&self.0)?.sync_all()
+        };
+        write().map_err(|source| StateDirError::File { doing: "write", path: path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_survives() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&folder.path().join("state")).unwrap();
+        assert!(matches!(state.identity(), Err(StateDirError::NotRegistered(_))));
+        let identity = Identity {
+            service_url: "https://polder.example:8443".into(),
+            server_id: ServerId([3; 16]),
+            server_name: "site-a".into(),
+            renew_at_unix_s: 17,
+        };
+        state.put_identity(&identity).unwrap();
+        assert_eq!(state.identity().unwrap().server_id, identity.server_id);
+        assert!(matches!(state.ensure_unregistered(), Err(StateDirError::Registered(_))));
+        let mode = fs::metadata(state.file("identity.toml")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_damaged_identity_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        state.put("identity.toml", b"server_id = 7", 0o600).unwrap();
+        assert!(matches!(state.identity(), Err(StateDirError::Damaged { .. })));
+    }
+}
