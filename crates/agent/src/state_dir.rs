@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use polder_types::ServerId;
 use serde::{Deserialize, Serialize};
 
+const RENEWAL_BORDER: &str = "# certificate";
+
 /// Why the folder could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateDirError {
@@ -102,6 +104,25 @@ impl StateDir {
         self.put("identity.toml", text.as_bytes(), 0o600)
     }
 
+    /// Writes a new key and its certificate as one file, so that both change or neither.
+    pub fn begin_renewal(&self, key_pem: &str, certificate_pem: &str) -> Result<(), StateDirError> {
+        self.put("renewed.pem", format!("{key_pem}\n{RENEWAL_BORDER}\n{certificate_pem}").as_bytes(), 0o600)
+    }
+
+    /// Carries out a renewal that was begun, if there is one. Also at every start.
+    pub fn finish_renewal(&self) -> Result<(), StateDirError> {
+        let path = self.file("renewed.pem");
+        if !path.exists() {
+            return Ok(());
+        }
+        let text = self.read("renewed.pem")?;
+        if let Some((key, certificate)) = text.split_once(RENEWAL_BORDER) {
+            self.put("key.pem", key.as_bytes(), 0o600)?;
+            self.put("cert.pem", certificate.trim_start().as_bytes(), 0o644)?;
+        }
+        fs::remove_file(&path).map_err(|source| StateDirError::File { doing: "remove", path, source })
+    }
+
     /// Reads a file as text.
     pub fn read(&self, name: &str) -> Result<String, StateDirError> {
         let path = self.file(name);
@@ -143,6 +164,19 @@ mod tests {
         assert!(matches!(state.ensure_unregistered(), Err(StateDirError::Registered(_))));
         let mode = fs::metadata(state.file("identity.toml")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_renewal_that_was_cut_off_is_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        state.put("key.pem", b"old key", 0o600).unwrap();
+        state.begin_renewal("new key", "new certificate").unwrap();
+        state.finish_renewal().unwrap();
+        state.finish_renewal().unwrap();
+        assert_eq!(state.read("key.pem").unwrap().trim(), "new key");
+        assert_eq!(state.read("cert.pem").unwrap(), "new certificate");
+        assert!(!state.file("renewed.pem").exists());
     }
 
     #[test]
