@@ -1,0 +1,190 @@
+//! Putting chunks of reads into packs: gather, ask what the share has, seal the rest, send full packs off.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use polder_chunk::{PackBuilder, PackNonce, Reserved, Scratch};
+use polder_engine::{Event, Failure, FailureClass, JobId};
+use polder_types::{ChunkId, PackId};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::track::Tracker;
+use super::{Remote, Share, random, remote};
+use crate::endpoint::Facts;
+
+/// Chunks are gathered up to this many bytes before the share is asked.
+const GATHER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// So few new bytes are sent without asking whether the share has them: the question would cost more than it saves.
+const ASK_BYTES_MIN: usize = 128 * 1024;
+/// A put is tried so often, with growing waits, before its reads are told that it failed.
+const PUT_TRIES: u32 = 5;
+
+/// What all threads of an endpoint share.
+#[derive(Debug)]
+pub(crate) struct Packing {
+    /// Keys and rules.
+    pub share: Share,
+    /// The service.
+    pub remote: Arc<Remote>,
+    /// Which reads wait for which packs.
+    pub tracker: Mutex<Tracker>,
+    /// Where facts go.
+    pub facts: Facts,
+    /// Where the network runs.
+    pub runtime: Handle,
+    /// Bounds the bytes of finished packs in memory: a permit a MiB.
+    pub room: Arc<Semaphore>,
+}
+
+/// One thread's pack in the making.
+#[derive(Debug)]
+pub(crate) struct Packer {
+    packing: Arc<Packing>,
+    /// A pack is sent off when it has so many bytes.
+    flush_bytes: usize,
+    gathered: Vec<(JobId, ChunkId, Vec<u8>)>,
+    gathered_bytes: usize,
+    builder: Option<PackBuilder>,
+    scratch: Scratch,
+}
+
+impl Packer {
+    /// With packs of about `flush_bytes`.
+    pub(crate) fn new(packing: Arc<Packing>, flush_bytes: usize) -> Self {
+        Self {
+            packing,
+            flush_bytes,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+            builder: None,
+            scratch: Scratch::new(),
+        }
+    }
+
+    /// Takes a chunk of a read.
+    pub(crate) fn take(&mut self, read: JobId, id: ChunkId, bytes: &[u8]) -> Result<(), Failure> {
+        if self.tracker(|tracker| tracker.knows(read, id)) {
+            return Ok(());
+        }
+        self.gathered.push((read, id, bytes.to_vec()));
+        self.gathered_bytes += bytes.len();
+        if self.gathered_bytes >= GATHER_BYTES_MAX { self.seal() } else { Ok(()) }
+    }
+
+    /// Seals what was gathered. After this every chunk that was taken is in a pack or in the share.
+    pub(crate) fn seal(&mut self) -> Result<(), Failure> {
+        let gathered = std::mem::take(&mut self.gathered);
+        let bytes = std::mem::take(&mut self.gathered_bytes);
+        let have = if bytes >= ASK_BYTES_MIN { self.ask(&gathered)? } else { vec![false; gathered.len()] };
+        for ((read, id, bytes), have) in gathered.into_iter().zip(have) {
+            if !have {
+                self.put(read, id, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what was gathered, after a failure: its reads were told.
+    pub(crate) fn drop_gathered(&mut self) {
+        self.gathered.clear();
+        self.gathered_bytes = 0;
+    }
+
+    fn ask(&self, gathered: &[(JobId, ChunkId, Vec<u8>)]) -> Result<Vec<bool>, Failure> {
+        let ids: Vec<ChunkId> = gathered.iter().map(|(_, id, _)| *id).collect();
+        let have = self.packing.runtime.block_on(self.packing.remote.have(&ids));
+        have.map_err(|error| error.failure())
+    }
+
+    fn put(&mut self, read: JobId, id: ChunkId, bytes: &[u8]) -> Result<(), Failure> {
+        // Another chunk of the same batch may have been equal.
+        if self.tracker(|tracker| tracker.knows(read, id)) {
+            return Ok(());
+        }
+        loop {
+            let builder = match &mut self.builder {
+                Some(builder) => builder,
+                none => {
+                    let builder =
+                        PackBuilder::new(&self.packing.share.keys, PackId(random()), PackNonce(random()));
+                    self.packing.tracker.lock().expect(LOCK).begin(builder.pack().id);
+                    none.insert(builder)
+                }
+            };
+            let pack = builder.pack().id;
+            match builder.seal(id, bytes, &mut self.scratch) {
+                Ok(Reserved::Full) => self.flush(),
+                Ok(Reserved::New(()) | Reserved::Known) => {
+                    self.tracker(|tracker| tracker.put(read, id, pack));
+                    if self.builder.as_ref().is_some_and(|builder| builder.data_bytes() >= self.flush_bytes) {
+                        self.flush();
+                    }
+                    return Ok(());
+                }
+                Err(error) => {
+                    return Err(Failure { class: FailureClass::Damaged, text: crate::status::chain(&error).into() });
+                }
+            }
+        }
+    }
+
+    /// Sends the pack off, if it holds anything. Waits while too many bytes are on their way.
+    pub(crate) fn flush(&mut self) {
+        let Some(builder) = self.builder.take() else { return };
+        let id = builder.pack().id;
+        let pack = match builder.finish() {
+            Ok(Some(pack)) if remote::fits(&pack) => pack,
+            Ok(_) => return self.packing.settle(id, Ok(())),
+            Err(error) => {
+                let text = crate::status::chain(&error).into();
+                return self.packing.settle(id, Err(Failure { class: FailureClass::Damaged, text }));
+            }
+        };
+        let permits = (pack.bytes.len() >> 20) as u32 + 1;
+        let room = Arc::clone(&self.packing.room).acquire_many_owned(permits);
+        let room = self.packing.runtime.block_on(room).expect("the semaphore is never closed");
+        let packing = Arc::clone(&self.packing);
+        self.packing.runtime.spawn(packing.send(id, pack.bytes.into(), room));
+    }
+
+    fn tracker<T>(&self, run: impl FnOnce(&mut Tracker) -> T) -> T {
+        run(&mut self.packing.tracker.lock().expect(LOCK))
+    }
+}
+
+const LOCK: &str = "no holder of this lock panics";
+
+impl Packing {
+    /// Puts one pack, with some patience, and tells the reads that waited for it.
+    async fn send(self: Arc<Self>, id: PackId, bytes: Bytes, room: OwnedSemaphorePermit) {
+        let mut wait_ms = 100;
+        for tries_left in (0..PUT_TRIES).rev() {
+            match self.remote.put_pack(id, bytes.clone()).await {
+                Ok(()) => {
+                    self.settle(id, Ok(()));
+                    break;
+                }
+                // Without a session there is no sense in trying on: the engine reads again when there is one.
+                Err(error) if tries_left == 0 || error.reason().is_some() => {
+                    tracing::debug!(pack = %id, error = crate::status::chain(&error), "put of a pack failed");
+                    self.settle(id, Err(error.failure()));
+                    break;
+                }
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(wait_ms)).await,
+            }
+            wait_ms *= 2;
+        }
+        drop(room);
+    }
+
+    fn settle(&self, id: PackId, outcome: Result<(), Failure>) {
+        let settled = self.tracker.lock().expect(LOCK).settle(id, &outcome);
+        if !settled.stored.is_empty() {
+            self.facts.send(Event::Stored { jobs: settled.stored });
+        }
+        if let (false, Err(why)) = (settled.failed.is_empty(), outcome) {
+            self.facts.send(Event::StoreFailed { jobs: settled.failed, why });
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The endpoint's disk: what `replica` needs to be called, and its words turned into the engine's.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, RwLock};
+
+use polder_engine::{Dir, Failure, FailureClass, Look, LookAt, LookFound, Place, SeenEntry};
+use polder_replica::{
+    AttrPolicy, Attributes, DirAt, ErrorClass, Found, FsError, Owners, Piece, Read, ReadOptions, Recycle, Root,
+    Staging, Walker,
+};
+use polder_sync::Filter;
+use polder_types::{FileIdent, Name};
+
+/// What all threads of an endpoint share of its disk.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    /// The root, open and locked.
+    pub root: Arc<Root>,
+    /// Where files are built.
+    pub staging: Staging,
+    /// Where displaced files lie.
+    pub recycle: Arc<Recycle>,
+    /// Which names are left out; settings may change it.
+    pub filter: RwLock<Arc<Filter>>,
+    /// For conflict names.
+    pub server_name: Box<str>,
+    policy: AttrPolicy,
+    owners: Arc<Owners>,
+}
+
+/// One thread's way into the tree.
+#[derive(Debug)]
+pub(crate) struct Hands {
+    root: Arc<Root>,
+    walker: Option<Walker>,
+    /// Reads and applies attributes.
+    pub attributes: Attributes,
+}
+
+impl Disk {
+    /// The disk of an endpoint whose root was proven.
+    pub(crate) fn new(
+        root: Arc<Root>,
+        policy: AttrPolicy,
+        filter: Arc<Filter>,
+        server_name: &str,
+    ) -> Result<Self, polder_replica::RootError> {
+        let staging = Staging::open(&root)?;
+        let recycle = Recycle::open(&root)?;
+        let owners = Arc::default();
+        Ok(Self { root, staging, recycle, filter: RwLock::new(filter), server_name: server_name.into(), policy, owners })
+    }
+
+    /// A way into the tree for one thread.
+    pub(crate) fn hands(&self) -> Hands {
+        Hands {
+            root: Arc::clone(&self.root),
+            walker: None,
+            attributes: Attributes::new(self.policy, Arc::clone(&self.owners)),
+        }
+    }
+
+    /// The filter of now.
+    pub(crate) fn filter(&self) -> Arc<Filter> {
+        Arc::clone(&self.filter.read().expect("no holder of this lock panics"))
+    }
+
+    /// Makes everything on the volume durable.
+    pub(crate) fn make_durable(&self) -> Result<(), FsError> {
+        self.root.make_durable()
+    }
+}
+
+impl Hands {
+    /// Calls `run` with the walker. A way that was walked before somebody moved a directory on it leads elsewhere; so
+    /// what is not found is tried once more from the root.
+    pub(crate) fn walk<T>(
+        &mut self,
+        mut run: impl FnMut(&mut Walker, &mut Attributes) -> Result<T, FsError>,
+    ) -> Result<T, FsError> {
+        let fresh = self.walker.is_none();
+        let walker = match &mut self.walker {
+            Some(walker) => walker,
+            none => none.insert(Walker::new(&self.root)?),
+        };
+        match run(walker, &mut self.attributes) {
+            Err(error) if !fresh && matches!(error.class, ErrorClass::Gone | ErrorClass::Blocked) => {
+                walker.forget();
+                run(walker, &mut self.attributes)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Reads a file; see [`polder_replica::read`].
+    pub(crate) fn read(
+        &mut self,
+        at: &Place,
+        options: ReadOptions<'_>,
+        consume: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Read, FsError> {
+        let dir = dir_at(&at.dir);
+        self.walk(|walker, attributes| polder_replica::read(walker, attributes, &dir, &at.name, options, consume))
+    }
+
+    /// Looks at places, those of one directory together. An answer "nothing" stands only if the root is still ours
+    /// afterwards (promise I5).
+    pub(crate) fn look(&mut self, places: &[LookAt]) -> Vec<Look> {
+        let mut looks = Vec::with_capacity(places.len());
+        for same_dir in places.chunk_by(|one, other| Arc::ptr_eq(&one.dir, &other.dir) || one.dir == other.dir) {
+            self.look_in(&same_dir[0].dir, same_dir, &mut looks);
+        }
+        let any_missing = looks.iter().any(|look| matches!(look.found, LookFound::Nothing));
+        if any_missing && self.root.check().is_err() {
+            for look in &mut looks {
+                if matches!(look.found, LookFound::Nothing) {
+                    look.found = LookFound::DirGone;
+                }
+            }
+        }
+        looks
+    }
+
+    fn look_in(&mut self, dir: &Dir, places: &[LookAt], looks: &mut Vec<Look>) {
+        let at = dir_at(dir);
+        let ident = dir.ident.unwrap_or_default();
+        let names: Vec<Name> = places.iter().filter_map(|place| place.name.clone()).collect();
+        if names.len() < places.len() {
+            let found = self.walk(|walker, attributes| polder_replica::look_dir(walker, attributes, &at));
+            looks.push(Look { dir: ident, name: None, found: dir_found(dir, found) });
+        }
+        if names.is_empty() {
+            return;
+        }
+        match self.walk(|walker, attributes| polder_replica::look(walker, attributes, &at, &names)) {
+            Ok(found) => looks.extend(
+                names
+                    .into_iter()
+                    .zip(found)
+                    .map(|(name, look)| Look { dir: ident, name: Some(name), found: look_found(look) }),
+            ),
+            Err(error) => looks.extend(
+                names.into_iter().map(|name| Look { dir: ident, name: Some(name), found: dir_failed(&error) }),
+            ),
+        }
+    }
+
+    /// Looks at the root directory itself.
+    pub(crate) fn look_at_root(&mut self) -> Result<polder_engine::RootSeen, FsError> {
+        let root = DirAt { path: polder_types::RelPath::root(), ident: None };
+        let (stamp, (attrs, _)) =
+            self.walk(|walker, attributes| polder_replica::look_dir(walker, attributes, &root))?;
+        Ok(polder_engine::RootSeen { stamp, attrs })
+    }
+}
+
+/// A directory as `replica` finds it.
+pub(crate) fn dir_at(dir: &Dir) -> DirAt {
+    DirAt { path: dir.path.clone(), ident: dir.ident }
+}
+
+fn look_found(look: polder_replica::Look) -> LookFound {
+    match look {
+        polder_replica::Look::Entry(found) => LookFound::Entry(seen_entry(found)),
+        polder_replica::Look::Absent => LookFound::Nothing,
+        polder_replica::Look::Failed(error) => LookFound::Failed(failure(&error)),
+        polder_replica::Look::Mount => LookFound::Failed(Failure {
+            class: FailureClass::Unsupported,
+            text: "another file system is mounted here: it is not crossed".into(),
+        }),
+    }
+}
+
+fn dir_found(
+    dir: &Dir,
+    found: Result<
+        (polder_types::Stamp, (Arc<polder_types::Attrs>, polder_types::AttrsHash)),
+        FsError,
+    >,
+) -> LookFound {
+    match found {
+        // The root has no name; whoever asks for it knows.
+        Ok((stamp, (attrs, _))) => {
+            let name = dir.path.names().last().cloned();
+            let name = name.unwrap_or_else(|| Name::parse(b"root").expect("a plain name"));
+            let seen = polder_sync::Seen { name, kind: Some(polder_types::Kind::Directory), stamp, links: 1 };
+            LookFound::Entry(SeenEntry { seen, attrs, target: None })
+        }
+        Err(error) => dir_failed(&error),
+    }
+}
+
+fn dir_failed(error: &FsError) -> LookFound {
+    match error.class {
+        ErrorClass::Gone | ErrorClass::Blocked => LookFound::DirGone,
+        _ => LookFound::Failed(failure(error)),
+    }
+}
+
+/// What was found, in the engine's words. Special files have no attributes that anybody asks for.
+pub(crate) fn seen_entry(found: Found) -> SeenEntry {
+    let attrs = found.attrs.map(|(attrs, _)| attrs).unwrap_or_default();
+    SeenEntry { seen: found.seen, attrs, target: found.target }
+}
+
+/// Which directory a look is about, when it was given up before it was looked at.
+pub(crate) fn ident(dir: &Dir) -> FileIdent {
+    dir.ident.unwrap_or_default()
+}
+
+/// A failed system call in the engine's words.
+pub(crate) fn failure(error: &FsError) -> Failure {
+    let class = match error.class {
+        ErrorClass::NoSpace => FailureClass::NoSpace,
+        ErrorClass::Quota => FailureClass::DiskQuota,
+        ErrorClass::ReadOnly => FailureClass::ReadOnly,
+        ErrorClass::Permission => FailureClass::Denied,
+        ErrorClass::Io => FailureClass::Io,
+        ErrorClass::TooLong | ErrorClass::Unsupported => FailureClass::Unsupported,
+        ErrorClass::Exhausted => FailureClass::Exhausted,
+        ErrorClass::Busy
+        | ErrorClass::Gone
+        | ErrorClass::Exists
+        | ErrorClass::NotEmpty
+        | ErrorClass::Blocked
+        | ErrorClass::Other => FailureClass::Other,
+    };
+    let source = crate::status::chain(&error.source);
+    Failure { class, text: format!("{}: {source}", error.doing).into() }
+}

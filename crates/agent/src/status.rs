@@ -1,0 +1,150 @@
+//! Errors and states as people read them.
+
+use polder_api::grpc::{convert, limits, pb};
+use polder_engine::{FailureClass, Phase, Problem, Reason, Status, Unreachable};
+use polder_types::EndpointId;
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let more = source.to_string();
+        // Transparent errors repeat their cause's text.
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = source.source();
+    }
+    text
+}
+
+/// What the service is told of an endpoint.
+pub(crate) fn message(endpoint: EndpointId, status: &Status, watching: &str, extra: &Extra) -> pb::EndpointStatus {
+    let (state, why) = state(status);
+    pb::EndpointStatus {
+        endpoint_id: endpoint.0.to_vec().into(),
+        state: state.into(),
+        why: cut(why),
+        nodes: status.entry_count,
+        bytes: 0,
+        upload_nodes: status.up.count,
+        upload_bytes: status.up.bytes,
+        download_nodes: status.down.count,
+        download_bytes: status.down.bytes,
+        upload_bytes_per_s: extra.sent_bytes_per_s,
+        download_bytes_per_s: extra.received_bytes_per_s,
+        applied: Some(status.cursor.into()),
+        problem_count: status.problem_count,
+        problems: status.problems.iter().take(limits::PROBLEMS_MAX).map(problem).collect(),
+        held_nodes: status.held.map_or(0, |held| held.deletes + held.overwrites + held.renames),
+        watching: watching.to_owned(),
+        sent_bytes: extra.sent_bytes,
+        received_bytes: extra.received_bytes,
+        last_sync_unix_ms: extra.last_sync_unix_ms,
+        ..pb::EndpointStatus::default()
+    }
+}
+
+/// What the engine does not know of itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Extra {
+    /// Bytes sent since the start.
+    pub sent_bytes: u64,
+    /// Bytes received since the start.
+    pub received_bytes: u64,
+    /// Mean of the last seconds.
+    pub sent_bytes_per_s: u64,
+    /// Mean of the last seconds.
+    pub received_bytes_per_s: u64,
+    /// When the endpoint was last in sync; 0: never.
+    pub last_sync_unix_ms: i64,
+}
+
+fn state(status: &Status) -> (pb::EndpointState, String) {
+    let held = || {
+        let held = status.held.unwrap_or_default();
+        format!(
+            "the mass-change brake holds {} deletes, {} overwrites and {} renames (allowed: {}): \
+             `polder endpoint release` lets them go or throws them back",
+            held.deletes, held.overwrites, held.renames, held.allowed
+        )
+    };
+    match status.phase {
+        Phase::Starting => (pb::EndpointState::Starting, String::new()),
+        Phase::RootLost => (pb::EndpointState::Stopped, status.root_lost.as_deref().unwrap_or("").to_owned()),
+        Phase::Paused => (pb::EndpointState::Paused, "paused by a person".to_owned()),
+        Phase::Refused | Phase::Unreachable => {
+            (pb::EndpointState::Stopped, status.unreachable.as_ref().map_or_else(String::new, unreachable))
+        }
+        Phase::Held => (pb::EndpointState::Held, held()),
+        Phase::Syncing if status.scanning => (pb::EndpointState::Scanning, String::new()),
+        Phase::Syncing => (pb::EndpointState::Syncing, status.rebaseline.as_deref().unwrap_or("").to_owned()),
+        Phase::Problems => (pb::EndpointState::Syncing, format!("{} items have problems", status.problem_count)),
+        Phase::InSync => (pb::EndpointState::InSync, String::new()),
+    }
+}
+
+/// Why there is no session, as a sentence.
+pub(crate) fn unreachable(why: &Unreachable) -> String {
+    match why {
+        Unreachable::Network(text) => format!("the service is not reachable: {text}"),
+        Unreachable::Revoked(text) => format!("the service no longer accepts this server: {text}"),
+        Unreachable::Clone => "another live agent has the same identity: register one of the two anew".to_owned(),
+        Unreachable::Version(text) => format!("the service speaks another version of the protocol: {text}"),
+    }
+}
+
+fn problem(problem: &Problem) -> pb::Problem {
+    let (code, hint) = words(problem.reason);
+    let reason = if problem.text.is_empty() { hint.to_owned() } else { format!("{}: {hint}", problem.text) };
+    pb::Problem {
+        uid: problem.uid.0.to_vec().into(),
+        path: convert::cut_path(&problem.path),
+        code: code.to_owned(),
+        reason: cut(reason),
+        since_unix_ms: problem.since_unix_ms as i64,
+        attempts: problem.tries,
+    }
+}
+
+/// A stable word and a hint for each reason.
+pub(crate) fn words(reason: Reason) -> (&'static str, &'static str) {
+    match reason {
+        Reason::Busy => ("busy", "it changes all the time or is open for writing; it is taken once it rests"),
+        Reason::DirUnreadable => {
+            ("unreadable", "this directory cannot be read; nothing below it is deleted or overwritten meanwhile")
+        }
+        Reason::Read(class) | Reason::Store(class) | Reason::Apply(class) => class_words(class),
+        Reason::ShareQuota => ("share_quota", "the share's quota is reached: raise it or delete something"),
+        Reason::BadName => ("bad_name", "this share cannot have the name: rename the item"),
+        Reason::Invalid => ("invalid", "the service refuses it by a rule that waiting does not change"),
+        Reason::Refused => ("refused", "it was refused again and again; it is tried again after a while"),
+        Reason::Held => ("held", "held by the mass-change brake: `polder endpoint release`"),
+        Reason::Review => ("review", "only this server has it after a long absence: `polder review list`"),
+    }
+}
+
+fn class_words(class: FailureClass) -> (&'static str, &'static str) {
+    match class {
+        FailureClass::NoSpace => ("no_space", "the volume is full: make room"),
+        FailureClass::DiskQuota => ("disk_quota", "a quota of this file system is used up"),
+        FailureClass::ReadOnly => ("read_only", "the volume is mounted read-only, perhaps after an error"),
+        FailureClass::Denied => ("permission", "the agent is not allowed to; look at `lsattr` and the security module"),
+        FailureClass::Io => ("io", "the disk or file system fails: look at the kernel's log"),
+        FailureClass::Unsupported => ("unsupported", "this file system cannot have it"),
+        FailureClass::Exhausted => ("exhausted", "too many open files or too little memory; tried again by itself"),
+        FailureClass::Damaged => ("damaged", "the share's bytes do not match their hash; `polder errors` on the service"),
+        FailureClass::Unreachable => ("unreachable", "the service or its store does not answer; tried again by itself"),
+        FailureClass::Other => ("other", "tried again by itself"),
+    }
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > limits::TEXT_BYTES_MAX {
+        let end = (0..=limits::TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
