@@ -129,6 +129,9 @@ pub struct Flow {
     pub items_per_second: u64,
     /// Bytes a second, over the last ten seconds.
     pub bytes_per_second: u64,
+    /// Bytes that went this way since the agent started, as they were on the wire: sealed, and without what was known.
+    #[serde(default)]
+    pub bytes_moved: u64,
     /// Estimated seconds until nothing waits; absent when nothing waits or nothing moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<u64>,
