@@ -157,7 +157,7 @@ pub struct ApplyStep {
 /// identity counts.
 #[derive(Debug, Clone)]
 pub enum ApplyAct {
-    /// Makes the node under a name that must be free.
+    /// Makes the node under a name that must be free, or hold exactly what it goes over.
     Place {
         /// Where.
         at: Place,
@@ -167,6 +167,8 @@ pub enum ApplyAct {
         attrs: Arc<Attrs>,
         /// Modification time.
         mtime: Timestamp,
+        /// Another node that leaves the name in the same exchange, so that the path is never missing.
+        over: Option<ApplyOver>,
     },
     /// Exchanges a staged file or link with the one that stands there.
     Replace {
@@ -231,6 +233,19 @@ pub enum ApplyAct {
         /// What must stand there.
         expect: Stamp,
     },
+}
+
+/// What a new node takes the name of.
+#[derive(Debug, Clone)]
+pub struct ApplyOver {
+    /// Which node stands there.
+    pub uid: NodeUid,
+    /// What it is.
+    pub kind: Kind,
+    /// What must stand there; a directory must be empty.
+    pub expect: Stamp,
+    /// Where it goes: a free name (then only its identity counts); `None`: to the recycle area.
+    pub to: Option<Place>,
 }
 
 impl Effect {

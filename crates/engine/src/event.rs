@@ -53,6 +53,9 @@ pub enum Event {
         job: JobId,
         /// How many entries were seen in all, different or not: the size of the endpoint.
         entry_count: u64,
+        /// Whether it went everywhere (but for directories that were reported as unreadable). `false` when it was
+        /// broken off; then it is begun again.
+        complete: bool,
     },
     /// Answer to [`crate::Effect::Read`].
     Read {
@@ -159,7 +162,7 @@ pub struct RootSeen {
 pub struct Hint {
     /// The directory.
     pub dir: FileIdent,
-    /// The name in it; `None` for the directory itself (its attributes, or "list it again").
+    /// The name in it; `None` for the directory itself (its attributes changed).
     pub name: Option<Name>,
 }
 
@@ -179,7 +182,8 @@ pub struct Look {
 pub enum LookFound {
     /// This. For a look at a directory itself the name in it is its last name.
     Entry(SeenEntry),
-    /// Nothing, in a directory that is surely the one that was asked for.
+    /// Nothing, in a directory that is surely the one that was asked for, below a root that was proven to be ours
+    /// afterwards (I5a).
     Nothing,
     /// The directory is not where it was thought to be: the look says nothing about the name.
     DirGone,
@@ -244,8 +248,12 @@ pub enum ApplyResult {
     Done {
         /// What stands there afterwards; `None` after a removal.
         now: Option<SeenEntry>,
-        /// A second entry: the other node of an exchange, or what was displaced and kept (under the name that it got).
+        /// A second entry: the other node of an exchange, what was displaced and kept (under the name that it got), or
+        /// what was placed over and moved.
         other: Option<SeenEntry>,
+        /// Whether what was there before was exactly as expected, change time included. Only a move (an exchange, a
+        /// placement over something that moves away) is done without: an edit moves along, and is seen by this.
+        exact: bool,
     },
     /// What was expected was not there. Not an error. What stands at the place where the expectation failed.
     Refused {

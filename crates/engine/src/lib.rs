@@ -11,13 +11,30 @@
 //! Architecture invariant: nothing that is to be done is persisted, only what was observed and agreed. After a crash
 //! the scan and the feed lead to the same plan again.
 
+mod applies;
+mod brake;
 mod effect;
+mod engine;
 mod event;
+mod looks;
+mod observe;
+mod overlay;
+mod planning;
+mod problems;
+mod rand;
+mod reads;
+mod report;
+mod scan;
+mod sends;
+mod session;
 mod settings;
 mod status;
+mod step;
 mod words;
+mod work;
 
-pub use effect::{Apply, ApplyAct, ApplyStep, Effect, LookAt, PageToken, Read};
+pub use effect::{Apply, ApplyAct, ApplyOver, ApplyStep, Effect, LookAt, PageToken, Read};
+pub use engine::{Engine, EngineError};
 pub use event::{
     Announced, ApplyResult, BatchError, Command, Event, FeedError, FeedRow, Hint, ListEnd, ListPart, Look,
     LookFound, Page, ReadOutcome, RootSeen, Started, Unreachable,

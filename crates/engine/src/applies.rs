@@ -1,0 +1,319 @@
+//! Changes to the disk: batches of steps, their results, directories and their times.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use polder_sync::{Act, TreeError, TreeStore};
+use polder_types::{Content, Name, NodeUid, RelPath, Timestamp};
+
+use crate::engine::Engine;
+use crate::overlay::{Key, View};
+use crate::step::{made_by, parents, places, size, wire_act};
+use crate::work::State;
+use crate::{Apply, ApplyStep, Dir, Effect, JobId, LARGE_BYTES, Lane};
+
+/// Steps queued and in flight.
+#[derive(Debug, Default)]
+pub(crate) struct Applies {
+    queue: VecDeque<Queued>,
+    flying: BTreeMap<JobId, Flying>,
+    /// Steps that were queued and have no result yet.
+    open: BTreeSet<u64>,
+    next_serial: u64,
+    /// Names that applies in flight are changing.
+    changing: BTreeSet<Key>,
+    /// After a failure of the whole disk (full, read-only): nothing is tried before.
+    pub(crate) stalled_until: u64,
+    pub(crate) stalls: u32,
+}
+
+/// A step on its way.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) serial: u64,
+    pub(crate) after: Vec<u64>,
+    pub(crate) step: polder_sync::Apply,
+}
+
+#[derive(Debug)]
+pub(crate) struct Flying {
+    pub(crate) steps: Vec<Queued>,
+    lane: Lane,
+    changing: Vec<Key>,
+}
+
+impl Applies {
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.flying.keys().copied()
+    }
+
+    pub(crate) fn is_job(&self, job: JobId) -> bool {
+        self.flying.contains_key(&job)
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn is_changing(&self, key: &Key) -> bool {
+        self.changing.contains(key)
+    }
+
+    pub(crate) fn wakes_at(&self, now: u64) -> Option<u64> {
+        (!self.queue.is_empty() && self.stalled_until > now).then_some(self.stalled_until)
+    }
+
+    fn in_lane(&self, lane: Lane) -> usize {
+        self.flying.values().filter(|flying| flying.lane == lane).count()
+    }
+
+    /// Takes a job whose results have come.
+    pub(crate) fn land(&mut self, job: JobId) -> Option<Flying> {
+        let flying = self.flying.remove(&job)?;
+        for queued in &flying.steps {
+            self.open.remove(&queued.serial);
+        }
+        for key in &flying.changing {
+            self.changing.remove(key);
+        }
+        Some(flying)
+    }
+
+    /// Takes the queued steps that need one which was not done.
+    pub(crate) fn orphans(&mut self, not_done: &BTreeSet<u64>) -> Vec<Queued> {
+        let mut lost = not_done.clone();
+        let mut orphans = Vec::new();
+        let mut left = VecDeque::new();
+        for queued in self.queue.drain(..) {
+            if queued.after.iter().any(|serial| lost.contains(serial)) {
+                lost.insert(queued.serial);
+                self.open.remove(&queued.serial);
+                orphans.push(queued);
+            } else {
+                left.push_back(queued);
+            }
+        }
+        self.queue = left;
+        orphans
+    }
+}
+
+/// One batch in the making.
+#[derive(Default)]
+struct Making {
+    steps: Vec<ApplyStep>,
+    taken: Vec<Queued>,
+    /// Index in the batch by serial number.
+    index: BTreeMap<u64, u32>,
+    /// Directories that the batch makes.
+    made: BTreeMap<NodeUid, Arc<Dir>>,
+    /// Nodes that the batch moves: paths through them are in doubt.
+    moving: BTreeSet<NodeUid>,
+    times: BTreeMap<NodeUid, (Arc<Dir>, Timestamp)>,
+    bytes: u64,
+}
+
+impl Engine {
+    /// Takes the steps of a plan into the queue.
+    pub(crate) fn queue_applies(
+        &mut self,
+        _store: &mut dyn TreeStore,
+        applies: Vec<polder_sync::Apply>,
+        rest: &mut BTreeSet<NodeUid>,
+    ) -> Result<(), TreeError> {
+        let mut serials: Vec<Option<u64>> = Vec::with_capacity(applies.len());
+        for step in applies {
+            let uids = uids(&step);
+            for uid in &uids {
+                rest.remove(uid);
+            }
+            let after: Option<Vec<u64>> = step.after.iter().map(|at| serials[*at]).collect();
+            let busy = uids.iter().any(|uid| self.work.is_busy(*uid));
+            let Some(after) = after.filter(|_| !busy) else {
+                serials.push(None);
+                let at = self.now.mono_ms + self.settings.backoff_ms.0;
+                uids.into_iter().for_each(|uid| self.work.put_off(uid, at));
+                continue;
+            };
+            let serial = self.applies.next_serial;
+            self.applies.next_serial += 1;
+            self.applies.open.insert(serial);
+            uids.into_iter().for_each(|uid| self.work.put(uid, State::Queued));
+            self.applies.queue.push_back(Queued { serial, after, step });
+            serials.push(Some(serial));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pump_applies(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
+        if self.applies.stalled_until > self.now.mono_ms {
+            return Ok(());
+        }
+        let limits = self.settings.limits;
+        for (lane, most) in [(Lane::Small, limits.applies_small), (Lane::Large, limits.applies_large)] {
+            while !self.applies.queue.is_empty() && self.applies.in_lane(lane) < most {
+                if !self.apply_batch(store, lane)? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one batch of a lane on its way; `false` when nothing in the queue may go.
+    fn apply_batch(&mut self, store: &mut dyn TreeStore, lane: Lane) -> Result<bool, TreeError> {
+        let limits = self.settings.limits;
+        let mut making = Making::default();
+        for flying in self.applies.flying.values() {
+            making.moving.extend(flying.steps.iter().flat_map(|queued| moved(&queued.step)));
+        }
+        let mut left = VecDeque::new();
+        while let Some(queued) = self.applies.queue.pop_front() {
+            let bytes = size(&queued.step.act);
+            let large = bytes > LARGE_BYTES;
+            let full = making.steps.len() >= limits.apply_ops
+                || (!making.steps.is_empty() && (large || making.bytes + bytes > limits.apply_bytes));
+            let wrong_lane = large != (lane == Lane::Large);
+            if wrong_lane || full || !self.add_step(store, &mut making, &queued)? {
+                left.push_back(queued);
+                if full {
+                    break;
+                }
+                continue;
+            }
+            making.bytes += bytes;
+            making.taken.push(queued);
+        }
+        left.append(&mut self.applies.queue);
+        self.applies.queue = left;
+        if making.taken.is_empty() {
+            return Ok(false);
+        }
+        let job = self.job();
+        let mut changing = Vec::new();
+        for queued in &making.taken {
+            changing.extend(places(&queued.step.act).into_iter().map(|at| self.overlay.key(&at)));
+            for uid in uids(&queued.step) {
+                self.work.put(uid, State::Job(job));
+            }
+        }
+        self.applies.changing.extend(changing.iter().cloned());
+        self.applies.flying.insert(job, Flying { steps: making.taken, lane, changing });
+        let dir_times = making.times.into_values().collect();
+        self.out.push(Effect::Apply(Apply { job, steps: making.steps, dir_times, lane }));
+        Ok(true)
+    }
+
+    /// Adds a step to the batch if all that it needs is done or in it; `false` when it must wait.
+    fn add_step(
+        &mut self,
+        store: &mut dyn TreeStore,
+        making: &mut Making,
+        queued: &Queued,
+    ) -> Result<bool, TreeError> {
+        let act = &queued.step.act;
+        let mut after = Vec::new();
+        for serial in &queued.after {
+            match making.index.get(serial) {
+                Some(index) => after.push(*index),
+                None if self.applies.open.contains(serial) => return Ok(false),
+                None => (),
+            }
+        }
+        let keys = places(act).into_iter().map(|at| self.overlay.key(&at));
+        if keys.into_iter().any(|key| self.applies.changing.contains(&key)) {
+            return Ok(false);
+        }
+        let mut dirs = BTreeMap::new();
+        for parent in parents(act) {
+            if !making.moving.is_empty() && self.passes(store, parent, &making.moving)? {
+                return Ok(false);
+            }
+            let dir = match making.made.get(&parent) {
+                Some(dir) => Some(dir.clone()),
+                None => self.dir(store, parent)?.filter(|dir| dir.ident.is_some()),
+            };
+            let Some(dir) = dir else { return Ok(false) };
+            dirs.insert(parent, dir);
+        }
+        let Some(wired) = wire_act(self, store, queued.step.uid, act, &dirs)? else { return Ok(false) };
+        for (parent, dir) in dirs {
+            let time = self.dir_time(store, parent)?;
+            if let Some(time) = time {
+                making.times.entry(parent).or_insert((dir, time));
+            }
+        }
+        if let Some((at, mtime)) = made_by(act) {
+            let above = making.times.get(&at.parent).map(|(dir, _)| dir.clone());
+            let dir = made_dir(queued.step.uid, above.as_deref(), &at.name);
+            making.made.insert(queued.step.uid, dir.clone());
+            making.times.insert(queued.step.uid, (dir, mtime));
+        }
+        if let Act::Touch { mtime: Some(mtime), .. } = act
+            && let Some((_, time)) = making.times.get_mut(&queued.step.uid)
+        {
+            *time = *mtime;
+        }
+        making.moving.extend(moved(&queued.step));
+        making.index.insert(queued.serial, making.steps.len() as u32);
+        making.steps.push(ApplyStep { uid: queued.step.uid, act: wired, after });
+        Ok(true)
+    }
+
+    /// Whether a directory lies in one of these, or is one.
+    fn passes(
+        &self,
+        store: &dyn TreeStore,
+        dir: NodeUid,
+        through: &BTreeSet<NodeUid>,
+    ) -> Result<bool, TreeError> {
+        let view = View { store, overlay: &self.overlay };
+        let mut at = dir;
+        for _ in 0..crate::overlay::DEPTH_MAX {
+            if through.contains(&at) {
+                return Ok(true);
+            }
+            if at == NodeUid::ROOT {
+                return Ok(false);
+            }
+            let Some(node) = view.local_row(at)? else { return Ok(false) };
+            at = node.at.parent;
+        }
+        Ok(true)
+    }
+
+    /// The time that a directory is to keep although something in it is changed.
+    fn dir_time(&self, store: &dyn TreeStore, uid: NodeUid) -> Result<Option<Timestamp>, TreeError> {
+        let view = View { store, overlay: &self.overlay };
+        Ok(view.local_row(uid)?.map(|node| node.stamp.mtime))
+    }
+}
+
+/// Nodes of a step: its own, and the other one of an exchange or a placement over something.
+pub(crate) fn uids(step: &polder_sync::Apply) -> Vec<NodeUid> {
+    let other = match &step.act {
+        Act::Exchange { with, .. } => Some(*with),
+        Act::Place { over: Some(over), .. } => Some(over.uid),
+        _ => None,
+    };
+    [step.uid].into_iter().chain(other).collect()
+}
+
+/// Nodes that a step takes to another place.
+fn moved(step: &polder_sync::Apply) -> Vec<NodeUid> {
+    match &step.act {
+        Act::Move { .. } | Act::Exchange { .. } => uids(step),
+        Act::Place { over: Some(over), .. } => vec![over.uid],
+        _ => Vec::new(),
+    }
+}
+
+fn made_dir(uid: NodeUid, above: Option<&Dir>, name: &Name) -> Arc<Dir> {
+    let path = above.map_or_else(RelPath::root, |dir| dir.path.clone()).join(name.clone());
+    Arc::new(Dir { uid, ident: None, path })
+}
+
+/// Whether a content is a directory.
+pub(crate) fn is_dir(content: &Content) -> bool {
+    matches!(content, Content::Directory)
+}

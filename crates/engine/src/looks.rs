@@ -1,0 +1,271 @@
+//! Hints and looks: a hint leads to a look, a look to an observation.
+//!
+//! A look that was begun before the disk was changed by us under the same name says nothing: it is made again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use polder_sync::{TreeError, TreeStore};
+use polder_types::{FileIdent, Name, NodeUid, Placed};
+
+use crate::engine::Engine;
+use crate::observe::Sight;
+use crate::overlay::{Key, View};
+use crate::{Effect, Hint, JobId, Look, LookAt, LookFound, SeenEntry};
+
+/// Names asked for in one job.
+const LOOKS_PER_JOB: usize = 256;
+/// How long nothing must have changed before times of directories are looked at and sent.
+pub(crate) const QUIET_MS: u64 = 1000;
+/// When a look is made again whose directory had moved.
+const LATER_MS: u64 = 100;
+/// Jobs at once.
+const LOOK_JOBS_MAX: usize = 8;
+/// Names that we changed are remembered while an older look is in flight; beyond this many, all older looks are void.
+const TOUCHED_MAX: usize = 100_000;
+
+/// Looks to be made and in flight.
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
+    pending: BTreeSet<(NodeUid, Option<Name>)>,
+    /// Two names of one inode, to be looked at together.
+    links: Vec<(Placed, Placed)>,
+    flying: BTreeMap<JobId, Flying>,
+    /// Directories in which something changed: their own times are looked at when all is quiet.
+    pub(crate) dirs_touched: BTreeSet<NodeUid>,
+    pub(crate) last_change: u64,
+    /// Names under which we changed the disk: jobs older than this number know nothing about them.
+    touched: BTreeMap<Key, JobId>,
+    /// Jobs older than this know nothing at all.
+    floor: JobId,
+    /// Names that were looked at while an apply was changing them: looked at again afterwards.
+    suppressed: BTreeSet<Key>,
+    /// Looks whose directory was not where it was thought to be, and when they are made again.
+    later: BTreeSet<(u64, NodeUid, Option<Name>)>,
+}
+
+#[derive(Debug)]
+struct Flying {
+    places: Vec<(NodeUid, Option<Name>)>,
+    links: bool,
+}
+
+impl Looks {
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.flying.keys().copied()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.links.is_empty() && self.flying.is_empty()
+    }
+
+    /// When directories whose times moved are to be looked at, if nothing changes until then; or a look is due again.
+    pub(crate) fn next_at(&self) -> Option<u64> {
+        let later = self.later.first().map(|(at, ..)| *at);
+        self.quiet_at().into_iter().chain(later).min()
+    }
+
+    fn quiet_at(&self) -> Option<u64> {
+        (!self.dirs_touched.is_empty()).then_some(self.last_change + QUIET_MS)
+    }
+
+    pub(crate) fn pend(&mut self, dir: NodeUid, name: Option<Name>) {
+        self.pending.insert((dir, name));
+    }
+
+    /// Whether a job was begun before we changed the disk under this name.
+    pub(crate) fn is_stale(&self, job: JobId, key: &Key) -> bool {
+        job < self.floor || self.touched.get(key).is_some_and(|since| job < *since)
+    }
+}
+
+impl Engine {
+    pub(crate) fn hinted(&mut self, store: &mut dyn TreeStore, hints: Vec<Hint>) -> Result<(), TreeError> {
+        let mut known: BTreeMap<FileIdent, Option<NodeUid>> = BTreeMap::new();
+        for hint in hints {
+            let uid = match known.get(&hint.dir) {
+                Some(uid) => *uid,
+                None => {
+                    let uid = View { store, overlay: &self.overlay }.by_ident(hint.dir)?;
+                    known.insert(hint.dir, uid);
+                    uid
+                }
+            };
+            // A directory that nobody knows yet: its parent's hint leads to a listing, which sees all.
+            let Some(uid) = uid else { continue };
+            if hint.name.is_some() {
+                self.dir_touched(uid);
+            }
+            self.looks.pend(uid, hint.name);
+        }
+        let bound = self.settings.limits.overlay as usize * 2;
+        if self.looks.pending.len() > bound {
+            // More than is worth looking at one by one; memory stays bounded.
+            self.looks.pending.clear();
+            self.scan.want_all();
+        }
+        Ok(())
+    }
+
+    /// Two names may be one file: both are looked at in one go, the old one first.
+    pub(crate) fn look_at_links(&mut self, old: Placed, new: Placed) {
+        self.looks.links.push((old, new));
+    }
+
+    pub(crate) fn pump_looks(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
+        self.look_at_quiet_dirs();
+        while let Some((at, ..)) = self.looks.later.first()
+            && *at <= self.now.mono_ms
+        {
+            let (_, dir, name) = self.looks.later.pop_first().expect("there is a first");
+            self.looks.pend(dir, name);
+        }
+        while self.looks.flying.len() < LOOK_JOBS_MAX {
+            let links = !self.looks.links.is_empty();
+            let places: Vec<(NodeUid, Option<Name>)> = if links {
+                let both = self.looks.links.drain(..self.looks.links.len().min(LOOKS_PER_JOB / 2));
+                both.flat_map(|(old, new)| [(old.parent, Some(old.name)), (new.parent, Some(new.name))])
+                    .collect()
+            } else {
+                let mut some = Vec::new();
+                while some.len() < LOOKS_PER_JOB {
+                    let Some(place) = self.looks.pending.pop_first() else { break };
+                    some.push(place);
+                }
+                some
+            };
+            if places.is_empty() {
+                break;
+            }
+            let mut asked = Vec::with_capacity(places.len());
+            for (uid, name) in &places {
+                if let Some(dir) = self.dir(store, *uid)?.filter(|dir| dir.ident.is_some()) {
+                    asked.push(LookAt { dir, name: name.clone() });
+                }
+            }
+            if asked.is_empty() {
+                continue;
+            }
+            let job = self.job();
+            self.looks.flying.insert(job, Flying { places, links });
+            self.out.push(Effect::Look { job, places: asked });
+        }
+        Ok(())
+    }
+
+    fn look_at_quiet_dirs(&mut self) {
+        let due = self.looks.quiet_at().is_some_and(|at| at <= self.now.mono_ms);
+        if due && self.work.running() == 0 && self.looks.is_idle() {
+            for dir in std::mem::take(&mut self.looks.dirs_touched) {
+                self.looks.pend(dir, None);
+            }
+        }
+    }
+
+    pub(crate) fn looked(
+        &mut self,
+        store: &mut dyn TreeStore,
+        job: JobId,
+        looks: Vec<Look>,
+    ) -> Result<(), TreeError> {
+        let Some(flying) = self.looks.flying.remove(&job) else { return Ok(()) };
+        let mut sights = Vec::with_capacity(looks.len());
+        for Look { dir, name, found } in looks {
+            let Some(uid) = (View { store, overlay: &self.overlay }).by_ident(dir)? else { continue };
+            match (name, found) {
+                (Some(name), LookFound::Entry(entry)) => {
+                    let at = Placed { parent: uid, name };
+                    self.sight(job, at, Some(entry), flying.links, &mut sights);
+                }
+                (Some(name), LookFound::Nothing) => {
+                    self.sight(job, Placed { parent: uid, name }, None, flying.links, &mut sights);
+                }
+                (None, LookFound::Entry(entry)) => self.dir_looked(store, uid, entry)?,
+                (None, LookFound::Nothing) | (_, LookFound::DirGone) => self.dir_lost(store, uid, &flying)?,
+                (_, LookFound::Failed(why)) => self.freeze(store, uid, why)?,
+            }
+        }
+        self.observe(store, sights)?;
+        self.forget_touched();
+        Ok(())
+    }
+
+    /// A fact of a look or listing, unless it is older than what we did there ourselves.
+    pub(crate) fn sight(
+        &mut self,
+        job: JobId,
+        at: Placed,
+        entry: Option<SeenEntry>,
+        links_checked: bool,
+        sights: &mut Vec<Sight>,
+    ) {
+        let key = self.overlay.key(&at);
+        if self.applies.is_changing(&key) {
+            self.looks.suppressed.insert(key);
+        } else if self.looks.is_stale(job, &key) {
+            self.looks.pend(at.parent, Some(at.name));
+        } else {
+            sights.push(Sight { at, entry, links_checked });
+        }
+    }
+
+    /// The directory itself was looked at.
+    fn dir_looked(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        entry: SeenEntry,
+    ) -> Result<(), TreeError> {
+        let node = View { store, overlay: &self.overlay }.local_row(uid)?;
+        match node {
+            Some(node) if node.stamp.ident == entry.seen.stamp.ident && node.stamp != entry.seen.stamp => {
+                self.set_present(store, uid, node.at, entry)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A directory is not where it was thought to be: its own name is looked at.
+    fn dir_lost(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        flying: &Flying,
+    ) -> Result<(), TreeError> {
+        if uid == NodeUid::ROOT {
+            return Ok(());
+        }
+        if let Some(node) = (View { store, overlay: &self.overlay }).local_row(uid)? {
+            // If only a directory above has moved, its hint is on the way; then this name is asked for again there.
+            self.looks.pend(node.at.parent, Some(node.at.name));
+            let at = self.now.mono_ms + LATER_MS;
+            for (dir, name) in flying.places.iter().filter(|(dir, _)| *dir == uid) {
+                self.looks.later.insert((at, *dir, name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// We changed the disk under a name: looks that are in flight know nothing about it.
+    pub(crate) fn touched_by_us(&mut self, at: &Placed) {
+        let key = self.overlay.key(at);
+        if self.looks.suppressed.remove(&key) {
+            self.looks.pend(at.parent, Some(at.name.clone()));
+        }
+        if self.looks.flying.is_empty() && self.scan.is_idle() {
+            return;
+        }
+        let next = self.next_job();
+        self.looks.touched.insert(key, next);
+        if self.looks.touched.len() > TOUCHED_MAX {
+            self.looks.touched.clear();
+            self.looks.floor = next;
+        }
+    }
+
+    /// Forgets changes of ours once no older job is in flight.
+    pub(crate) fn forget_touched(&mut self) {
+        if self.looks.flying.is_empty() && self.scan.is_idle() {
+            self.looks.touched.clear();
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! Observation: what was seen under a name becomes the state of a node.
+//!
+//! Identity, in this order: the node that stands there with this inode; the node known by this inode elsewhere (it
+//! moved); the node that stands there, or vanished from there, with another inode (an atomic save: it keeps its id);
+//! a new node.
+//!
+//! Facts of one step are taken in phases: first entries whose inode is known, then names that are empty, then new
+//! inodes. So a rename is a rename whatever the order in which its two names were looked at.
+
+use std::collections::BTreeSet;
+
+use polder_sync::{LocalContent, LocalNode, TreeError, TreeStore, Trees};
+use polder_types::{Content, Kind, NodeUid, Placed, Stamp};
+
+use crate::engine::Engine;
+use crate::overlay::{Key, View, as_local};
+use crate::work::State;
+use crate::{SeenEntry, SkipReason};
+
+/// What was seen under one name of a directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Sight {
+    pub(crate) at: Placed,
+    pub(crate) entry: Option<SeenEntry>,
+    /// Whether the other name of a file with several was looked at just before, in the same facts.
+    pub(crate) links_checked: bool,
+}
+
+impl Engine {
+    /// Takes what was seen, in phases.
+    pub(crate) fn observe(&mut self, store: &mut dyn TreeStore, sights: Vec<Sight>) -> Result<(), TreeError> {
+        let mut empty = Vec::new();
+        let mut known = Vec::new();
+        let mut new = Vec::new();
+        let empty_keys: BTreeSet<Key> = sights
+            .iter()
+            .filter(|sight| sight.entry.is_none())
+            .map(|sight| self.overlay.key(&sight.at))
+            .collect();
+        for sight in sights {
+            match &sight.entry {
+                None => empty.push(sight.at),
+                Some(entry) if self.leaves_out(store, &sight.at, entry)? => {
+                    if entry.seen.kind.is_none() {
+                        // A special file: whatever node stood there is there no more.
+                        empty.push(sight.at);
+                    }
+                }
+                Some(entry) => {
+                    let view = View { store, overlay: &self.overlay };
+                    let list =
+                        if view.by_ident(entry.seen.stamp.ident)?.is_some() { &mut known } else { &mut new };
+                    list.push(sight);
+                }
+            }
+        }
+        for sight in known.into_iter().chain(new.extract_if(.., |sight| sight.links_checked)) {
+            self.observe_entry(store, sight, &empty_keys)?;
+        }
+        for at in empty {
+            self.observe_nothing(store, &at)?;
+        }
+        for sight in new {
+            self.observe_entry(store, sight, &empty_keys)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a name takes no part: the filter, or a special file.
+    fn leaves_out(
+        &mut self,
+        store: &mut dyn TreeStore,
+        at: &Placed,
+        entry: &SeenEntry,
+    ) -> Result<bool, TreeError> {
+        let why = match entry.seen.kind {
+            None => SkipReason::Special,
+            Some(kind) => {
+                let Some(dir) = self.dir_path(store, at.parent)? else { return Ok(false) };
+                if !self.settings.filter.excludes(dir.names(), &at.name, kind == Kind::Directory) {
+                    return Ok(false);
+                }
+                SkipReason::Excluded
+            }
+        };
+        self.skip(store, at, why)?;
+        Ok(true)
+    }
+
+    fn observe_entry(
+        &mut self,
+        store: &mut dyn TreeStore,
+        sight: Sight,
+        empty: &BTreeSet<Key>,
+    ) -> Result<(), TreeError> {
+        let Sight { at, entry: Some(entry), links_checked } = sight else { return Ok(()) };
+        let Some(kind) = entry.seen.kind else { return Ok(()) };
+        let ident = entry.seen.stamp.ident;
+        let key = self.overlay.key(&at);
+        let view = View { store, overlay: &self.overlay };
+        let standing = view.local_at(key.0, &key.1)?;
+        let standing_node = match standing {
+            Some(uid) => view.local(uid)?.map(|node| (uid, node)),
+            None => None,
+        };
+        if let Some((uid, node)) = &standing_node
+            && node.stamp.ident == ident
+            && node.kind == kind
+        {
+            return self.set_present(store, *uid, at, entry);
+        }
+        let known = match view.by_ident(ident)? {
+            Some(uid) => self.known_elsewhere(store, uid, kind, &at)?,
+            None => None,
+        };
+        if let Some((uid, old_place)) = &known
+            && kind == Kind::File
+            && entry.seen.links > 1
+            && let Some(old_place) = old_place
+        {
+            // Another name of the same file, or a rename of a file that has yet another name.
+            if !empty.contains(&self.overlay.key(old_place)) {
+                if !links_checked {
+                    self.look_at_links(old_place.clone(), at);
+                    return Ok(());
+                }
+                return self.take_name(store, at, entry, standing_node, None);
+            }
+            let uid = *uid;
+            return self.take_name(store, at, entry, standing_node, Some(uid));
+        }
+        self.take_name(store, at, entry, standing_node, known.map(|(uid, _)| uid))
+    }
+
+    /// A node known by an inode, if it can be the one that was seen: same kind. With the place where it still stands
+    /// as far as known.
+    fn known_elsewhere(
+        &self,
+        store: &dyn TreeStore,
+        uid: NodeUid,
+        kind: Kind,
+        seen_at: &Placed,
+    ) -> Result<Option<(NodeUid, Option<Placed>)>, TreeError> {
+        if uid == NodeUid::ROOT {
+            return Ok(None);
+        }
+        let view = View { store, overlay: &self.overlay };
+        if let Some(node) = view.local(uid)? {
+            let elsewhere = node.at != *seen_at;
+            return Ok((node.kind == kind).then_some((uid, elsewhere.then_some(node.at))));
+        }
+        let row = store.synced(uid)?;
+        Ok(row.filter(|row| row.content.kind() == kind).map(|_| (uid, None)))
+    }
+
+    /// A name is taken by an inode that did not stand there before.
+    fn take_name(
+        &mut self,
+        store: &mut dyn TreeStore,
+        at: Placed,
+        entry: SeenEntry,
+        standing: Option<(NodeUid, LocalNode)>,
+        known: Option<NodeUid>,
+    ) -> Result<(), TreeError> {
+        let kind = entry.seen.kind.expect("special files were left out");
+        let is_dir = kind == Kind::Directory;
+        let heir = match &standing {
+            Some((uid, node)) if node.kind == kind => Some(*uid),
+            _ => self.vanished_from(store, &at, kind, known)?,
+        };
+        match (heir, known) {
+            // A directory that is known keeps its id, and with it everything inside.
+            (_, Some(uid)) if is_dir => {
+                let returns = matches!(self.overlay.get(uid), Some(None));
+                if let Some((old, _)) = standing {
+                    self.set_gone(store, old)?;
+                }
+                self.set_present(store, uid, at, entry)?;
+                if returns {
+                    self.want_list(uid);
+                }
+                Ok(())
+            }
+            (Some(heir), known) => {
+                if let Some(temporary) = known.filter(|uid| *uid != heir) {
+                    self.set_gone(store, temporary)?;
+                }
+                self.set_present(store, heir, at, entry)?;
+                if is_dir {
+                    self.want_list(heir);
+                }
+                Ok(())
+            }
+            (None, known) => {
+                if let Some((old, _)) = standing {
+                    self.set_gone(store, old)?;
+                }
+                let uid = known.unwrap_or_else(|| self.new_uid());
+                self.set_present(store, uid, at, entry)?;
+                if is_dir && known.is_none() {
+                    self.want_list(uid);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The node that was agreed to stand at a place and vanished from it: a new file there takes its id. A node that
+    /// only comes by (known, and agreed elsewhere) takes it only while the name is missed.
+    fn vanished_from(
+        &self,
+        store: &dyn TreeStore,
+        at: &Placed,
+        kind: Kind,
+        known: Option<NodeUid>,
+    ) -> Result<Option<NodeUid>, TreeError> {
+        let key = self.overlay.key(at);
+        let Some(uid) = store.synced_at(key.0, &key.1)? else { return Ok(None) };
+        if !matches!(self.overlay.get(uid), Some(None)) || known == Some(uid) {
+            return Ok(None);
+        }
+        let missed = self.holds.get(&uid).is_some_and(|until| *until > self.now.mono_ms);
+        let newcomer = match known {
+            None => true,
+            Some(known) => store.synced(known)?.is_none(),
+        };
+        let same_kind = store.synced(uid)?.is_some_and(|row| row.content.kind() == kind);
+        Ok((same_kind && (missed || newcomer)).then_some(uid))
+    }
+
+    /// An empty name.
+    fn observe_nothing(&mut self, store: &mut dyn TreeStore, at: &Placed) -> Result<(), TreeError> {
+        let key = self.overlay.key(at);
+        let view = View { store, overlay: &self.overlay };
+        match view.local_at(key.0, &key.1)? {
+            // Under a rule that folds names, "nothing" speaks of these very bytes only.
+            Some(uid) if view.local(uid)?.is_some_and(|node| node.at.name == at.name) => {
+                self.set_gone(store, uid)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A node stands at a place and looks like this.
+    pub(crate) fn set_present(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        at: Placed,
+        entry: SeenEntry,
+    ) -> Result<(), TreeError> {
+        let row = store.synced(uid)?;
+        let kind = entry.seen.kind.expect("special files were left out");
+        let stamp = entry.seen.stamp;
+        let old = View { store, overlay: &self.overlay }.local_row(uid)?;
+        let hash = entry.attrs.hash();
+        let (mut attrs, mut mtime) = (hash, stamp.mtime);
+        if let Some(row) = &row {
+            if hash == row.attrs_here {
+                attrs = row.attrs_share;
+            }
+            if stamp.mtime == row.stamp.mtime {
+                mtime = row.mtime_share;
+            }
+        }
+        if attrs == hash {
+            store.put_attrs(&entry.attrs)?;
+        }
+        if kind == Kind::Directory {
+            self.dirs_known.clear();
+        }
+        let content = match kind {
+            Kind::Directory => LocalContent::Stored(Content::Directory),
+            Kind::Symlink => LocalContent::Stored(Content::Symlink(entry.target.unwrap_or_default())),
+            Kind::File => match (&old, &row) {
+                (Some(old), _) if old.stamp == stamp => old.content.clone(),
+                (_, Some(row)) if row.stamp == stamp => LocalContent::Stored(row.content.clone()),
+                _ => LocalContent::Unread,
+            },
+        };
+        let node = LocalNode { at, kind, content, attrs, mtime, stamp };
+        self.put_local(store, uid, node, row)
+    }
+
+    /// Stores a local state: in the overlay while it differs from the synced row; a stamp that alone differs, and
+    /// means nothing, goes into the row.
+    pub(crate) fn put_local(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        node: LocalNode,
+        row: Option<polder_sync::SyncedNode>,
+    ) -> Result<(), TreeError> {
+        if let Some(row) = row {
+            let agreed = as_local(&row);
+            let equal = LocalNode { stamp: agreed.stamp, ..node.clone() } == agreed;
+            if equal {
+                self.overlay.forget(uid);
+                self.holds.remove(&uid);
+                if node.stamp != row.stamp {
+                    let cloud = store.cloud(uid)?;
+                    store.put_synced(uid, Some(&polder_sync::SyncedNode { stamp: node.stamp, ..row }))?;
+                    store.put_cloud(uid, cloud.as_ref())?;
+                }
+                self.changed(uid);
+                return Ok(());
+            }
+            // A file that left its agreed place may be on its way to a backup name (office save): the name waits.
+            let left = node.kind != Kind::Directory && node.at != row.at;
+            let was_there = !matches!(self.overlay.get(uid), Some(Some(old)) if old.at != row.at);
+            self.overlay.put(uid, node);
+            match (left, was_there) {
+                (true, true) => self.hold(uid),
+                (true, false) => (),
+                (false, _) => drop(self.holds.remove(&uid)),
+            }
+        } else {
+            self.overlay.put(uid, node);
+        }
+        self.changed(uid);
+        Ok(())
+    }
+
+    /// A node is not on disk any more, as far as was seen.
+    pub(crate) fn set_gone(&mut self, store: &mut dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
+        let Some(old) = (View { store, overlay: &self.overlay }).local_row(uid)? else { return Ok(()) };
+        let is_dir = old.kind == Kind::Directory;
+        if is_dir {
+            self.dirs_known.clear();
+            self.forget_inside(store, uid)?;
+        }
+        match store.synced(uid)? {
+            None => {
+                self.overlay.forget(uid);
+                self.problems.solved(uid);
+                self.changed(uid);
+            }
+            Some(row) => {
+                let key = self.overlay.key(&row.at);
+                let newcomer = View { store, overlay: &self.overlay }.local_at(key.0, &key.1)?;
+                self.overlay.put_gone(uid, is_dir);
+                self.hold(uid);
+                self.changed(uid);
+                if let Some(newcomer) = newcomer.filter(|other| *other != uid && !is_dir) {
+                    self.inherit(store, uid, newcomer, row.content.kind())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An office save is over: the backup is gone, and the new file stands at the old place. It takes the old id, if
+    /// nobody has heard of it under another one.
+    fn inherit(
+        &mut self,
+        store: &mut dyn TreeStore,
+        heir: NodeUid,
+        newcomer: NodeUid,
+        kind: Kind,
+    ) -> Result<(), TreeError> {
+        let unknown = store.synced(newcomer)?.is_none()
+            && store.cloud(newcomer)?.is_none()
+            && !matches!(self.work.state(newcomer), Some(State::Queued | State::Job(_)));
+        let Some(Some(node)) = self.overlay.get(newcomer) else { return Ok(()) };
+        if !unknown || node.kind != kind {
+            return Ok(());
+        }
+        let node = node.clone();
+        self.overlay.forget(newcomer);
+        self.work.remove(newcomer);
+        self.holds.remove(&heir);
+        let row = store.synced(heir)?;
+        self.put_local(store, heir, node, row)
+    }
+
+    /// What the overlay knew below a directory that is gone. If it comes back it is listed.
+    fn forget_inside(&mut self, store: &mut dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
+        let mut dirs = vec![dir];
+        while let Some(dir) = dirs.pop() {
+            let inside: Vec<NodeUid> = self.overlay.children(dir).map(|(_, uid)| uid).collect();
+            for uid in inside {
+                let Some(Some(node)) = self.overlay.get(uid) else { continue };
+                let is_dir = node.kind == Kind::Directory;
+                if is_dir {
+                    dirs.push(uid);
+                }
+                // Agreed to stand elsewhere: it went down with the directory. Else the synced row (below a gone
+                // directory) says it, or there is none.
+                match store.synced(uid)? {
+                    Some(_) => self.overlay.put_gone(uid, is_dir),
+                    None => self.overlay.forget(uid),
+                }
+                self.changed(uid);
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory's times moved because something in it changed: look at it when all is quiet.
+    pub(crate) fn dir_touched(&mut self, dir: NodeUid) {
+        self.looks.dirs_touched.insert(dir);
+    }
+
+    /// Whether a stamp is the one that the local tree has.
+    pub(crate) fn stands_as(
+        &self,
+        store: &dyn TreeStore,
+        uid: NodeUid,
+        stamp: Stamp,
+    ) -> Result<bool, TreeError> {
+        let view = View { store, overlay: &self.overlay };
+        Ok(view.local_row(uid)?.is_some_and(|node| node.stamp == stamp))
+    }
+}

@@ -1,0 +1,253 @@
+//! The local tree: synced rows, overlaid by what differs from them.
+//!
+//! A node that is not in the overlay stands on disk as its synced row says. Nodes are in the overlay while they are
+//! new, changed, moved or gone; when both sides agree again they leave it. So memory follows what is in work.
+//!
+//! Invariant: `by_place` and `by_ident` name exactly the present nodes of the overlay.
+
+use std::collections::BTreeMap;
+
+use polder_sync::{CloudNode, LocalContent, LocalNode, SyncedNode, TreeError, TreeStore, Trees};
+use polder_types::{CaseRule, FileIdent, NodeUid, Placed};
+
+/// A directory's key: who may have it is one node.
+pub(crate) type Key = (NodeUid, Box<[u8]>);
+
+/// What differs from the synced rows.
+#[derive(Debug, Default)]
+pub(crate) struct Overlay {
+    case: CaseRule,
+    nodes: BTreeMap<NodeUid, Option<LocalNode>>,
+    by_place: BTreeMap<Key, NodeUid>,
+    by_ident: BTreeMap<FileIdent, NodeUid>,
+    /// Directories among the nodes that are gone: while there is none, nobody's ancestors need be asked.
+    gone_dirs: usize,
+    /// Which of the gone are directories.
+    gone_is_dir: BTreeMap<NodeUid, ()>,
+}
+
+impl Overlay {
+    pub(crate) fn new(case: CaseRule) -> Self {
+        Self { case, ..Self::default() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(crate) fn key(&self, at: &Placed) -> Key {
+        (at.parent, self.case.key(at.name.as_bytes()).into())
+    }
+
+    /// The overlaid state: `None` when the synced row holds, `Some(None)` when the node is gone.
+    pub(crate) fn get(&self, uid: NodeUid) -> Option<Option<&LocalNode>> {
+        self.nodes.get(&uid).map(Option::as_ref)
+    }
+
+    pub(crate) fn by_ident(&self, ident: FileIdent) -> Option<NodeUid> {
+        self.by_ident.get(&ident).copied()
+    }
+
+    /// Nodes of the overlay that stand in a directory.
+    pub(crate) fn children(&self, parent: NodeUid) -> impl Iterator<Item = (&Key, NodeUid)> {
+        let from: Key = (parent, Box::default());
+        self.by_place
+            .range(from..)
+            .take_while(move |((dir, _), _)| *dir == parent)
+            .map(|(key, uid)| (key, *uid))
+    }
+
+    /// Nodes that differ, all of them.
+    pub(crate) fn uids(&self) -> impl Iterator<Item = NodeUid> {
+        self.nodes.keys().copied()
+    }
+
+    pub(crate) fn put(&mut self, uid: NodeUid, node: LocalNode) {
+        self.forget(uid);
+        // Two nodes under one key: the one seen last is there; the other's own look will say where it is now.
+        self.by_place.insert(self.key(&node.at), uid);
+        self.by_ident.entry(node.stamp.ident).or_insert(uid);
+        self.nodes.insert(uid, Some(node));
+    }
+
+    pub(crate) fn put_gone(&mut self, uid: NodeUid, is_dir: bool) {
+        self.forget(uid);
+        self.nodes.insert(uid, None);
+        if is_dir {
+            self.gone_dirs += 1;
+            self.gone_is_dir.insert(uid, ());
+        }
+    }
+
+    /// The synced row holds again, or the node is no more.
+    pub(crate) fn forget(&mut self, uid: NodeUid) {
+        match self.nodes.remove(&uid) {
+            Some(Some(old)) => {
+                let key = self.key(&old.at);
+                if self.by_place.get(&key) == Some(&uid) {
+                    self.by_place.remove(&key);
+                }
+                if self.by_ident.get(&old.stamp.ident) == Some(&uid) {
+                    self.by_ident.remove(&old.stamp.ident);
+                }
+            }
+            Some(None) => {
+                if self.gone_is_dir.remove(&uid).is_some() {
+                    self.gone_dirs -= 1;
+                }
+            }
+            None => (),
+        }
+    }
+
+    /// Sets what is known of a present node's bytes.
+    pub(crate) fn set_content(&mut self, uid: NodeUid, content: LocalContent) {
+        if let Some(Some(node)) = self.nodes.get_mut(&uid) {
+            node.content = content;
+        }
+    }
+}
+
+/// A synced row as it stands on disk.
+pub(crate) fn as_local(row: &SyncedNode) -> LocalNode {
+    LocalNode {
+        at: row.at.clone(),
+        kind: row.content.kind(),
+        content: LocalContent::Stored(row.content.clone()),
+        attrs: row.attrs_share,
+        mtime: row.mtime_share,
+        stamp: row.stamp,
+    }
+}
+
+/// The three trees, put together from the store and the overlay.
+pub(crate) struct View<'a> {
+    pub(crate) store: &'a dyn TreeStore,
+    pub(crate) overlay: &'a Overlay,
+}
+
+/// Deepest chain of directories that is followed; deeper than any path a kernel can make step by step is a cycle.
+pub(crate) const DEPTH_MAX: usize = 16_384;
+
+impl View<'_> {
+    /// Whether a node without an overlaid state of its own lies below a directory that is gone.
+    fn below_gone(&self, row: &SyncedNode) -> Result<bool, TreeError> {
+        if self.overlay.gone_dirs == 0 {
+            return Ok(false);
+        }
+        let mut parent = row.at.parent;
+        for _ in 0..DEPTH_MAX {
+            if parent == NodeUid::ROOT {
+                return Ok(false);
+            }
+            parent = match self.overlay.get(parent) {
+                Some(None) => return Ok(true),
+                Some(Some(node)) => node.at.parent,
+                None => match self.store.synced(parent)? {
+                    Some(row) => row.at.parent,
+                    None => return Ok(true),
+                },
+            };
+        }
+        Ok(true)
+    }
+
+    /// The overlaid state or the synced row, without asking for ancestors.
+    pub(crate) fn local_row(&self, uid: NodeUid) -> Result<Option<LocalNode>, TreeError> {
+        match self.overlay.get(uid) {
+            Some(node) => Ok(node.cloned()),
+            None => Ok(self.store.synced(uid)?.as_ref().map(as_local)),
+        }
+    }
+
+    /// Who is known on disk by this inode.
+    pub(crate) fn by_ident(&self, ident: FileIdent) -> Result<Option<NodeUid>, TreeError> {
+        if let Some(uid) = self.overlay.by_ident(ident) {
+            return Ok(Some(uid));
+        }
+        let synced = self.store.synced_by_ident(ident)?;
+        Ok(match synced {
+            // Overlaid: present with another inode, or gone (then it comes back).
+            Some(uid) if matches!(self.overlay.get(uid), Some(Some(_))) => None,
+            other => other,
+        })
+    }
+}
+
+impl Trees for View<'_> {
+    fn local(&self, uid: NodeUid) -> Result<Option<LocalNode>, TreeError> {
+        match self.overlay.get(uid) {
+            Some(node) => Ok(node.cloned()),
+            None => match self.store.synced(uid)? {
+                Some(row) if uid == NodeUid::ROOT || !self.below_gone(&row)? => Ok(Some(as_local(&row))),
+                _ => Ok(None),
+            },
+        }
+    }
+
+    fn cloud(&self, uid: NodeUid) -> Result<Option<CloudNode>, TreeError> {
+        self.store.cloud(uid)
+    }
+
+    fn synced(&self, uid: NodeUid) -> Result<Option<SyncedNode>, TreeError> {
+        self.store.synced(uid)
+    }
+
+    fn local_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError> {
+        if let Some(uid) = self.overlay.by_place.get(&(parent, key.into())) {
+            return Ok(Some(*uid));
+        }
+        let Some(uid) = self.store.synced_at(parent, key)? else { return Ok(None) };
+        Ok(if self.overlay.get(uid).is_none() && self.local(uid)?.is_some() { Some(uid) } else { None })
+    }
+
+    fn cloud_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError> {
+        self.store.cloud_at(parent, key)
+    }
+
+    fn local_children(
+        &self,
+        parent: NodeUid,
+        after: Option<&[u8]>,
+        count_max: usize,
+    ) -> Result<Vec<NodeUid>, TreeError> {
+        let mut found: BTreeMap<Box<[u8]>, NodeUid> = BTreeMap::new();
+        let overlaid = self.overlay.children(parent).map(|((_, key), uid)| (key, uid));
+        for (key, uid) in
+            overlaid.filter(|(key, _)| after.is_none_or(|after| &***key > after)).take(count_max)
+        {
+            found.insert(key.clone(), uid);
+        }
+        // Overlaid rows (moved away, gone) are passed over, so a page may hold none that still stand: go on.
+        let mut from: Option<Box<[u8]>> = after.map(Into::into);
+        let mut taken = 0;
+        if parent != NodeUid::ROOT && self.local(parent)?.is_none() {
+            return Ok(found.into_values().collect());
+        }
+        while taken < count_max {
+            let page = self.store.synced_children(parent, from.as_deref(), count_max)?;
+            let Some(last) = page.last() else { break };
+            let last = self.store.synced(*last)?.map(|row| self.overlay.key(&row.at).1);
+            for uid in page.iter().filter(|uid| self.overlay.get(**uid).is_none()) {
+                if let Some(row) = self.store.synced(*uid)? {
+                    found.entry(self.overlay.key(&row.at).1).or_insert(*uid);
+                    taken += 1;
+                }
+            }
+            if page.len() < count_max || last.is_none() {
+                break;
+            }
+            from = last;
+        }
+        Ok(found.into_values().take(count_max).collect())
+    }
+
+    fn cloud_children(
+        &self,
+        parent: NodeUid,
+        after: Option<&[u8]>,
+        count_max: usize,
+    ) -> Result<Vec<NodeUid>, TreeError> {
+        self.store.cloud_children(parent, after, count_max)
+    }
+}

@@ -1,0 +1,321 @@
+//! When to plan, what to plan, and what becomes of a plan.
+//!
+//! Nodes are planned in windows: at once when nothing runs, else when a window is full or a few milliseconds have
+//! passed, so that a burst of facts is one plan. A plan's steps go into the queues of the lanes; while these are full,
+//! nothing more is planned.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use polder_sync::{HeldReason, Plan, TreeError, TreeStore, Waiting};
+use polder_types::NodeUid;
+
+use crate::engine::{Engine, Root};
+use crate::looks::QUIET_MS;
+use crate::overlay::View;
+use crate::session::Mode;
+use crate::work::{State, Why};
+use crate::{InitialMode, Reason};
+
+/// How long facts are gathered while other work runs.
+const GATHER_MS: u64 = 5;
+/// How long nodes that wait for a change are left alone when nothing else goes on.
+const STUCK_MS: u64 = 5_000;
+/// How often in a row a node may wait for others before it is left alone for a while.
+const WAITS_MAX: u32 = 16;
+/// How long a vanished name waits beyond its time while a walk runs that may find it.
+const SCAN_WAIT_MS: u64 = 200;
+/// What one plan may pull in beyond its window.
+const PULL_FACTOR: usize = 2;
+
+impl Engine {
+    /// Whether there is anything to plan with.
+    fn may_plan(&self) -> bool {
+        let authority_waits = self.session.mode == Mode::Initial
+            && self.settings.initial == InitialMode::Authoritative
+            && !self.scan.done_once;
+        self.root == Root::Ours
+            && self.session.is_ready()
+            && !authority_waits
+            && !self.paused
+            && !self.stopping
+    }
+
+    fn has_room(&self) -> bool {
+        let limits = &self.settings.limits;
+        self.sends.queued() < limits.batch_ops * 2
+            && self.applies.queued() < limits.apply_ops * 4
+            && self.reads.queued() < limits.window * 2
+    }
+
+    /// When the next plan is due; `None` when nothing is fresh or it must wait for a fact.
+    pub(crate) fn plan_at(&self) -> Option<u64> {
+        if !self.may_plan() || !self.has_room() {
+            return None;
+        }
+        let gather = if self.work.running() == 0 { 0 } else { GATHER_MS };
+        let stuck = (self.work.running() == 0 && self.work.stuck()).then_some(self.stuck_since + STUCK_MS);
+        self.work.fresh_since().map(|since| since + gather).or(stuck)
+    }
+
+    pub(crate) fn pump_plan(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
+        if !self.may_plan() {
+            return Ok(());
+        }
+        // Bounded: a plan that changes nothing forgets its window; settling alone cannot go round for ever.
+        for _ in 0..8 {
+            self.refill(store)?;
+            let full = self.work.fresh_count() >= self.settings.limits.window;
+            let due = self.plan_at().is_some_and(|at| at <= self.now.mono_ms);
+            if !self.has_room() || !(full || due) || !self.plan_window(store)? {
+                break;
+            }
+        }
+        self.end_mode(store)
+    }
+
+    /// Takes nodes of the backlog into work, and those that only waited for quiet.
+    fn refill(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
+        let now = self.now.mono_ms;
+        let window = self.settings.limits.window;
+        if self.session.backlog && self.work.fresh_count() < window && self.work.len() < window * 4 {
+            let uids = store.cloud_changed(&|uid| self.work.contains(uid), window)?;
+            self.session.backlog = uids.len() == window;
+            uids.into_iter().for_each(|uid| self.work.touch(uid, now));
+        }
+        if self.work.fresh_count() > 0 || self.work.running() > 0 {
+            self.stuck_since = now;
+            return Ok(());
+        }
+        if self.work.stuck() && now >= self.stuck_since + STUCK_MS {
+            self.stuck_since = now;
+            self.work.retry_waiting(now);
+        }
+        // Directories whose times alone differ: nobody works on them until all is quiet.
+        if self.overlay.len() > self.work.len() && self.is_quiet() && self.work.fresh_count() == 0 {
+            let idle: Vec<NodeUid> =
+                self.overlay.uids().filter(|uid| !self.work.contains(*uid)).take(window).collect();
+            if self.idle_planned != idle {
+                idle.iter().for_each(|uid| self.work.touch(*uid, now));
+                self.idle_planned = idle;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing has changed for a while.
+    fn is_quiet(&self) -> bool {
+        self.now.mono_ms >= self.looks.last_change + QUIET_MS && self.work.running() == 0
+    }
+
+    /// Plans one window; whether anything fresh was taken.
+    fn plan_window(&mut self, store: &mut dyn TreeStore) -> Result<bool, TreeError> {
+        let now = self.now.mono_ms;
+        let mut window = self.work.take_fresh(self.settings.limits.window);
+        if window.is_empty() {
+            return Ok(false);
+        }
+        self.set_aside(&mut window, store)?;
+        let settings = polder_sync::Settings {
+            case: self.settings.case,
+            rule: self.rule(),
+            server: Arc::from(&*self.settings.server_name),
+            cloud: "Cloud".into(),
+            directory_times: self.is_quiet(),
+            nodes_max: self.settings.limits.window * PULL_FACTOR,
+        };
+        let plan = {
+            let view = View { store, overlay: &self.overlay };
+            let (work, holds, scanning, frozen) =
+                (&self.work, &self.holds, self.scan.is_open(), self.scan.frozen());
+            let busy = |uid: NodeUid| {
+                work.is_busy(uid)
+                    || holds.get(&uid).is_some_and(|until| *until > now)
+                    || (scanning && matches!(self.overlay.get(uid), Some(None)))
+                    || (!frozen.is_empty() && Self::is_frozen(frozen, &view, uid).unwrap_or(true))
+            };
+            polder_sync::plan(&view, &window, &busy, &settings)?
+        };
+        self.take_plan(store, window, plan)?;
+        Ok(true)
+    }
+
+    /// Takes out of a window what is to wait: vanished names, hot files, what lies below an unreadable directory.
+    fn set_aside(&mut self, window: &mut Vec<NodeUid>, store: &dyn TreeStore) -> Result<(), TreeError> {
+        let now = self.now.mono_ms;
+        let scanning = self.scan.is_open();
+        let mut kept = Vec::with_capacity(window.len());
+        for uid in window.drain(..) {
+            let gone = matches!(self.overlay.get(uid), Some(None));
+            match self.holds.get(&uid) {
+                Some(until) if *until > now => {
+                    self.work.put(uid, State::Until(*until, Why::Vanished));
+                    continue;
+                }
+                Some(_) if !(gone && scanning) => drop(self.holds.remove(&uid)),
+                _ => (),
+            }
+            if gone && scanning {
+                self.work.put(uid, State::Until(now + SCAN_WAIT_MS, Why::Vanished));
+                continue;
+            }
+            let view = View { store, overlay: &self.overlay };
+            if !self.scan.frozen().is_empty() && Self::is_frozen(self.scan.frozen(), &view, uid)? {
+                self.work.put(uid, State::Held);
+                continue;
+            }
+            kept.push(uid);
+        }
+        *window = kept;
+        Ok(())
+    }
+
+    fn take_plan(
+        &mut self,
+        store: &mut dyn TreeStore,
+        window: Vec<NodeUid>,
+        plan: Plan,
+    ) -> Result<(), TreeError> {
+        let now = self.now.mono_ms;
+        let mut rest: BTreeSet<NodeUid> = window.into_iter().collect();
+        for settled in &plan.settled {
+            rest.remove(&settled.uid);
+            self.settle(store, settled.uid, settled.row.as_ref())?;
+        }
+        for rekeyed in &plan.rekeyed {
+            rest.remove(&rekeyed.from);
+            rest.remove(&rekeyed.to);
+            self.rekey(store, rekeyed.from, rekeyed.to)?;
+        }
+        for Waiting { uid, on } in &plan.waiting {
+            rest.remove(uid);
+            self.wait(*uid, *on);
+        }
+        for read in &plan.reads {
+            rest.remove(&read.uid);
+            self.queue_read(store, read.uid, read.intent)?;
+        }
+        for held in &plan.held {
+            rest.remove(&held.uid);
+            self.held(store, held.uid, &held.why)?;
+        }
+        self.queue_groups(store, plan.groups, &mut rest)?;
+        self.queue_applies(store, plan.applies, &mut rest)?;
+        // Nothing is to be done about the others.
+        for uid in rest {
+            self.brake.forget(uid);
+            self.work.finish(uid, false, now);
+        }
+        if self.brake.is_reverting() && self.work.fresh_count() == 0 && self.work.running() == 0 {
+            self.brake.calm();
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, uid: NodeUid, on: NodeUid) {
+        // One that waits for itself waits for its own read or job.
+        if self.work.is_busy(uid) {
+            return;
+        }
+        if uid == on || self.work.waited(uid) > WAITS_MAX {
+            self.work.put(uid, State::Held);
+            return;
+        }
+        if !self.work.contains(on) {
+            // Nobody works on the other one yet: it is planned next, and this one with it.
+            self.work.touch(on, self.now.mono_ms);
+        }
+        self.work.put(uid, State::On(on));
+    }
+
+    fn held(&mut self, store: &dyn TreeStore, uid: NodeUid, why: &HeldReason) -> Result<(), TreeError> {
+        if self.work.is_busy(uid) {
+            return Ok(());
+        }
+        self.work.put(uid, State::Held);
+        let path = self.path(store, uid)?;
+        let reason = match why {
+            HeldReason::Extra => Reason::Review,
+            HeldReason::CaseClash { .. } | HeldReason::NoFreeName => Reason::BadName,
+            HeldReason::Adrift => Reason::Refused,
+        };
+        self.problems.add(uid, path, reason, why.to_string().into(), self.now.unix_ms);
+        Ok(())
+    }
+
+    /// Both sides agree already.
+    fn settle(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        row: Option<&polder_sync::SyncedNode>,
+    ) -> Result<(), TreeError> {
+        let cloud = store.cloud(uid)?;
+        store.put_synced(uid, row)?;
+        store.put_cloud(uid, cloud.as_ref())?;
+        self.problems.solved(uid);
+        self.after_synced(store, uid)?;
+        self.work.finish(uid, false, self.now.mono_ms);
+        Ok(())
+    }
+
+    /// A new local node is a node of the share.
+    fn rekey(&mut self, store: &mut dyn TreeStore, from: NodeUid, to: NodeUid) -> Result<(), TreeError> {
+        let now = self.now.mono_ms;
+        let Some(Some(node)) = self.overlay.get(from) else {
+            self.work.finish(from, false, now);
+            return Ok(());
+        };
+        let node = node.clone();
+        // What is inside a directory is known by its id: it moves to the other one.
+        let inside: Vec<NodeUid> = self.overlay.children(from).map(|(_, uid)| uid).collect();
+        for uid in inside {
+            if let Some(Some(child)) = self.overlay.get(uid) {
+                let mut child = child.clone();
+                child.at.parent = to;
+                self.overlay.put(uid, child);
+                self.changed(uid);
+            }
+        }
+        self.overlay.forget(from);
+        self.dirs_known.clear();
+        self.work.finish(from, false, now);
+        let row = store.synced(to)?;
+        self.put_local(store, to, node, row)?;
+        self.work.finish(to, true, now);
+        Ok(())
+    }
+
+    /// A synced row was written: what the overlay has of the node leaves it if it is equal now.
+    pub(crate) fn after_synced(&mut self, store: &mut dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
+        match self.overlay.get(uid) {
+            None => Ok(()),
+            Some(None) => {
+                if store.synced(uid)?.is_none() {
+                    self.overlay.forget(uid);
+                    self.holds.remove(&uid);
+                }
+                Ok(())
+            }
+            Some(Some(node)) => {
+                let Some(row) = store.synced(uid)? else { return Ok(()) };
+                let agreed = crate::overlay::as_local(&row);
+                let mut node = node.clone();
+                // Normalised anew: what is as it was applied shows as it is in the share.
+                if node.stamp == row.stamp {
+                    node.attrs = if node.attrs == row.attrs_here { row.attrs_share } else { node.attrs };
+                    node.mtime = row.mtime_share;
+                }
+                let equal = node == agreed;
+                let parted = node.kind != agreed.kind;
+                if equal && !parted {
+                    self.overlay.forget(uid);
+                    self.holds.remove(&uid);
+                } else {
+                    self.overlay.put(uid, node);
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Items that are not in sync although they were tried, and names that are left out: bounded lists, exact counts.
+
+use std::collections::BTreeMap;
+
+use polder_types::{NodeUid, RelPath};
+
+use crate::{PROBLEMS_LISTED_MAX, Problem, Reason, SkipReason, Skipped};
+
+/// What people are to be told about single items.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    items: BTreeMap<NodeUid, Problem>,
+    skipped: BTreeMap<RelPath, SkipReason>,
+    /// Skipped names beyond the list.
+    skipped_more: u64,
+    pub(crate) changed: bool,
+}
+
+impl Problems {
+    pub(crate) fn add(&mut self, uid: NodeUid, path: RelPath, reason: Reason, text: Box<str>, unix_ms: u64) {
+        self.changed = true;
+        let item = self.items.entry(uid).or_insert(Problem {
+            uid,
+            path: RelPath::root(),
+            reason,
+            text: "".into(),
+            since_unix_ms: unix_ms,
+            tries: 0,
+        });
+        item.path = path;
+        item.reason = reason;
+        item.text = text;
+        item.tries = item.tries.saturating_add(1);
+    }
+
+    pub(crate) fn solved(&mut self, uid: NodeUid) {
+        if !self.items.is_empty() && self.items.remove(&uid).is_some() {
+            self.changed = true;
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.items.len() as u64
+    }
+
+    /// The oldest problems.
+    pub(crate) fn listed(&self) -> Vec<Problem> {
+        let mut all: Vec<&Problem> = self.items.values().collect();
+        all.sort_by_key(|problem| (problem.since_unix_ms, problem.uid));
+        all.into_iter().take(PROBLEMS_LISTED_MAX).cloned().collect()
+    }
+
+    pub(crate) fn skip(&mut self, path: RelPath, why: SkipReason) {
+        if self.skipped.len() < PROBLEMS_LISTED_MAX || self.skipped.contains_key(&path) {
+            self.changed |= self.skipped.insert(path, why) != Some(why);
+        } else {
+            self.changed = true;
+            self.skipped_more += 1;
+        }
+    }
+
+    pub(crate) fn skipped_count(&self) -> u64 {
+        self.skipped.len() as u64 + self.skipped_more
+    }
+
+    pub(crate) fn skipped(&self) -> Vec<Skipped> {
+        self.skipped.iter().map(|(path, why)| Skipped { path: path.clone(), why: *why }).collect()
+    }
+}

@@ -1,0 +1,288 @@
+//! Scans: walks that compare directories with the synced rows, bounded by credit so that the overlay stays bounded.
+//!
+//! Nothing that a walk misses counts by itself: each missing name is looked at, and then waits until no walk runs or
+//! is wanted, because what is missing here may turn up there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use polder_sync::{TreeError, TreeStore, Trees};
+use polder_types::{NodeUid, Placed, RelPath};
+
+use crate::engine::Engine;
+use crate::observe::Sight;
+use crate::overlay::View;
+use crate::{Effect, Failure, JobId, ListEnd, ListPart, Reason, Settings};
+
+/// Walks of single directories at once, beside one of everything.
+const LISTS_MAX: usize = 4;
+/// Differences that such a walk may send at first.
+const LIST_CREDIT: u32 = 2_000;
+/// When a walk that was broken off is begun again, and a directory that cannot be read is tried again.
+const AGAIN_MS: u64 = 1_000;
+const FROZEN_MS: u64 = 30_000;
+
+/// Walks wanted and in flight, and what cannot be read.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    wanted: bool,
+    not_before: u64,
+    lists: BTreeSet<NodeUid>,
+    walks: BTreeMap<JobId, Walk>,
+    last_full: Option<u64>,
+    /// Whether everything was seen once in this life (or since the root came back).
+    pub(crate) done_once: bool,
+    pub(crate) entry_count: u64,
+    /// Directories that cannot be read, and when they are tried again.
+    frozen: BTreeMap<NodeUid, u64>,
+    /// Set while facts of a walk are taken: it goes down by itself.
+    inside: bool,
+}
+
+#[derive(Debug)]
+struct Walk {
+    full: bool,
+    credit_left: u32,
+}
+
+impl Scan {
+    pub(crate) fn want_all(&mut self) {
+        self.wanted = true;
+    }
+
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.walks.keys().copied()
+    }
+
+    /// Whether no walk is in flight.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.walks.is_empty()
+    }
+
+    /// Whether walks run or are wanted: then what is missing may still turn up.
+    pub(crate) fn is_open(&self) -> bool {
+        self.wanted || !self.lists.is_empty() || !self.walks.is_empty()
+    }
+
+    pub(crate) fn next_at(&self, settings: &Settings) -> Option<u64> {
+        let again = self.wanted.then_some(self.not_before);
+        let slow = self.last_full.filter(|_| settings.rescan_ms > 0).map(|last| last + settings.rescan_ms);
+        let frozen = self.frozen.values().min().copied();
+        [again, slow, frozen].into_iter().flatten().min()
+    }
+
+    pub(crate) fn frozen(&self) -> &BTreeMap<NodeUid, u64> {
+        &self.frozen
+    }
+}
+
+impl Engine {
+    /// A directory is to be listed with everything below, unless a walk is doing so.
+    pub(crate) fn want_list(&mut self, uid: NodeUid) {
+        if !self.scan.inside {
+            self.scan.lists.insert(uid);
+        }
+    }
+
+    pub(crate) fn rescan(&mut self, store: &mut dyn TreeStore, path: &RelPath) -> Result<(), TreeError> {
+        let mut at = NodeUid::ROOT;
+        for name in path.names() {
+            let key = self.settings.case.key(name.as_bytes());
+            match (View { store, overlay: &self.overlay }).local_at(at, &key)? {
+                Some(uid) => at = uid,
+                // What nobody knows yet is found from above.
+                None => break,
+            }
+        }
+        if at == NodeUid::ROOT {
+            self.scan.want_all()
+        } else {
+            self.want_list(at)
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pump_scan(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
+        let now = self.now.mono_ms;
+        if self
+            .scan
+            .last_full
+            .is_some_and(|last| self.settings.rescan_ms > 0 && last + self.settings.rescan_ms <= now)
+        {
+            self.scan.wanted = true;
+        }
+        let due: Vec<NodeUid> =
+            self.scan.frozen.iter().filter(|(_, at)| **at <= now).map(|(uid, _)| *uid).collect();
+        for uid in due {
+            self.scan.frozen.insert(uid, now + FROZEN_MS);
+            self.scan.lists.insert(uid);
+        }
+        let full = self.scan.walks.values().any(|walk| walk.full);
+        if self.scan.wanted && !full && self.scan.not_before <= now {
+            self.scan.wanted = false;
+            // A full walk sees what the single ones would.
+            self.scan.lists.clear();
+            self.walk(store, NodeUid::ROOT, true)?;
+        }
+        while self.scan.walks.len() < LISTS_MAX {
+            let Some(uid) = self.scan.lists.pop_first() else { break };
+            self.walk(store, uid, false)?;
+        }
+        self.give_credit();
+        Ok(())
+    }
+
+    fn walk(&mut self, store: &mut dyn TreeStore, uid: NodeUid, full: bool) -> Result<(), TreeError> {
+        let Some(dir) = self.dir(store, uid)?.filter(|dir| dir.ident.is_some()) else {
+            self.scan.frozen.remove(&uid);
+            return Ok(());
+        };
+        let credit = if full { self.settings.limits.overlay } else { LIST_CREDIT };
+        let job = self.job();
+        self.scan.walks.insert(job, Walk { full, credit_left: credit });
+        self.out.push(Effect::List { job, dir, recursive: true, credit });
+        Ok(())
+    }
+
+    /// Walks go on as the overlay empties.
+    fn give_credit(&mut self) {
+        let limit = self.settings.limits.overlay;
+        let used = self.overlay.len() as u32;
+        for (job, walk) in &mut self.scan.walks {
+            let full_credit = if walk.full { limit } else { LIST_CREDIT };
+            if walk.credit_left < full_credit / 4 && used < limit - limit / 4 {
+                let more = (full_credit - walk.credit_left).min(limit - used);
+                walk.credit_left += more;
+                self.out.push(Effect::Credit { job: *job, more });
+            }
+        }
+    }
+
+    pub(crate) fn listed(
+        &mut self,
+        store: &mut dyn TreeStore,
+        job: JobId,
+        parts: Vec<ListPart>,
+    ) -> Result<(), TreeError> {
+        if !self.scan.walks.contains_key(&job) {
+            return Ok(());
+        }
+        self.scan.inside = true;
+        let done = parts.into_iter().try_for_each(|part| self.part(store, job, part));
+        self.scan.inside = false;
+        done
+    }
+
+    fn part(&mut self, store: &mut dyn TreeStore, job: JobId, part: ListPart) -> Result<(), TreeError> {
+        let cost = (part.differ.len() + part.missing.len()) as u32;
+        if let Some(walk) = self.scan.walks.get_mut(&job) {
+            walk.credit_left = walk.credit_left.saturating_sub(cost);
+        }
+        let Some(dir) = (View { store, overlay: &self.overlay }).by_ident(part.dir)? else { return Ok(()) };
+        let mut names = BTreeSet::new();
+        let mut sights: Vec<Sight> = Vec::with_capacity(part.differ.len());
+        for entry in part.differ {
+            let at = Placed { parent: dir, name: entry.seen.name.clone() };
+            names.insert(self.overlay.key(&at).1);
+            self.sight(job, at, Some(entry), false, &mut sights);
+        }
+        self.observe(store, sights)?;
+        match part.end {
+            None | Some(ListEnd::Void) => Ok(()),
+            Some(ListEnd::Unreadable(why)) => self.freeze(store, dir, why),
+            Some(ListEnd::Complete) => {
+                self.thaw(dir);
+                for uid in part.missing {
+                    if self.overlay.get(uid).is_none()
+                        && let Some(row) = store.synced(uid)?.filter(|row| row.at.parent == dir)
+                    {
+                        self.looks.pend(dir, Some(row.at.name));
+                    }
+                }
+                // What the overlay has here and the listing did not mention equals the synced rows again, or is gone.
+                let silent: Vec<_> = self
+                    .overlay
+                    .children(dir)
+                    .filter(|((_, key), _)| !names.contains(key))
+                    .map(|(_, uid)| uid)
+                    .collect();
+                for uid in silent {
+                    if let Some(Some(node)) = self.overlay.get(uid) {
+                        self.looks.pend(dir, Some(node.at.name.clone()));
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn list_done(
+        &mut self,
+        job: JobId,
+        entry_count: u64,
+        complete: bool,
+    ) -> Result<(), TreeError> {
+        let Some(walk) = self.scan.walks.remove(&job) else { return Ok(()) };
+        match (walk.full, complete) {
+            (true, true) => {
+                self.scan.last_full = Some(self.now.mono_ms);
+                self.scan.entry_count = entry_count;
+                self.scan.done_once = true;
+                self.session.backlog = true;
+            }
+            (_, false) => {
+                self.scan.wanted = true;
+                self.scan.not_before = self.now.mono_ms + AGAIN_MS;
+            }
+            (false, true) => (),
+        }
+        self.forget_touched();
+        Ok(())
+    }
+
+    /// A directory cannot be read: nothing below it is deleted in the share or overwritten here.
+    pub(crate) fn freeze(
+        &mut self,
+        store: &mut dyn TreeStore,
+        dir: NodeUid,
+        why: Failure,
+    ) -> Result<(), TreeError> {
+        self.scan.frozen.insert(dir, self.now.mono_ms + FROZEN_MS);
+        let path = self.path(store, dir)?;
+        self.problems.add(dir, path, Reason::DirUnreadable, why.text, self.now.unix_ms);
+        Ok(())
+    }
+
+    fn thaw(&mut self, dir: NodeUid) {
+        if self.scan.frozen.remove(&dir).is_some() {
+            self.problems.solved(dir);
+            self.work.retry_all(self.now.mono_ms);
+            self.session.backlog = true;
+        }
+    }
+
+    /// Whether a node lies below a directory that cannot be read.
+    pub(crate) fn is_frozen(
+        frozen: &BTreeMap<NodeUid, u64>,
+        view: &View<'_>,
+        uid: NodeUid,
+    ) -> Result<bool, TreeError> {
+        let mut at = uid;
+        for _ in 0..crate::overlay::DEPTH_MAX {
+            if frozen.contains_key(&at) {
+                return Ok(true);
+            }
+            if at == NodeUid::ROOT {
+                return Ok(false);
+            }
+            at = match view.local_row(at)? {
+                Some(node) => node.at.parent,
+                None => match (view.synced(at)?, view.cloud(at)?) {
+                    (Some(row), _) => row.at.parent,
+                    (None, Some(node)) => node.at.parent,
+                    (None, None) => return Ok(false),
+                },
+            };
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,569 @@
+//! The session with the service: announcement, feed, cuts, re-baseline, lost answers.
+//!
+//! After every connection, in this order: announce (batches below our next number are never taken any more), settle the
+//! answers that were lost, read the feed to its head, plan. While pages of one answer arrive the cloud tree is not
+//! whole, and nothing is planned.
+//!
+//! What a crash leaves: the rows of the last commit, a cursor that they cover at least, and offers without answers.
+
+use std::collections::BTreeMap;
+
+use polder_sync::{CloudNode, Offer, SyncedNode, TreeError, TreeStore};
+use polder_types::{BatchAnswer, BatchNo, Cursor, GroupAnswer, InstanceId, NodeState, NodeUid, Seq};
+
+use crate::engine::Engine;
+use crate::{
+    Announced, Effect, Failure, FeedError, FeedRow, InitialMode, JobId, Level, Page, PageToken, RootSeen,
+    Unreachable,
+};
+
+/// Note: how far the whole tree was read; absent in a fresh database, then [`READING`], then [`WHOLE`].
+const NOTE_TREE: &str = "tree";
+const READING: &[u8] = b"reading";
+const WHOLE: &[u8] = b"whole";
+/// Note: how the two sides are merged at present.
+const NOTE_MERGE: &str = "merge";
+/// Note: the highest place in history that we know.
+const NOTE_KNOWN: &str = "known";
+/// So many rows of a page are planned at once; more go to the backlog in the store.
+const TOUCH_MAX: usize = 2_000;
+
+/// How the two sides are merged at present.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As ever.
+    #[default]
+    Steady,
+    /// First sync: both sides are united, or this one is the authority.
+    Initial,
+    /// After one side was set back: nothing is deleted.
+    NoDeletes,
+}
+
+impl Mode {
+    fn encode(self) -> &'static [u8] {
+        match self {
+            Self::Steady => b"steady",
+            Self::Initial => b"initial",
+            Self::NoDeletes => b"no deletes",
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        match bytes {
+            b"steady" => Self::Steady,
+            b"initial" => Self::Initial,
+            // What a newer version wrote is answered with the most careful mode.
+            _ => Self::NoDeletes,
+        }
+    }
+}
+
+/// State of the session.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    up: bool,
+    pub(crate) unreachable: Option<Unreachable>,
+    announced: bool,
+    announcing: Option<JobId>,
+    fetching: Option<Fetch>,
+    /// When the next attempt is made after a failure.
+    pub(crate) retry_at: Option<u64>,
+    tries: u32,
+    pub(crate) head: Cursor,
+    pub(crate) cursor: Cursor,
+    known: Cursor,
+    want_feed: bool,
+    /// Whether the cloud tree is whole.
+    at_cut: bool,
+    tree_whole: bool,
+    pub(crate) mode: Mode,
+    pub(crate) why_baseline: Option<Box<str>>,
+    /// Nodes of the share that differ may lie in the store, not in work.
+    pub(crate) backlog: bool,
+    /// Versions of ours that were accepted and that the feed has not brought yet: older rows about them are stale.
+    ahead: BTreeMap<NodeUid, Seq>,
+    pub(crate) held_by_service: bool,
+}
+
+#[derive(Debug)]
+struct Fetch {
+    job: JobId,
+    tree: bool,
+}
+
+impl Session {
+    /// Whether the share's state is known well enough to plan.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.up && self.announced && self.at_cut && self.tree_whole
+    }
+
+    pub(crate) fn is_announced(&self) -> bool {
+        self.up && self.announced
+    }
+
+    pub(crate) fn known(&self) -> Cursor {
+        self.known
+    }
+
+    pub(crate) fn wants_feed(&self) -> bool {
+        self.want_feed || self.fetching.is_some()
+    }
+}
+
+impl Engine {
+    pub(crate) fn load_session(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
+        let session = &mut self.session;
+        session.cursor = store.cursor()?;
+        session.known = store.note(NOTE_KNOWN)?.and_then(|bytes| decode_cursor(&bytes)).unwrap_or_default();
+        session.known = session.known.max(session.cursor);
+        session.tree_whole = store.note(NOTE_TREE)?.as_deref() == Some(WHOLE);
+        session.mode = match store.note(NOTE_MERGE)? {
+            Some(bytes) => Mode::decode(&bytes),
+            None => Mode::Initial,
+        };
+        session.backlog = true;
+        Ok(())
+    }
+
+    /// The root is synced from the start: its attributes as they are count as agreed.
+    pub(crate) fn root_seen(&mut self, store: &mut dyn TreeStore, root: &RootSeen) -> Result<(), TreeError> {
+        let hash = store.put_attrs(&root.attrs)?;
+        let row = match store.synced(NodeUid::ROOT)? {
+            // Seen anew with other attributes or times: an edit, unless the directory itself is another one.
+            Some(row) if row.stamp.ident == root.stamp.ident => return Ok(()),
+            Some(row) => SyncedNode { stamp: root.stamp, attrs_here: hash, ..row },
+            None => SyncedNode {
+                at: root_place(),
+                content: polder_types::Content::Directory,
+                attrs_share: hash,
+                attrs_here: hash,
+                mtime_share: root.stamp.mtime,
+                stamp: root.stamp,
+                since: Seq(0),
+            },
+        };
+        let cloud = store.cloud(NodeUid::ROOT)?;
+        store.put_synced(NodeUid::ROOT, Some(&row))?;
+        store.put_cloud(NodeUid::ROOT, cloud.or(Some(as_cloud(&row))).as_ref())
+    }
+
+    pub(crate) fn connected(&mut self) {
+        self.session.up = true;
+        self.session.unreachable = None;
+        self.reannounce();
+    }
+
+    /// Begins a session anew: announcement, feed, and then plans.
+    pub(crate) fn reannounce(&mut self) {
+        self.session.announced = false;
+        self.session.announcing = None;
+        self.session.fetching = None;
+        self.session.retry_at = None;
+        self.session.tries = 0;
+    }
+
+    pub(crate) fn disconnected(
+        &mut self,
+        store: &mut dyn TreeStore,
+        why: Unreachable,
+    ) -> Result<(), TreeError> {
+        self.session.up = false;
+        self.session.announced = false;
+        self.session.announcing = None;
+        self.session.fetching = None;
+        self.session.unreachable = Some(why);
+        self.batches_lost(store)
+    }
+
+    pub(crate) fn head_moved(&mut self, head: Cursor) {
+        self.session.head = self.session.head.max(head);
+        if self.session.head > self.session.cursor {
+            self.session.want_feed = true;
+        }
+    }
+
+    /// The feed is to be read although no head was heard: something was refused.
+    pub(crate) fn want_feed(&mut self) {
+        self.session.want_feed = true;
+    }
+
+    pub(crate) fn pump_session(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
+        let session = &self.session;
+        let waits = session.retry_at.is_some_and(|at| at > self.now.mono_ms);
+        if !session.up || waits || session.announcing.is_some() || session.fetching.is_some() {
+            return Ok(());
+        }
+        if self.session.retry_at.take().is_some() {
+            self.session.want_feed = true;
+        }
+        if !self.session.announced {
+            let mut open: Vec<BatchNo> = store.offers()?.iter().map(|offer| offer.batch).collect();
+            open.sort();
+            open.dedup();
+            let job = self.job();
+            self.session.announcing = Some(job);
+            let (next, known) = (store.next_batch()?, self.session.known);
+            self.out.push(Effect::Announce { job, next, known, open });
+        } else if !self.session.tree_whole {
+            if store.note(NOTE_TREE)?.is_none() {
+                store.put_note(NOTE_TREE, READING)?;
+            }
+            self.fetch(true, None);
+        } else if self.session.want_feed || !self.session.at_cut {
+            self.session.want_feed = false;
+            self.fetch(false, None);
+        }
+        Ok(())
+    }
+
+    fn fetch(&mut self, tree: bool, page: Option<PageToken>) {
+        let job = self.job();
+        self.session.fetching = Some(Fetch { job, tree });
+        self.out.push(match tree {
+            true => Effect::FetchTree { job, page },
+            false => Effect::FetchFeed { job, after: self.session.cursor, page },
+        });
+    }
+
+    pub(crate) fn announced(
+        &mut self,
+        store: &mut dyn TreeStore,
+        job: JobId,
+        answer: Announced,
+    ) -> Result<(), TreeError> {
+        if self.session.announcing != Some(job) {
+            return Ok(());
+        }
+        self.session.announcing = None;
+        match answer {
+            Announced::Accepted { head, answers, answers_known, held } => {
+                self.session.announced = true;
+                self.session.tries = 0;
+                self.session.held_by_service = held;
+                self.session.head = head;
+                self.session.want_feed = true;
+                // Rows are read to the head before anything is planned.
+                self.session.at_cut = false;
+                for (batch, answer) in &answers {
+                    self.take_lost_answer(store, *batch, answer)?;
+                }
+                if answers_known {
+                    for offer in store.offers()? {
+                        store.drop_offer(offer.uid)?;
+                    }
+                }
+                Ok(())
+            }
+            Announced::Rebaseline { why } => self.rebaseline(store, why),
+            Announced::Failed(why) => {
+                self.session_failed(&why);
+                Ok(())
+            }
+        }
+    }
+
+    fn session_failed(&mut self, why: &Failure) {
+        self.session.tries += 1;
+        let wait = self.backoff_ms(self.session.tries);
+        self.session.retry_at = Some(self.now.mono_ms + wait);
+        self.log(Level::Debug, format!("the service could not answer: {}", why.text));
+    }
+
+    /// An answer that was lost, told by the service at the announcement.
+    fn take_lost_answer(
+        &mut self,
+        store: &mut dyn TreeStore,
+        batch: BatchNo,
+        answer: &BatchAnswer,
+    ) -> Result<(), TreeError> {
+        for offer in store.offers()?.into_iter().filter(|offer| offer.batch == batch) {
+            store.drop_offer(offer.uid)?;
+            if let Some(GroupAnswer::Accepted { first }) = answer.groups.get(offer.group as usize) {
+                self.take_offer(store, &offer, Seq(first.0 + u64::from(offer.op)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was offered is in the share as version `since`.
+    fn take_offer(&mut self, store: &mut dyn TreeStore, offer: &Offer, since: Seq) -> Result<(), TreeError> {
+        let uid = offer.uid;
+        if store.synced(uid)?.is_some_and(|row| row.since >= since) {
+            return Ok(());
+        }
+        let row = offer.becomes.clone().map(|row| SyncedNode { since, ..row });
+        let cloud = store.cloud(uid)?;
+        store.put_synced(uid, row.as_ref())?;
+        // What the feed brought stays unless it is older than this version.
+        let newer = cloud.filter(|cloud| cloud.since > since);
+        store.put_cloud(uid, newer.or(row.as_ref().map(as_cloud)).as_ref())?;
+        self.after_synced(store, uid)
+    }
+
+    /// The whole tree is read anew and united with what is here; nothing is deleted meanwhile (I7).
+    pub(crate) fn rebaseline(&mut self, store: &mut dyn TreeStore, why: Box<str>) -> Result<(), TreeError> {
+        self.log_audit(format!("the share's history and ours do not fit ({why}): comparing everything anew"));
+        self.session.why_baseline = Some(why);
+        self.session.mode = Mode::NoDeletes;
+        self.session.tree_whole = false;
+        self.session.at_cut = false;
+        self.session.announced = false;
+        self.session.announcing = None;
+        self.session.fetching = None;
+        self.session.ahead.clear();
+        self.session.cursor = Cursor::default();
+        self.session.known = Cursor::default();
+        self.batches_lost(store)?;
+        for offer in store.offers()? {
+            store.drop_offer(offer.uid)?;
+        }
+        store.put_note(NOTE_MERGE, Mode::NoDeletes.encode())?;
+        store.put_note(NOTE_TREE, READING)?;
+        store.put_note(NOTE_KNOWN, &encode_cursor(Cursor::default()))?;
+        store.put_cursor(Cursor::default())?;
+        store.forget_cloud()?;
+        self.session.backlog = true;
+        Ok(())
+    }
+
+    pub(crate) fn page(
+        &mut self,
+        store: &mut dyn TreeStore,
+        job: JobId,
+        page: Result<Page, FeedError>,
+    ) -> Result<(), TreeError> {
+        let Some(fetch) = self.session.fetching.take_if(|fetch| fetch.job == job) else { return Ok(()) };
+        let page = match page {
+            Ok(page) => page,
+            Err(FeedError::Rebaseline(why)) => return self.rebaseline(store, why),
+            Err(FeedError::Failed(why)) => {
+                self.session_failed(&why);
+                return Ok(());
+            }
+        };
+        self.session.tries = 0;
+        let offers: BTreeMap<NodeUid, Offer> = match fetch.tree {
+            true => BTreeMap::new(),
+            false => store.offers()?.into_iter().map(|offer| (offer.uid, offer)).collect(),
+        };
+        let few = page.rows.len() <= TOUCH_MAX && page.next.is_none() && !fetch.tree;
+        for row in page.rows {
+            let uid = self.row(store, row, fetch.tree, &offers)?;
+            if few || self.work.contains(uid) {
+                self.changed(uid);
+            }
+        }
+        self.session.backlog |= !few;
+        if let Some(next) = page.next {
+            self.session.at_cut = false;
+            self.fetch(fetch.tree, Some(next));
+            return Ok(());
+        }
+        self.cut(store, page.upto, fetch.tree)
+    }
+
+    /// The last page of an answer: the cloud tree is whole (after the tree itself: once the feed from there was read).
+    fn cut(&mut self, store: &mut dyn TreeStore, upto: Cursor, tree: bool) -> Result<(), TreeError> {
+        self.session.cursor = upto;
+        store.put_cursor(upto)?;
+        self.know(store, upto)?;
+        self.session.ahead.retain(|_, seq| *seq > upto.seq);
+        if tree {
+            store.put_note(NOTE_TREE, WHOLE)?;
+            self.session.tree_whole = true;
+            self.session.want_feed = true;
+            return Ok(());
+        }
+        if !self.session.at_cut {
+            // Offers of an earlier session that the feed did not bring were not taken.
+            for offer in store.offers()? {
+                if !self.sends.is_in_flight(offer.batch) {
+                    store.drop_offer(offer.uid)?;
+                }
+            }
+            self.session.at_cut = true;
+        }
+        self.session.want_feed |= self.session.head > upto;
+        self.work.cut_reached(self.now.mono_ms);
+        Ok(())
+    }
+
+    /// One row of the feed or the tree.
+    fn row(
+        &mut self,
+        store: &mut dyn TreeStore,
+        row: FeedRow,
+        tree: bool,
+        offers: &BTreeMap<NodeUid, Offer>,
+    ) -> Result<NodeUid, TreeError> {
+        let (uid, since, by, state) = match row {
+            FeedRow::Live(state) => (state.uid, state.since, state.by, Some(*state)),
+            FeedRow::Gone { uid, since, by } => (uid, since, by, None),
+        };
+        if self.session.ahead.get(&uid).is_some_and(|ours| *ours > since) {
+            return Ok(uid);
+        }
+        if by == self.instance
+            && by != InstanceId::ZERO
+            && let Some(offer) = offers.get(&uid)
+            && fits(offer, state.as_ref())
+        {
+            store.drop_offer(uid)?;
+            self.take_offer(store, offer, since)?;
+        }
+        let Some(state) = state else {
+            if store.cloud(uid)?.is_none_or(|cloud| cloud.since < since) {
+                store.put_cloud(uid, None)?;
+            }
+            return Ok(uid);
+        };
+        let node = CloudNode::from(&state);
+        if !tree && store.cloud(uid)?.is_some_and(|cloud| cloud.since > since) {
+            return Ok(uid);
+        }
+        store.put_attrs(&state.attrs)?;
+        if uid == NodeUid::ROOT {
+            self.root_row(store, &node)?;
+        } else if tree {
+            self.rebase(store, uid, &node)?;
+        }
+        store.put_cloud(uid, Some(&node))?;
+        Ok(uid)
+    }
+
+    /// The first word about the root's attributes in the share is taken as agreed: an administrator chose those here.
+    fn root_row(&mut self, store: &mut dyn TreeStore, node: &CloudNode) -> Result<(), TreeError> {
+        if let Some(row) = store.synced(NodeUid::ROOT)?.filter(|row| row.since == Seq(0)) {
+            let row = SyncedNode {
+                at: node.at.clone(),
+                attrs_share: node.attrs,
+                mtime_share: node.mtime,
+                since: node.since,
+                ..row
+            };
+            store.put_synced(NodeUid::ROOT, Some(&row))?;
+        }
+        Ok(())
+    }
+
+    /// In a re-baseline a synced row is a merge base only if the share's version grew from it: equal versions are
+    /// agreed, newer numbers of a longer history keep the base, everything else is compared without one.
+    fn rebase(&mut self, store: &mut dyn TreeStore, uid: NodeUid, node: &CloudNode) -> Result<(), TreeError> {
+        let Some(row) = store.synced(uid)? else { return Ok(()) };
+        let equal = row.content == node.content
+            && row.at == node.at
+            && row.attrs_share == node.attrs
+            && row.mtime_share == node.mtime;
+        if equal {
+            store.put_synced(uid, Some(&SyncedNode { since: node.since, ..row }))
+        } else if node.since <= row.since {
+            store.put_synced(uid, None)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A higher place in history is known.
+    pub(crate) fn know(&mut self, store: &mut dyn TreeStore, cursor: Cursor) -> Result<(), TreeError> {
+        if cursor > self.session.known {
+            self.session.known = cursor;
+            store.put_note(NOTE_KNOWN, &encode_cursor(cursor))?;
+        }
+        Ok(())
+    }
+
+    /// Our batch was committed. When nobody else's commit lies between the cursor and it, the feed need not bring it.
+    pub(crate) fn own_commit(
+        &mut self,
+        store: &mut dyn TreeStore,
+        cursor: Cursor,
+        op_count: u64,
+    ) -> Result<(), TreeError> {
+        self.know(store, cursor)?;
+        let session = &mut self.session;
+        session.head = session.head.max(cursor);
+        let next = session.cursor.seq.0 + 1 + op_count == cursor.seq.0;
+        if next && session.cursor.epoch == cursor.epoch && session.fetching.is_none() && session.at_cut {
+            session.cursor = cursor;
+            session.ahead.retain(|_, seq| *seq > cursor.seq);
+            store.put_cursor(cursor)?;
+        }
+        session.want_feed = session.head > session.cursor;
+        Ok(())
+    }
+
+    /// A version of ours was accepted that the feed has not brought yet.
+    pub(crate) fn ran_ahead(&mut self, uid: NodeUid, seq: Seq) {
+        self.session.ahead.insert(uid, seq);
+    }
+
+    /// The first merge, or the comparison after a set-back, is over when nothing is left to do.
+    pub(crate) fn end_mode(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
+        let quiet = self.work.running() == 0 && self.work.fresh_count() == 0 && !self.session.wants_feed();
+        let seen = self.scan.done_once && !self.scan.is_open() && self.looks.is_idle();
+        if self.session.mode != Mode::Steady
+            && quiet
+            && seen
+            && !self.session.backlog
+            && self.holds.is_empty()
+        {
+            self.session.mode = Mode::Steady;
+            self.session.why_baseline = None;
+            store.put_note(NOTE_MERGE, Mode::Steady.encode())?;
+            self.log(Level::Info, "both sides were compared and are united".into());
+        }
+        Ok(())
+    }
+
+    /// The rule of the planner.
+    pub(crate) fn rule(&self) -> polder_sync::Rule {
+        match (self.session.mode, self.settings.initial) {
+            (Mode::Steady, _) | (Mode::Initial, InitialMode::Merge) => polder_sync::Rule::Merge,
+            (Mode::Initial, InitialMode::Authoritative) => polder_sync::Rule::HereWins,
+            (Mode::NoDeletes, _) => polder_sync::Rule::NoDeletes,
+        }
+    }
+}
+
+/// The place that the root has until the share says its own.
+fn root_place() -> polder_types::Placed {
+    polder_types::Placed { parent: NodeUid::ROOT, name: "root".parse().expect("a plain name") }
+}
+
+/// The share's node where it equals the synced row.
+pub(crate) fn as_cloud(row: &SyncedNode) -> CloudNode {
+    CloudNode {
+        at: row.at.clone(),
+        content: row.content.clone(),
+        attrs: row.attrs_share,
+        mtime: row.mtime_share,
+        since: row.since,
+    }
+}
+
+/// Whether a version of ours in the feed is what an offer says. An offer that was refused and planned anew has other
+/// values, or its batch is another.
+fn fits(offer: &Offer, state: Option<&NodeState>) -> bool {
+    match (&offer.becomes, state) {
+        (None, None) => true,
+        (Some(row), Some(state)) => {
+            row.at == state.at && row.content == state.content && row.mtime_share == state.mtime
+        }
+        _ => false,
+    }
+}
+
+fn encode_cursor(cursor: Cursor) -> Vec<u8> {
+    [cursor.epoch.0, cursor.seq.0, cursor.tag.0].iter().flat_map(|number| number.to_be_bytes()).collect()
+}
+
+fn decode_cursor(bytes: &[u8]) -> Option<Cursor> {
+    let number =
+        |at: usize| bytes.get(at..at + 8).and_then(|part| part.try_into().ok()).map(u64::from_be_bytes);
+    Some(Cursor {
+        epoch: polder_types::Epoch(number(0)?),
+        seq: Seq(number(8)?),
+        tag: polder_types::Tag(number(16)?),
+    })
+}

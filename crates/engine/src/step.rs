@@ -1,0 +1,319 @@
+//! Steps for the disk: from the planner's words to the executor's, and what their results mean.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use polder_sync::{Act, Becomes, Displaced, TreeError, TreeStore};
+use polder_types::{Attrs, AttrsHash, Kind, NodeUid, Placed, Stamp, Timestamp};
+
+use crate::applies::{Queued, is_dir, uids};
+use crate::engine::Engine;
+use crate::observe::Sight;
+use crate::overlay::View;
+use crate::sends::differs;
+use crate::{
+    ApplyAct, ApplyOver, ApplyResult, Dir, Failure, FailureClass, JobId, Level, Place, Reason, SeenEntry,
+};
+
+/// All names that a step may change.
+pub(crate) fn places(act: &Act) -> Vec<Placed> {
+    match act {
+        Act::Place { at, over, .. } => {
+            let to = over.as_ref().and_then(|over| over.to.clone());
+            [at.clone()].into_iter().chain(to).collect()
+        }
+        Act::Replace { at, displaced: Displaced::Keep(kept), .. } => vec![at.clone(), kept.clone()],
+        Act::Replace { at, .. } | Act::Touch { at, .. } | Act::Remove { at, .. } => vec![at.clone()],
+        Act::Move { from, to, .. } | Act::Exchange { from, to, .. } => vec![from.clone(), to.clone()],
+    }
+}
+
+/// Directories that a step changes; of a touch, the one that it stands in.
+pub(crate) fn parents(act: &Act) -> BTreeSet<NodeUid> {
+    places(act).into_iter().map(|at| at.parent).collect()
+}
+
+/// The directory that a step makes, with its time.
+pub(crate) fn made_by(act: &Act) -> Option<(Placed, Timestamp)> {
+    match act {
+        Act::Place { at, content, mtime, .. } if is_dir(content) => Some((at.clone(), *mtime)),
+        _ => None,
+    }
+}
+
+/// Bytes that a step may have to fetch.
+pub(crate) fn size(act: &Act) -> u64 {
+    match act {
+        Act::Place { content, .. } | Act::Replace { content, .. } => content.size(),
+        _ => 0,
+    }
+}
+
+/// A planned act with directories that can be opened and attributes in full; `None` when a node that it names is not
+/// known here any more.
+pub(crate) fn wire_act(
+    engine: &Engine,
+    store: &dyn TreeStore,
+    uid: NodeUid,
+    act: &Act,
+    dirs: &BTreeMap<NodeUid, Arc<Dir>>,
+) -> Result<Option<ApplyAct>, TreeError> {
+    let place = |at: &Placed| Place { dir: dirs[&at.parent].clone(), name: at.name.clone() };
+    let kind_of = |uid: NodeUid| -> Result<Option<Kind>, TreeError> {
+        let view = View { store, overlay: &engine.overlay };
+        Ok(view.local_row(uid)?.map(|node| node.kind))
+    };
+    Ok(Some(match act.clone() {
+        Act::Place { at, content, attrs, mtime, over } => {
+            let over = match over {
+                Some(over) => {
+                    let Some(kind) = kind_of(over.uid)? else { return Ok(None) };
+                    let to = over.to.as_ref().map(place);
+                    Some(ApplyOver { uid: over.uid, kind, expect: over.expect, to })
+                }
+                None => None,
+            };
+            ApplyAct::Place { at: place(&at), content, attrs: attrs_in_full(store, attrs)?, mtime, over }
+        }
+        Act::Replace { at, expect, content, attrs, mtime, displaced } => {
+            let view = View { store, overlay: &engine.overlay };
+            let base = view.local_row(uid)?.and_then(|node| node.content.known().cloned());
+            let keep = match displaced {
+                Displaced::Recycle => None,
+                Displaced::Keep(kept) => Some(place(&kept)),
+            };
+            let attrs = attrs_in_full(store, attrs)?;
+            ApplyAct::Replace { at: place(&at), expect, base, content, attrs, mtime, keep }
+        }
+        Act::Touch { at, expect, attrs, mtime } => {
+            let Some(kind) = kind_of(uid)? else { return Ok(None) };
+            let attrs = attrs.map(|hash| attrs_in_full(store, hash)).transpose()?;
+            ApplyAct::Touch { at: place(&at), kind, expect, attrs, mtime }
+        }
+        Act::Move { from, expect, to } => ApplyAct::Move { from: place(&from), expect, to: place(&to) },
+        Act::Exchange { from, expect, to, expect_with, .. } => {
+            ApplyAct::Exchange { from: place(&from), expect, to: place(&to), expect_with }
+        }
+        Act::Remove { at, expect } => {
+            let Some(kind) = kind_of(uid)? else { return Ok(None) };
+            ApplyAct::Remove { at: place(&at), kind, expect }
+        }
+    }))
+}
+
+fn attrs_in_full(store: &dyn TreeStore, hash: AttrsHash) -> Result<Arc<Attrs>, TreeError> {
+    store.attrs(hash)?.ok_or_else(|| TreeError {
+        doing: "find the attributes that a row names",
+        source: Box::from(format!("no attributes with hash {:02x?}", hash.0)),
+    })
+}
+
+impl Engine {
+    pub(crate) fn applied(
+        &mut self,
+        store: &mut dyn TreeStore,
+        job: JobId,
+        results: Vec<ApplyResult>,
+        dirs: &[Stamp],
+    ) -> Result<(), TreeError> {
+        let Some(flying) = self.applies.land(job) else { return Ok(()) };
+        let mut not_done = BTreeSet::new();
+        let skipped = std::iter::repeat_with(|| ApplyResult::Skipped);
+        for (queued, result) in flying.steps.into_iter().zip(results.into_iter().chain(skipped)) {
+            for at in places(&queued.step.act) {
+                self.touched_by_us(&at);
+            }
+            let serial = queued.serial;
+            if !self.result(store, queued, result)? {
+                not_done.insert(serial);
+            }
+        }
+        if not_done.is_empty() {
+            self.applies.stalls = 0;
+        } else {
+            for orphan in self.applies.orphans(&not_done) {
+                uids(&orphan.step).into_iter().for_each(|uid| self.work.finish(uid, true, self.now.mono_ms));
+            }
+        }
+        for stamp in dirs {
+            self.dir_stamped(store, *stamp)?;
+        }
+        self.forget_touched();
+        Ok(())
+    }
+
+    /// One result; whether the step was done.
+    fn result(
+        &mut self,
+        store: &mut dyn TreeStore,
+        queued: Queued,
+        result: ApplyResult,
+    ) -> Result<bool, TreeError> {
+        let step = queued.step;
+        match result {
+            ApplyResult::Done { now, other, exact } => {
+                self.done(store, &step, now, other, exact)?;
+                return Ok(true);
+            }
+            ApplyResult::Skipped => {
+                uids(&step).into_iter().for_each(|uid| self.work.finish(uid, true, self.now.mono_ms));
+            }
+            ApplyResult::Refused { .. } => {
+                // What was found says nothing about which of the names; all are looked at, and then planned anew.
+                for at in places(&step.act) {
+                    self.looks.pend(at.parent, Some(at.name));
+                }
+                for uid in uids(&step) {
+                    let often = self.work.tries(uid) >= 5;
+                    let why = (Reason::Refused, "changes here while it is applied".into());
+                    self.fail(store, uid, often.then_some(why))?;
+                }
+            }
+            ApplyResult::Failed(why) => self.step_failed(store, &step, &why)?,
+        }
+        Ok(false)
+    }
+
+    fn step_failed(
+        &mut self,
+        store: &mut dyn TreeStore,
+        step: &polder_sync::Apply,
+        why: &Failure,
+    ) -> Result<(), TreeError> {
+        for uid in uids(step) {
+            self.fail(store, uid, Some((Reason::Apply(why.class), why.text.clone())))?;
+        }
+        let whole_disk = matches!(
+            why.class,
+            FailureClass::NoSpace
+                | FailureClass::DiskQuota
+                | FailureClass::ReadOnly
+                | FailureClass::Unreachable
+        );
+        if whole_disk && self.applies.stalled_until <= self.now.mono_ms {
+            // The next one would fail in the same way: one probe at a time.
+            self.applies.stalls += 1;
+            let wait = self.backoff_ms(self.applies.stalls);
+            self.applies.stalled_until = self.now.mono_ms + wait;
+            if self.applies.stalls == 1 {
+                self.log(Level::Warn, format!("nothing can be applied on this disk: {}", why.text));
+            }
+        }
+        Ok(())
+    }
+
+    fn done(
+        &mut self,
+        store: &mut dyn TreeStore,
+        step: &polder_sync::Apply,
+        now: Option<SeenEntry>,
+        other: Option<SeenEntry>,
+        exact: bool,
+    ) -> Result<(), TreeError> {
+        let had_children = is_made(&step.act) && !store.synced_children(step.uid, None, 1)?.is_empty();
+        // A second node first: what it leaves, the first one may take.
+        match &step.act {
+            Act::Exchange { with, from, becomes_with, .. } => {
+                self.became(store, *with, becomes_with, Some(from), other, exact)?;
+            }
+            Act::Place { over: Some(over), .. } => {
+                self.became(store, over.uid, &over.becomes, over.to.as_ref(), other, exact)?;
+            }
+            Act::Replace { displaced: Displaced::Keep(kept), .. } => {
+                if let Some(entry) = other {
+                    let at = Placed { parent: kept.parent, name: entry.seen.name.clone() };
+                    self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true }])?;
+                }
+            }
+            _ => (),
+        }
+        let at = match &step.act {
+            Act::Place { at, .. } | Act::Replace { at, .. } | Act::Touch { at, .. } => Some(at),
+            Act::Move { to, .. } | Act::Exchange { to, .. } => Some(to),
+            Act::Remove { .. } => None,
+        };
+        self.became(store, step.uid, &step.becomes, at, now, exact)?;
+        if had_children {
+            // It was gone with all that was in it; the rows inside say otherwise until it is listed.
+            self.want_list(step.uid);
+        }
+        self.report.applied(&step.act);
+        Ok(())
+    }
+
+    /// What a step made of one node.
+    fn became(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        becomes: &Becomes,
+        at: Option<&Placed>,
+        entry: Option<SeenEntry>,
+        exact: bool,
+    ) -> Result<(), TreeError> {
+        let cloud = store.cloud(uid)?;
+        match becomes {
+            Becomes::Unchanged => (),
+            Becomes::Gone => store.put_synced(uid, None)?,
+            Becomes::Row { row, clean } => {
+                let mut row = row.clone();
+                if let Some(entry) = &entry {
+                    let is_dir = entry.seen.kind == Some(Kind::Directory);
+                    if *clean && (exact || is_dir) {
+                        row.stamp = entry.seen.stamp;
+                        row.attrs_here = entry.attrs.hash();
+                    } else {
+                        row.stamp.ident = entry.seen.stamp.ident;
+                    }
+                }
+                store.put_synced(uid, Some(&row))?;
+            }
+        }
+        store.put_cloud(uid, cloud.as_ref())?;
+        self.work.succeeded(uid);
+        self.problems.solved(uid);
+        match (at, entry) {
+            (Some(at), Some(entry)) => {
+                let at = Placed { parent: at.parent, name: entry.seen.name.clone() };
+                self.set_present(store, uid, at, entry)?;
+            }
+            _ => {
+                self.overlay.forget(uid);
+                self.dirs_known.clear();
+            }
+        }
+        self.holds.remove(&uid);
+        let more = self.overlay.get(uid).is_some() || differs(store, uid)?;
+        self.work.finish(uid, more, self.now.mono_ms);
+        if !more {
+            // Set by our own observation just now.
+            self.work.remove_fresh(uid);
+        }
+        Ok(())
+    }
+
+    /// The stamp of a directory that was touched, with its time set back.
+    fn dir_stamped(&mut self, store: &mut dyn TreeStore, stamp: Stamp) -> Result<(), TreeError> {
+        let view = View { store, overlay: &self.overlay };
+        let Some(uid) = view.by_ident(stamp.ident)? else { return Ok(()) };
+        let Some(mut node) = view.local_row(uid)? else { return Ok(()) };
+        let row = store.synced(uid)?;
+        node.stamp = stamp;
+        node.mtime = match &row {
+            Some(row) if row.stamp.mtime == stamp.mtime => row.mtime_share,
+            _ => stamp.mtime,
+        };
+        let was_in_work = self.work.contains(uid);
+        let (last_change, overlaid) = (self.looks.last_change, self.overlay.get(uid).is_some());
+        self.put_local(store, uid, node, row)?;
+        if !was_in_work && !overlaid && self.overlay.get(uid).is_none() {
+            self.work.remove_fresh(uid);
+            self.looks.last_change = last_change;
+        }
+        Ok(())
+    }
+}
+
+fn is_made(act: &Act) -> bool {
+    made_by(act).is_some()
+}
