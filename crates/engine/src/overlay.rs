@@ -5,7 +5,7 @@
 //!
 //! Invariant: `by_place` and `by_ident` name exactly the present nodes of the overlay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use polder_sync::{CloudNode, LocalContent, LocalNode, SyncedNode, TreeError, TreeStore, Trees};
 use polder_types::{CaseRule, FileIdent, NodeUid, Placed};
@@ -21,9 +21,7 @@ pub(crate) struct Overlay {
     by_place: BTreeMap<Key, NodeUid>,
     by_ident: BTreeMap<FileIdent, NodeUid>,
     /// Directories among the nodes that are gone: while there is none, nobody's ancestors need be asked.
-    gone_dirs: usize,
-    /// Which of the gone are directories.
-    gone_is_dir: BTreeMap<NodeUid, ()>,
+    gone_dirs: BTreeSet<NodeUid>,
 }
 
 impl Overlay {
@@ -74,8 +72,7 @@ impl Overlay {
         self.forget(uid);
         self.nodes.insert(uid, None);
         if is_dir {
-            self.gone_dirs += 1;
-            self.gone_is_dir.insert(uid, ());
+            self.gone_dirs.insert(uid);
         }
     }
 
@@ -91,12 +88,9 @@ impl Overlay {
                     self.by_ident.remove(&old.stamp.ident);
                 }
             }
-            Some(None) => {
-                if self.gone_is_dir.remove(&uid).is_some() {
-                    self.gone_dirs -= 1;
-                }
+            Some(None) | None => {
+                self.gone_dirs.remove(&uid);
             }
-            None => (),
         }
     }
 
@@ -132,7 +126,7 @@ pub(crate) const DEPTH_MAX: usize = 16_384;
 impl View<'_> {
     /// Whether a node without an overlaid state of its own lies below a directory that is gone.
     fn below_gone(&self, row: &SyncedNode) -> Result<bool, TreeError> {
-        if self.overlay.gone_dirs == 0 {
+        if self.overlay.gone_dirs.is_empty() {
             return Ok(false);
         }
         let mut parent = row.at.parent;
