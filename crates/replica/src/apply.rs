@@ -120,11 +120,7 @@ fn make_staged_durable(root: &Root, steps: &[Step]) -> Result<(), FsError> {
 
 /// The same failure once more, for another step.
 fn fail_like(error: &FsError) -> StepResult {
-    let source = match error.errno() {
-        Some(errno) => std::io::Error::from_raw_os_error(errno),
-        None => std::io::Error::other(error.source.to_string()),
-    };
-    StepResult::Failed(FsError { doing: error.doing, item: error.item.clone(), class: error.class, source })
+    StepResult::Failed(error.again(error.item.as_bytes()))
 }
 
 /// The state of a batch that is being carried out.

@@ -90,6 +90,15 @@ impl FsError {
         Self { doing, item, class: ErrorClass::of(errno), source: errno.into() }
     }
 
+    /// The same failure for another word about it.
+    pub(crate) fn again(&self, item: &[u8]) -> Self {
+        let source = match self.errno() {
+            Some(errno) => std::io::Error::from_raw_os_error(errno),
+            None => std::io::Error::other(self.source.to_string()),
+        };
+        Self { doing: self.doing, item: Escaped(item).to_string(), class: self.class, source }
+    }
+
     /// The error number.
     pub fn errno(&self) -> Option<i32> {
         self.source.raw_os_error()
