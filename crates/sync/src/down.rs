@@ -4,10 +4,10 @@
 //! by exchanges. Any other knot is loosened by one step that makes room, and the next plan sees the rest: a crash in
 //! between leaves a tree like any other, with every node at one place.
 
-use polder_types::{NodeUid, Placed};
+use polder_types::{NodeUid, Placed, Stamp};
 
 use crate::{
-    Act, Apply, Becomes, Held, HeldReason, Over, Plan, Reason, TreeError, Waiting, draft::Draft,
+    Act, Apply, Becomes, Held, HeldReason, Over, Plan, Reason, SyncedNode, TreeError, Waiting, draft::Draft,
     graph::components, node::Node, work::Work,
 };
 
@@ -16,8 +16,7 @@ const PAGE: usize = 256;
 
 /// Adds the steps, and who waits.
 pub(crate) fn applies(work: &mut Work, drafts: &mut [Draft], plan: &mut Plan) -> Result<(), TreeError> {
-    let members: Vec<usize> =
-        (0..drafts.len()).filter(|i| matches!(drafts[*i], Draft::Down { .. })).collect();
+    let members: Vec<usize> = (0..drafts.len()).filter(|i| matches!(drafts[*i], Draft::Down(_))).collect();
     let mut slot = vec![usize::MAX; drafts.len()];
     members.iter().enumerate().for_each(|(at, i)| slot[*i] = at);
     let mut steps = Vec::with_capacity(members.len());
@@ -103,40 +102,50 @@ impl Down<'_, '_> {
     fn find_over(&mut self) {
         for at in 0..self.steps.len() {
             let Some(other) = self.steps[at].name else { continue };
-            let placed =
-                matches!(self.drafts[self.steps[at].node], Draft::Down { act: Act::Place { .. }, .. });
+            let Some(Act::Place { at: to, .. }) = self.act(at) else { continue };
+            // Under another case of the name it is not an exchange, and goes one after the other.
             let leaving = match &self.drafts[self.steps[other].node] {
-                Draft::Down { act: Act::Remove { .. }, .. } => true,
-                Draft::Down { act: Act::Move { .. }, why, .. } => {
-                    matches!(why, Reason::NameTaken | Reason::DirectoryKeepsName)
-                }
+                Draft::Down(step) => match &step.act {
+                    Act::Remove { at, .. } => at == to,
+                    Act::Move { from, .. } => {
+                        from == to && matches!(step.why, Reason::NameTaken | Reason::DirectoryKeepsName)
+                    }
+                    _ => false,
+                },
                 _ => false,
             };
-            self.steps[other].over = placed && leaving && self.steps[at].going && self.steps[other].going;
+            self.steps[other].over = leaving && self.steps[at].going && self.steps[other].going;
         }
     }
 
-    fn take(&mut self, at: usize) -> Draft {
-        std::mem::replace(&mut self.drafts[self.steps[at].node], Draft::Nothing)
+    fn act(&self, at: usize) -> Option<&Act> {
+        own_act(&self.drafts[self.steps[at].node])
+    }
+
+    fn take(&mut self, at: usize) -> Option<Apply> {
+        match std::mem::replace(&mut self.drafts[self.steps[at].node], Draft::Nothing) {
+            Draft::Down(step) => Some(*step),
+            _ => None,
+        }
     }
 
     fn emit(&mut self, at: usize, plan: &mut Plan) {
         if !self.steps[at].going || self.steps[at].over {
             return;
         }
-        let Draft::Down { mut act, why, becomes } = self.take(at) else { return };
+        let Some(mut step) = self.take(at) else { return };
         let mut before = self.edges[at].clone();
-        if let (Act::Place { over, .. }, Some(other)) = (&mut act, self.steps[at].name)
+        if let (Act::Place { over, .. }, Some(other)) = (&mut step.act, self.steps[at].name)
             && self.steps[other].over
         {
             before.extend(&self.edges[other]);
-            *over = over_of(self.steps[other].uid, self.take(other));
+            *over = self.take(other).and_then(over_of);
         }
-        let mut after: Vec<usize> = before.into_iter().filter_map(|other| self.steps[other].done).collect();
-        after.sort_unstable();
-        after.dedup();
+        step.after = before.into_iter().filter_map(|other| self.steps[other].done).collect();
+        step.after.sort_unstable();
+        step.after.dedup();
         self.steps[at].done = Some(plan.applies.len());
-        plan.applies.push(Apply { uid: self.steps[at].uid, act, why, after, becomes });
+        plan.applies.push(step);
     }
 
     fn loosen(&mut self, knot: &[usize], plan: &mut Plan) -> Result<(), TreeError> {
@@ -163,8 +172,7 @@ impl Down<'_, '_> {
             let at = ring[ring.len() - 1];
             let Some(next) = self.steps[at].name.filter(|next| knot.contains(next)) else { return Ok(None) };
             // Somebody outside may be needed, too: then it is not only a ring.
-            let moves = matches!(self.drafts[self.steps[at].node], Draft::Down { act: Act::Move { .. }, .. });
-            if !moves || self.edges[at].len() != 1 {
+            if !matches!(self.act(at), Some(Act::Move { .. })) || self.edges[at].len() != 1 {
                 return Ok(None);
             }
             if next == knot[0] {
@@ -190,45 +198,48 @@ impl Down<'_, '_> {
 
     /// Turns a ring: the first place is exchanged with each next one, and every exchange brings one more node home.
     fn turn(&mut self, ring: &[usize], plan: &mut Plan) {
-        let mut steps: Vec<(NodeUid, Placed, polder_types::Stamp, Reason, Becomes)> = Vec::new();
-        for at in ring {
-            let uid = self.steps[*at].uid;
-            let Draft::Down { act: Act::Move { from, expect, .. }, why, becomes } = self.take(*at) else {
+        let mut homeless: Option<(Apply, Placed, Stamp)> = None;
+        for (turned, at) in ring.iter().enumerate() {
+            let Some(next) = self.take(*at) else { return };
+            let Act::Move { from, expect, .. } = next.act.clone() else { return };
+            let Some((mut step, first, expect_first)) = homeless.take() else {
+                homeless = Some((next, from, expect));
                 continue;
             };
-            steps.push((uid, from, expect, why, becomes));
-        }
-        let first = steps[0].1.clone();
-        for pair in 1..steps.len() {
-            let last = pair + 1 == steps.len();
-            let (uid, _, expect, why, becomes) = steps[pair - 1].clone();
-            let (with, to, expect_with, _, becomes_with) = steps[pair].clone();
-            let becomes_with = if last { becomes_with } else { Becomes::Unchanged };
-            let after = if pair == 1 { Vec::new() } else { vec![plan.applies.len() - 1] };
-            let act = Act::Exchange { from: first.clone(), expect, with, to, expect_with, becomes_with };
-            plan.applies.push(Apply { uid, act, why, after, becomes });
+            let last = turned + 1 == ring.len();
+            step.act = Act::Exchange {
+                from: first.clone(),
+                expect: expect_first,
+                with: next.uid,
+                to: from,
+                expect_with: expect,
+                becomes_with: if last { next.becomes.clone() } else { Becomes::Unchanged },
+            };
+            step.after = if turned == 1 { Vec::new() } else { vec![plan.applies.len() - 1] };
+            plan.applies.push(step);
+            homeless = Some((next, first, expect));
         }
     }
 
     /// Moves one of a knot one directory up, to a free name; all others wait.
     fn make_room(&mut self, knot: &[usize], plan: &mut Plan) -> Result<(), TreeError> {
-        let mover = knot.iter().find(|at| {
-            matches!(self.drafts[self.steps[**at].node], Draft::Down { act: Act::Move { .. }, .. })
-        });
-        let Some(at) = mover.copied() else { return Ok(()) };
-        let (i, uid) = (self.steps[at].node, self.steps[at].uid);
-        let Draft::Down { act: Act::Move { from, expect, .. }, .. } = self.take(at) else { return Ok(()) };
+        let Some(at) = knot.iter().copied().find(|at| matches!(self.act(*at), Some(Act::Move { .. }))) else {
+            return Ok(());
+        };
+        let Some(mut step) = self.take(at) else { return Ok(()) };
+        let Act::Move { from, expect, .. } = step.act else { return Ok(()) };
         let up = parent_here(self.work, from.parent)?.unwrap_or(NodeUid::ROOT);
-        let label = self.work.settings.server.clone();
+        let (i, label) = (self.steps[at].node, self.work.settings.server.clone());
         let others = knot.iter().filter(|other| **other != at);
-        plan.waiting.extend(others.map(|other| Waiting { uid: self.steps[*other].uid, on: uid }));
+        plan.waiting.extend(others.map(|other| Waiting { uid: self.steps[*other].uid, on: step.uid }));
         match self.work.claim_free_name(i, up, &from.name, &label)? {
             Some(to) => {
-                let becomes = aside(&self.work.nodes[i], &to);
-                let act = Act::Move { from, expect, to };
-                plan.applies.push(Apply { uid, act, why: Reason::MakeRoom, after: Vec::new(), becomes });
+                step.becomes = aside(&self.work.nodes[i], &to);
+                step.why = Reason::MakeRoom;
+                step.act = Act::Move { from, expect, to };
+                plan.applies.push(step);
             }
-            None => plan.held.push(Held { uid, why: HeldReason::NoFreeName }),
+            None => plan.held.push(Held { uid: step.uid, why: HeldReason::NoFreeName }),
         }
         Ok(())
     }
@@ -239,24 +250,21 @@ impl Down<'_, '_> {
 fn aside(node: &Node, to: &Placed) -> Becomes {
     match &node.base {
         Some(base) => {
-            let stamp = polder_types::Stamp { ident: node.stamp().ident, ..base.stamp };
-            let row = crate::SyncedNode { at: to.clone(), stamp, ..base.clone() };
+            let stamp = Stamp { ident: node.stamp().ident, ..base.stamp };
+            let row = SyncedNode { at: to.clone(), stamp, ..base.clone() };
             Becomes::Row { row, clean: false }
         }
         None => Becomes::Unchanged,
     }
 }
 
-fn over_of(uid: NodeUid, leaving: Draft) -> Option<Over> {
-    match leaving {
-        Draft::Down { act: Act::Remove { expect, .. }, becomes, .. } => {
-            Some(Over { uid, expect, to: None, becomes })
-        }
-        Draft::Down { act: Act::Move { expect, to, .. }, becomes, .. } => {
-            Some(Over { uid, expect, to: Some(to), becomes })
-        }
-        _ => None,
-    }
+fn over_of(leaving: Apply) -> Option<Over> {
+    let (expect, to) = match leaving.act {
+        Act::Remove { expect, .. } => (expect, None),
+        Act::Move { expect, to, .. } => (expect, Some(to)),
+        _ => return None,
+    };
+    Some(Over { uid: leaving.uid, expect, to, becomes: leaving.becomes })
 }
 
 /// What a step needs, by places in the working set.
@@ -270,7 +278,7 @@ struct Needs {
 
 fn own_act(draft: &Draft) -> Option<&Act> {
     match draft {
-        Draft::Down { act, .. } => Some(act),
+        Draft::Down(step) => Some(&step.act),
         _ => None,
     }
 }

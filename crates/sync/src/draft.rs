@@ -3,8 +3,8 @@
 use polder_types::{Content, Kind, NodeUid};
 
 use crate::{
-    Act, Becomes, Change, Displaced, HeldReason, LocalContent, PlannedOp, ReadIntent, Reason, Settings,
-    SyncedNode,
+    Act, Apply, Becomes, Change, Displaced, HeldReason, LocalContent, PlannedOp, ReadIntent, Reason,
+    Settings, SyncedNode,
     merge::{From, Target},
     node::{Merged, Node, View},
 };
@@ -18,8 +18,8 @@ pub(crate) enum Draft {
     Settle(Option<SyncedNode>),
     /// Operations that stand together; the first is the node's own.
     Up(Vec<PlannedOp>),
-    /// A step for the disk.
-    Down { act: Act, why: Reason, becomes: Becomes },
+    /// A step for the disk, its place among the others not known yet.
+    Down(Box<Apply>),
     /// The content must be read first.
     Read(ReadIntent),
     /// It stays as it is.
@@ -40,11 +40,15 @@ pub(crate) fn draft(node: &Node, settings: &Settings) -> Draft {
     }
 }
 
+fn down(node: &Node, act: Act, why: Reason, becomes: Becomes) -> Draft {
+    Draft::Down(Box::new(Apply { uid: node.uid, act, why, after: Vec::new(), becomes }))
+}
+
 fn absent(node: &Node, why: Reason) -> Draft {
     match (&node.here, &node.share) {
         (Some(here), None) => {
             let act = Act::Remove { at: here.at.clone(), expect: here.stamp };
-            Draft::Down { act, why, becomes: Becomes::Gone }
+            down(node, act, why, Becomes::Gone)
         }
         (None, Some(share)) => {
             let change = Change::Delete { base: share.since };
@@ -78,7 +82,7 @@ fn move_here(node: &Node, target: &Target) -> Draft {
         Some(share) if share.at == target.at => node.agree(&after, &share, here.stamp),
         _ => Becomes::Unchanged,
     };
-    Draft::Down { act, why: target.why_at.unwrap_or(Reason::MovedInShare), becomes }
+    down(node, act, target.why_at.unwrap_or(Reason::MovedInShare), becomes)
 }
 
 fn move_in_share(node: &Node, target: &Target) -> Draft {
@@ -116,7 +120,7 @@ fn place_here(node: &Node, target: &Target) -> Draft {
         over: None,
     };
     let becomes = node.agree(&view, &view, node.stamp());
-    Draft::Down { act, why: target.why.unwrap_or(Reason::CreatedInShare), becomes }
+    down(node, act, target.why.unwrap_or(Reason::CreatedInShare), becomes)
 }
 
 /// A content that may be offered: stored, or without any chunk that would have to be.
@@ -170,7 +174,11 @@ fn update_in_share(node: &Node, target: &Target) -> Draft {
         after.mtime = here.mtime;
         change.2 = Some(here.mtime);
     }
-    let why = target.why.unwrap_or(match (&change.0, &change.1, here.kind) {
+    let why = match &change.0 {
+        None if target.conflict.is_some() => None,
+        _ => target.why,
+    };
+    let why = why.unwrap_or(match (&change.0, &change.1, here.kind) {
         (Some(_), ..) => Reason::EditedHere,
         (None, None, Kind::Directory) => Reason::DirectoryTimeHere,
         _ => Reason::AttributesHere,
@@ -179,7 +187,8 @@ fn update_in_share(node: &Node, target: &Target) -> Draft {
     let (content, attrs, mtime) = change;
     let change = Change::Update { base: share.since, content, attrs, mtime };
     let mut ops = vec![PlannedOp { uid: node.uid, change, why, becomes }];
-    if let Some(at) = target.conflict.as_ref().and_then(|conflict| conflict.copy_at.clone()) {
+    let copy_at = target.conflict.as_ref().and_then(|conflict| conflict.copy_at.clone());
+    if let Some(at) = copy_at.filter(|_| target.content.changes_share()) {
         // By reference: the share has this content. The disk gets the copy from there.
         let change =
             Change::Create { at, content: share.content.clone(), attrs: share.attrs, mtime: share.mtime };
@@ -203,7 +212,7 @@ fn replace_here(node: &Node, target: &Target) -> Draft {
     let after = View { at: here.at.clone(), content: Some(content.clone()), attrs, mtime };
     let becomes = node.agree(&after, &view, here.stamp);
     let act = Act::Replace { at: here.at.clone(), expect: here.stamp, content, attrs, mtime, displaced };
-    Draft::Down { act, why: target.why.unwrap_or(Reason::EditedInShare), becomes }
+    down(node, act, target.why.unwrap_or(Reason::EditedInShare), becomes)
 }
 
 fn touch_here(node: &Node, target: &Target) -> Draft {
@@ -215,5 +224,5 @@ fn touch_here(node: &Node, target: &Target) -> Draft {
     after.mtime = mtime.unwrap_or(after.mtime);
     let becomes = node.agree(&after, &view, here.stamp);
     let act = Act::Touch { at: here.at.clone(), expect: here.stamp, attrs, mtime };
-    Draft::Down { act, why: Reason::AttributesInShare, becomes }
+    down(node, act, Reason::AttributesInShare, becomes)
 }

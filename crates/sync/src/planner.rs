@@ -67,7 +67,7 @@ pub fn plan(
             Draft::Settle(row) => plan.settled.push(Settled { uid, row: row.take() }),
             Draft::Read(intent) => plan.reads.push(Read { uid, intent: *intent }),
             Draft::Held(why) => plan.held.push(Held { uid, why: why.clone() }),
-            Draft::Nothing | Draft::Up(_) | Draft::Down { .. } => continue,
+            Draft::Nothing | Draft::Up(_) | Draft::Down(_) => continue,
         }
         *draft = Draft::Nothing;
     }

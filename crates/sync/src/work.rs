@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use polder_types::{Name, NodeUid, Placed, conflict_name};
+use polder_types::{Kind, Name, NodeUid, Placed, conflict_name};
 
 use crate::{
     HeldReason, Reason, Rule, Settings, TreeError, Trees,
@@ -169,8 +169,15 @@ impl<'a> Work<'a> {
             Merged::Absent(_) => self.settings.rule == Rule::HereWins && other.base.is_none(),
             _ => false,
         };
-        if other.here.is_none() && other.kind() == Some(kind) && wanted && !other.busy && !self.nodes[i].busy
-        {
+        // What both sides knew and the share did not edit since would read as edited here, and be overwritten.
+        let overwrites = match (&other.base, &other.share) {
+            (Some(base), Some(share)) if kind != Kind::Directory => {
+                self.settings.rule != Rule::Merge || base.content == share.content
+            }
+            _ => false,
+        };
+        let alike = other.here.is_none() && other.kind() == Some(kind);
+        if alike && wanted && !overwrites && !other.busy && !self.nodes[i].busy {
             let (new, shared) = (self.nodes[i].uid, other.uid);
             self.nodes[o].merged = Merged::Rekeyed(new);
             self.nodes[i].merged = Merged::Rekeyed(shared);
@@ -251,9 +258,6 @@ impl<'a> Work<'a> {
         for i in 0..self.nodes.len() {
             let node = &self.nodes[i];
             let Some(target) = node.target() else { continue };
-            if node.stands_on_both_sides() {
-                continue;
-            }
             let key = self.claim_key(&target.at);
             let Some(other) = self.claims.insert(key.clone(), i) else { continue };
             let (keeper, loser) = if self.nodes[i].holds_target_in_share() { (i, other) } else { (other, i) };

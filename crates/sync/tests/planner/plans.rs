@@ -1,6 +1,6 @@
 //! Plans and carries out, again and again, until the trees are equal.
 
-use polder_sync::{Change, LocalContent, Plan, ReadIntent, plan};
+use polder_sync::{Act, Change, LocalContent, Plan, ReadIntent, Rule, plan};
 use polder_types::NodeUid;
 
 use crate::{executor::Refused, world::World};
@@ -61,7 +61,40 @@ pub fn plan_changed(world: &World, schedule: &mut Schedule) -> Plan {
         let size = 1 + schedule.rng.below(window.len());
         window.truncate(size);
     }
-    plan(world, &window, &|_| false, &world.settings).expect("maps can be read")
+    let mut settings = world.settings.clone();
+    let mut busy = Vec::new();
+    if schedule.disorder && schedule.rng.below(3) == 0 {
+        settings.nodes_max = 1 + schedule.rng.below(8);
+        settings.directory_times = schedule.rng.below(2) == 0;
+        busy = window.iter().copied().filter(|_| schedule.rng.below(4) == 0).collect();
+    }
+    let plan = plan(world, &window, &|uid| busy.contains(&uid), &settings).expect("maps can be read");
+    ensure_sound(&plan, &busy);
+    plan
+}
+
+/// What holds for every plan: one step a node (but in a ring), none for busy nodes, all needs before.
+fn ensure_sound(plan: &Plan, busy: &[NodeUid]) {
+    let mut seen = std::collections::BTreeSet::new();
+    for (at, group) in plan.groups.iter().enumerate() {
+        assert!(group.after.iter().all(|before| *before < at) && !group.ops.is_empty());
+        for op in &group.ops {
+            assert!(seen.insert(op.uid) && !busy.contains(&op.uid), "a second step, or a busy node");
+        }
+    }
+    for (at, apply) in plan.applies.iter().enumerate() {
+        assert!(apply.after.iter().all(|before| *before < at) && !busy.contains(&apply.uid));
+        match &apply.act {
+            Act::Exchange { with, .. } => {
+                seen.insert(apply.uid);
+                seen.insert(*with);
+            }
+            Act::Place { over: Some(over), .. } => {
+                assert!(seen.insert(apply.uid) && seen.insert(over.uid), "a second step");
+            }
+            _ => assert!(seen.insert(apply.uid), "a second step"),
+        }
+    }
 }
 
 /// Runs until nothing differs. `between` sees each plan before it is carried out, and may change the world.
@@ -73,7 +106,12 @@ pub fn settle(world: &mut World, mut schedule: Schedule, between: &mut dyn FnMut
         }
         let plan = plan_changed(world, &mut schedule);
         if std::env::var_os("PLANNER_TRACE").is_some() {
-            eprintln!("--- round {round}\n{plan:#?}");
+            let none = std::collections::BTreeMap::new();
+            let label = |uid: NodeUid| format!("{}/{}", uid.0[15], uid.0[0]);
+            eprintln!("--- round {round}\ndisk:  {}", crate::literal::show(world, true, &none));
+            eprintln!("share: {}", crate::literal::show(world, false, &none));
+            eprintln!("{}", summary(&plan, &label).join("\n"));
+            eprintln!("waiting {:?}", plan.waiting);
         }
         between(world, &plan, round);
         if world.changed().is_empty() {
@@ -82,7 +120,8 @@ pub fn settle(world: &mut World, mut schedule: Schedule, between: &mut dyn FnMut
         carry_out(world, plan, &mut schedule);
         world.ensure_trees();
     }
-    panic!("not settled after {ROUNDS_MAX} rounds: {:#?}", plan_changed(world, &mut schedule));
+    let plan = plan_changed(world, &mut schedule);
+    panic!("not settled after {ROUNDS_MAX} rounds: {:?}", summary(&plan, &|uid| uid.to_string()));
 }
 
 pub fn carry_out(world: &mut World, plan: Plan, schedule: &mut Schedule) {
@@ -108,6 +147,7 @@ pub fn carry_out(world: &mut World, plan: Plan, schedule: &mut Schedule) {
         steps.truncate(keep);
     }
     for step in steps {
+        ensure_provenance(world, &step);
         let (refused, uids) = match &step {
             Ok(group) => (world.commit(group), group.ops.iter().map(|op| op.uid).collect()),
             Err(apply) => (world.apply(apply), vec![apply.uid]),
@@ -122,6 +162,39 @@ pub fn carry_out(world: &mut World, plan: Plan, schedule: &mut Schedule) {
             && group.ops.iter().any(|op| matches!(op.change, Change::Delete { .. }))
         {
             world.ensure_trees();
+        }
+    }
+}
+
+/// Under the rule that counts both sides, sync deletes on one side only what is on that side as it was agreed on. That
+/// it does so because the other side has deleted it is the ghost's to check.
+fn ensure_provenance(world: &World, step: &Result<polder_sync::PlannedGroup, polder_sync::Apply>) {
+    if world.settings.rule == Rule::HereWins {
+        return;
+    }
+    match step {
+        Ok(group) => {
+            for op in &group.ops {
+                let Change::Delete { base } = op.change else { continue };
+                let Some(share) = world.share.get(&op.uid).filter(|share| share.since == base) else {
+                    continue;
+                };
+                let row = world.synced.get(&op.uid).expect("only what was agreed on is deleted");
+                assert_eq!(
+                    (&share.at, &share.content),
+                    (&row.at, &row.content),
+                    "deleted in the share unseen"
+                );
+            }
+        }
+        Err(apply) => {
+            let Act::Remove { at, expect } = &apply.act else { return };
+            let Some(here) = world.disk.get(&apply.uid) else { return };
+            if here.at == *at && here.stamp == *expect {
+                let row = world.synced.get(&apply.uid).expect("only what was agreed on is deleted");
+                let content = world.content_on_disk(apply.uid);
+                assert_eq!((at, content), (&row.at, Some(&row.content)), "deleted on disk unseen");
+            }
         }
     }
 }
@@ -149,7 +222,6 @@ fn read_file(world: &mut World, uid: NodeUid, intent: ReadIntent) {
 
 /// The steps of a plan in one line each, for tables: what happens to whom.
 pub fn summary(plan: &Plan, label: &dyn Fn(NodeUid) -> String) -> Vec<String> {
-    use polder_sync::Act;
     let mut lines = Vec::new();
     for group in &plan.groups {
         let ops = group.ops.iter().map(|op| {

@@ -10,12 +10,12 @@ use crate::{
 };
 
 /// A row: what both sides last agreed on, what is on disk, what the share holds, and what both shall hold.
-struct Row {
-    name: &'static str,
-    base: &'static str,
-    here: &'static str,
-    share: &'static str,
-    want: &'static str,
+pub struct Row {
+    pub name: &'static str,
+    pub base: &'static str,
+    pub here: &'static str,
+    pub share: &'static str,
+    pub want: &'static str,
 }
 
 fn fresh(case: CaseRule, rule: Rule) -> World {
@@ -24,7 +24,8 @@ fn fresh(case: CaseRule, rule: Rule) -> World {
     fresh
 }
 
-fn check(row: &Row, case: CaseRule, rule: Rule) {
+/// Runs a row in the order of the plans and out of it, with contents read and not, and compares.
+pub fn check(row: &Row, case: CaseRule, rule: Rule) {
     for reads_needed in [false, true] {
         for seed in 0..12 {
             let mut start = fresh(case, rule);
