@@ -97,3 +97,6 @@ fn handlers() -> Vec<(&'static str, MethodRouter<Rest>)> {
         (routes::AUDIT, get(background::audit)),
     ]
 }
+
+#[cfg(test)]
+mod tests;
