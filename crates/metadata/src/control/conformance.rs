@@ -369,8 +369,11 @@ fn progress_is_changed_under_one_lock(make: Maker<'_>) {
     assert_eq!(won, 1, "one of several claims passes");
     let kept = control.progress(id).expect("read");
     assert_eq!((kept.next_batch.0, kept.instance.is_some()), (1, true));
+    let instance = kept.instance.expect("claimed");
     control.forget_endpoint(&acting(3), id).expect("there");
     assert_eq!(control.progress(id).expect("read").instance, None);
+    let server = control.server_of_instance(instance).expect("read").expect("history still names it");
+    assert_eq!(server.name.as_str(), "site-a");
 }
 
 fn tokens_are_checked(make: Maker<'_>) {

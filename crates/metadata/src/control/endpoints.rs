@@ -1,6 +1,8 @@
 //! Server endpoints: their settings, and what was last heard of them.
 
-use polder_types::{BatchNo, Cursor, EndpointId, Escaped, GroupId, InstanceId, RelPath, ServerId, Timestamp};
+use polder_types::{
+    BatchNo, Cursor, EndpointId, Escaped, GroupId, InstanceId, NodeUid, RelPath, ServerId, ShareId, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 use super::names::ParseError;
@@ -267,7 +269,77 @@ impl Object for EndpointProgress {
     }
 }
 
+/// Where an endpoint instance was. Outlives its endpoint: history names instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Instance {
+    instance: InstanceId,
+    endpoint: EndpointId,
+    server: ServerId,
+}
+
+impl Object for Instance {
+    const TABLE: Table = Table::Instance;
+    fn key(&self) -> Vec<u8> {
+        self.instance.0.to_vec()
+    }
+    fn parent(&self) -> Option<Vec<u8>> {
+        Some(self.endpoint.0.to_vec())
+    }
+    fn shown(&self) -> String {
+        self.instance.to_string()
+    }
+}
+
+/// A conflict copy that somebody looked at and keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptCopy {
+    share: ShareId,
+    node: NodeUid,
+}
+
+impl Object for KeptCopy {
+    const TABLE: Table = Table::KeptCopy;
+    fn key(&self) -> Vec<u8> {
+        [self.share.0, self.node.0].concat()
+    }
+    fn parent(&self) -> Option<Vec<u8>> {
+        Some(self.share.0.to_vec())
+    }
+    fn shown(&self) -> String {
+        self.node.to_string()
+    }
+}
+
 impl Control {
+    /// The server that an endpoint instance was on, if it was ever heard of.
+    pub fn server_of_instance(&self, instance: InstanceId) -> Result<Option<Server>, ControlError> {
+        self.read(|rows| match rows::get::<Instance>(rows, &instance.0)? {
+            Some(known) => rows::get(rows, &known.server.0),
+            None => Ok(None),
+        })
+    }
+
+    /// Notes that a conflict copy is to stay beside its original: it is no conflict any more.
+    pub fn keep_copy(
+        &self,
+        acting: &Acting,
+        share: ShareId,
+        node: NodeUid,
+        path: &RelPath,
+    ) -> Result<(), ControlError> {
+        self.write(|rows| {
+            rows::put(rows, &KeptCopy { share, node })?;
+            audit::append(rows, acting, &AuditNote::new("conflict.keep", path, format!("node {node}")))?;
+            Ok(())
+        })
+    }
+
+    /// Whether a conflict copy was kept on purpose.
+    pub fn is_kept_copy(&self, share: ShareId, node: NodeUid) -> Result<bool, ControlError> {
+        let key = KeptCopy { share, node }.key();
+        self.read(|rows| Ok(rows.get(Table::KeptCopy, &key)?.is_some()))
+    }
+
     /// A new endpoint. Refused when the group or the trusted server is missing, the path overlaps another endpoint
     /// of the server, or the settings do not go together.
     pub fn create_endpoint(&self, acting: &Acting, endpoint: &Endpoint) -> Result<(), ControlError> {
@@ -383,10 +455,14 @@ impl Control {
         mut change: impl FnMut(&mut EndpointProgress) -> Result<T, ControlError>,
     ) -> Result<T, ControlError> {
         self.write(|rows| {
-            let _: Endpoint = rows::need(rows, &id.0)?;
+            let endpoint: Endpoint = rows::need(rows, &id.0)?;
             let mut progress = rows::get(rows, &id.0)?.unwrap_or_else(|| EndpointProgress::unknown(id));
+            let before = progress.instance;
             let out = change(&mut progress)?;
             progress.endpoint = id;
+            if let Some(instance) = progress.instance.filter(|_| progress.instance != before) {
+                rows::put(rows, &Instance { instance, endpoint: id, server: endpoint.server })?;
+            }
             rows::put(rows, &progress)?;
             Ok(out)
         })

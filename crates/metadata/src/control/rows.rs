@@ -31,6 +31,10 @@ pub enum Table {
     Reconciler = 10,
     /// Single values of the service, by name.
     Setting = 11,
+    /// Which server an endpoint instance was on, for ever: history names instances.
+    Instance = 12,
+    /// Conflict copies that somebody wants to keep, by share and node.
+    KeptCopy = 13,
 }
 
 impl std::fmt::Display for Table {
@@ -42,6 +46,8 @@ impl std::fmt::Display for Table {
             Self::JoinToken => "join token",
             Self::Certificate => "certificate",
             Self::Endpoint | Self::Progress => "endpoint",
+            Self::Instance => "endpoint instance",
+            Self::KeptCopy => "conflict copy",
             Self::UserToken => "token",
             Self::Lease => "lease",
             Self::Reconciler => "reconciler",

@@ -4,9 +4,12 @@ use axum::Json;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use polder_api::rest::{Problem, ProblemCode, TextError};
+use polder_ledger::LedgerError;
 use polder_metadata::control::{ControlError, Fault, ParseError};
+use polder_types::Refusal;
 
 use super::HostError;
+use super::open::{ledger_code, refusal_code};
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +81,27 @@ pub enum RestError {
     /// The rest of the service.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The commit core.
+    #[error(transparent)]
+    Ledger(LedgerError),
+    /// A direct change was refused as it is.
+    #[error("{0}")]
+    ChangeRefused(
+        /// Why.
+        Refusal,
+    ),
+    /// A condition in a header does not hold.
+    #[error("the file has another version than the header \"{header}\" names")]
+    Condition {
+        /// Which header.
+        header: &'static str,
+    },
+    /// A range that lies outside.
+    #[error("the range lies outside of the {size_bytes} bytes of the file")]
+    Range {
+        /// Bytes of the file.
+        size_bytes: u64,
+    },
     /// Anything that is no answer to the caller.
     #[error("failed to {doing}")]
     Internal {
@@ -120,6 +144,10 @@ impl RestError {
             Self::TooLarge { .. } => ProblemCode::TooLarge,
             Self::MediaType { .. } => ProblemCode::UnsupportedMediaType,
             Self::Control(error) | Self::Host(HostError::Control(error)) => control_code(error),
+            Self::Ledger(error) => ledger_code(error),
+            Self::ChangeRefused(why) => refusal_code(why),
+            Self::Condition { .. } => ProblemCode::PreconditionFailed,
+            Self::Range { .. } => ProblemCode::RangeNotSatisfiable,
             Self::Host(HostError::Refused(_)) => ProblemCode::Held,
             Self::Host(HostError::Offline | HostError::Unavailable(_)) => ProblemCode::Unavailable,
             Self::Host(HostError::Failed { .. }) | Self::Internal { .. } => ProblemCode::Internal,
@@ -135,6 +163,10 @@ impl RestError {
             Self::Deleted(_) => Some("bring it back with `polder share undelete`"),
             Self::Refused { hint, .. } => *hint,
             Self::Control(ControlError::NameTaken { .. }) => Some("choose another name"),
+            Self::ChangeRefused(Refusal::Quota { .. }) => {
+                Some("remove something, or raise the share's quota")
+            }
+            Self::ChangeRefused(Refusal::ChunksMissing(_)) => Some("send it again"),
             Self::Host(HostError::Offline) => Some("start the agent on the server, or wait for it"),
             _ => None,
         }
@@ -166,7 +198,7 @@ fn control_code(error: &ControlError) -> ProblemCode {
 }
 
 /// The error and its causes, for the log.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -187,8 +219,16 @@ impl IntoResponse for RestError {
             tracing::debug!(error = chain(&self), "a request was refused");
         }
         let mut answer = (status, Json(problem)).into_response();
-        if let Self::Unauthorized = self {
-            answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        match self {
+            Self::Unauthorized => {
+                answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::Range { size_bytes } => {
+                if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size_bytes}")) {
+                    answer.headers_mut().insert(header::CONTENT_RANGE, value);
+                }
+            }
+            _ => (),
         }
         answer
     }

@@ -1,9 +1,15 @@
 //! What REST asks of the rest of the service: the clock, the shares, the connected agents.
 
+use std::ops::Range;
+
 use async_trait::async_trait;
+use bytes::Bytes;
 use polder_api::grpc::pb;
+use polder_chunk::Pack;
 use polder_metadata::control::{Acting, Control, Fault, ObjectName, Share};
-use polder_types::{CaseRule, Cursor, EndpointId, RelPath, ServerId, ShareId, Timestamp};
+use polder_types::{CaseRule, Cursor, EndpointId, PackId, RelPath, ServerId, ShareId, Timestamp};
+
+use super::OpenShare;
 
 /// Why the host could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -35,19 +41,6 @@ pub enum HostError {
         #[source]
         source: Fault,
     },
-}
-
-/// The state of a share as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShareSummary {
-    /// Newest commit.
-    pub head: Cursor,
-    /// Live nodes without the root.
-    pub nodes: u64,
-    /// Bytes of live files.
-    pub bytes: u64,
-    /// Whether a restore is being written.
-    pub restoring: bool,
 }
 
 /// The last report of an endpoint.
@@ -105,8 +98,14 @@ pub trait Host: Send + Sync + 'static {
         case: CaseRule,
         quota_bytes: Option<u64>,
     ) -> Result<Share, HostError>;
-    /// A share as a whole.
-    async fn share_summary(&self, share: ShareId) -> Result<ShareSummary, HostError>;
+    /// Opens a share: its rows and its keys.
+    async fn open_share(&self, share: ShareId) -> Result<OpenShare, HostError>;
+    /// Bytes of a pack.
+    async fn fetch(&self, share: ShareId, pack: PackId, range: Range<u64>) -> Result<Bytes, HostError>;
+    /// Stores a pack and registers it with its chunks; when this returns, commits may name them.
+    async fn put_pack(&self, share: ShareId, pack: Pack) -> Result<(), HostError>;
+    /// The share has a new head: tell the agents that follow it.
+    fn committed(&self, share: ShareId, head: Cursor);
 
     /// Whether an agent of the server is connected, to any process.
     fn is_online(&self, server: ServerId) -> bool;

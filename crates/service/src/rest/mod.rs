@@ -13,14 +13,20 @@
 pub mod auth;
 mod background;
 mod body;
+mod content;
 mod convert;
+mod edit;
 mod endpoints;
 pub mod error;
 mod groups;
 pub mod host;
+mod open;
 mod params;
+mod put;
 mod servers;
 mod shares;
+mod snapshots;
+mod tree;
 
 use std::sync::Arc;
 
@@ -33,6 +39,7 @@ use polder_types::Timestamp;
 pub use auth::{NewToken, new_join_secret, new_user_token};
 pub use error::RestError;
 pub use host::{Host, HostError};
+pub use open::OpenShare;
 
 /// What handlers share: a cheap handle.
 #[derive(Clone)]
@@ -77,12 +84,23 @@ pub fn router(rest: Rest) -> Router {
 
 /// Every path with its methods.
 fn handlers() -> Vec<(&'static str, MethodRouter<Rest>)> {
-    use axum::routing::{get, post};
+    use axum::routing::{delete, get, post};
     vec![
         (routes::WHOAMI, get(background::whoami)),
         (routes::SHARES, get(shares::list).post(shares::create)),
         (routes::SHARE, get(shares::show).patch(shares::change).delete(shares::delete)),
         (routes::SHARE_UNDELETE, post(shares::undelete)),
+        (routes::ENTRIES_ROOT, get(tree::list)),
+        (routes::ENTRIES, get(tree::list)),
+        (routes::STAT_ROOT, get(tree::stat)),
+        (routes::STAT, get(tree::stat)),
+        (routes::CONTENT, get(content::get).put(put::put)),
+        (routes::DIRECTORIES, post(edit::mkdir)),
+        (routes::SYMLINKS, post(edit::symlink)),
+        (routes::NODES, delete(edit::remove)),
+        (routes::MOVE, post(edit::rename)),
+        (routes::SNAPSHOTS, get(snapshots::list).post(snapshots::create)),
+        (routes::SNAPSHOT, delete(snapshots::delete)),
         (routes::GROUPS, get(groups::list).post(groups::create)),
         (routes::GROUP, get(groups::show).delete(groups::delete)),
         (routes::JOIN_TOKENS, post(servers::join_token)),

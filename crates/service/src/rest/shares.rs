@@ -6,12 +6,11 @@ use axum::http::StatusCode;
 use polder_api::rest as api;
 use polder_metadata::control as rows;
 use polder_metadata::control::{Control, ControlError};
-use polder_types::ShareId;
+use polder_types::{Cursor, ShareId};
 
 use super::auth::Caller;
 use super::body::Body;
 use super::convert::{api_name, row_name};
-use super::host::ShareSummary;
 use super::params::Params;
 use super::{Rest, RestError};
 
@@ -34,7 +33,29 @@ pub fn find(control: &Control, which: &str) -> Result<Result<rows::Share, RestEr
     Ok(Err(if was_deleted { RestError::Deleted(name.to_string()) } else { not_found() }))
 }
 
+/// The state of a share as a whole.
+#[derive(Debug, Clone, Copy)]
+pub struct ShareSummary {
+    /// Newest commit.
+    pub head: Cursor,
+    /// Live nodes without the root.
+    pub nodes: u64,
+    /// Bytes of live files.
+    pub bytes: u64,
+}
+
 impl Rest {
+    /// A share as a whole.
+    pub(super) async fn summary(&self, share: ShareId) -> Result<ShareSummary, RestError> {
+        let open = self.host.open_share(share).await?;
+        let summary = open.read(|rows| {
+            let share = polder_ledger::share_row(rows)?;
+            let nodes = share.live_nodes.saturating_sub(1);
+            Ok(ShareSummary { head: share.head, nodes, bytes: share.live_bytes })
+        });
+        summary.await
+    }
+
     /// The live share that `which` names.
     pub(super) async fn share(&self, which: &str) -> Result<rows::Share, RestError> {
         let which = which.to_owned();
@@ -44,7 +65,7 @@ impl Rest {
     /// A share with what only its own database knows. A deleted one is not opened.
     async fn show_share(&self, share: rows::Share) -> Result<api::Share, RestError> {
         let summary = match share.is_live() {
-            true => Some(self.host.share_summary(share.id).await?),
+            true => Some(self.summary(share.id).await?),
             false => None,
         };
         Ok(api_share(&share, summary))
@@ -61,7 +82,6 @@ fn api_share(share: &rows::Share, summary: Option<ShareSummary>) -> api::Share {
         name: api_name(&share.name),
         state: match deleted_at {
             Some(_) => api::ShareState::Deleted,
-            None if summary.is_some_and(|summary| summary.restoring) => api::ShareState::Restoring,
             None => api::ShareState::Live,
         },
         case: share.case.into(),

@@ -1,23 +1,31 @@
 //! A host in memory.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use polder_api::grpc::pb;
+use polder_chunk::{ChunkSlot, Pack, ShareKeys};
+use polder_ledger::{LedgerError, NewPack, ShareSettings, Slot};
 use polder_metadata::control::{
     Acting, Certificate, Control, JoinToken, MemoryRows, ObjectName, SecretHash, Server, ServerState, Share,
     ShareState, WrappedKeys,
 };
-use polder_types::{CaseRule, Cursor, EndpointId, ServerId, ShareId, Timestamp};
+use polder_metadata::share::ShareDb;
+use polder_types::{CaseRule, Cursor, EndpointId, PackId, ServerId, ShareId, Timestamp, Writer};
 
-use crate::rest::host::{Order, Report, ShareSummary};
-use crate::rest::{Host, HostError};
+use crate::rest::host::{Order, Report};
+use crate::rest::{Host, HostError, OpenShare};
 
 /// What the agents and the rest of the service were told.
 #[derive(Debug, Default)]
 pub struct Told {
     pub assignments: Vec<ServerId>,
     pub revoked: Vec<ServerId>,
+    pub heads: Vec<(ShareId, Cursor)>,
     pub orders: Vec<(EndpointId, Order)>,
     pub woken: Vec<String>,
     /// Servers whose agents answer.
@@ -34,12 +42,25 @@ struct Inner {
     control: Control,
     told: Mutex<Told>,
     next_id: Mutex<u8>,
+    shares: Mutex<BTreeMap<ShareId, OpenShare>>,
+    packs: Mutex<BTreeMap<PackId, Bytes>>,
+    clock: AtomicI64,
+    /// Whether packs count as read back and checked as soon as they are stored.
+    verify: AtomicBool,
 }
 
 impl TestHost {
     pub fn new() -> Self {
         let control = Control::new(Arc::new(MemoryRows::default()));
-        Self(Arc::new(Inner { control, told: Mutex::default(), next_id: Mutex::new(0) }))
+        Self(Arc::new(Inner {
+            control,
+            told: Mutex::default(),
+            next_id: Mutex::new(0),
+            shares: Mutex::default(),
+            packs: Mutex::default(),
+            clock: AtomicI64::new(1_800_000_000),
+            verify: AtomicBool::new(true),
+        }))
     }
 
     pub fn handle(&self) -> Arc<dyn Host> {
@@ -51,7 +72,17 @@ impl TestHost {
     }
 
     pub fn time(&self) -> Timestamp {
-        Timestamp::new(1_800_000_000, 0)
+        Timestamp::new(self.0.clock.load(Ordering::Relaxed), 0)
+    }
+
+    /// Time goes on.
+    pub fn wait(&self, secs: i64) {
+        self.0.clock.fetch_add(secs, Ordering::Relaxed);
+    }
+
+    /// How many packs were stored.
+    pub fn packs(&self) -> usize {
+        self.0.packs.lock().expect("no panic under the lock").len()
     }
 
     pub fn told<T>(&self, look: impl FnOnce(&mut Told) -> T) -> T {
@@ -114,11 +145,54 @@ impl Host for TestHost {
             created_at: acting.now,
         };
         self.rows().create_share(acting, &share)?;
+        let db = ShareDb::memory();
+        let settings = ShareSettings { id: share.id, case, chunker: 1 };
+        let made: Result<(), LedgerError> =
+            db.write(move |rows| polder_ledger::create_share(rows, &settings, 1_800_000_000_000));
+        made.map_err(|source| HostError::Failed { doing: "make a share", source: source.into() })?;
+        let keys = Arc::new(ShareKeys::new(share.id, [7; 32], [8; 32]));
+        self.0.shares.lock().expect("no panic under the lock").insert(share.id, OpenShare { db, keys });
         Ok(share)
     }
 
-    async fn share_summary(&self, _: ShareId) -> Result<ShareSummary, HostError> {
-        Ok(ShareSummary { head: Cursor::default(), nodes: 0, bytes: 0, restoring: false })
+    async fn open_share(&self, share: ShareId) -> Result<OpenShare, HostError> {
+        let shares = self.0.shares.lock().expect("no panic under the lock");
+        shares.get(&share).cloned().ok_or_else(|| HostError::Unavailable("no such share".into()))
+    }
+
+    async fn fetch(&self, _: ShareId, pack: PackId, range: Range<u64>) -> Result<Bytes, HostError> {
+        let packs = self.0.packs.lock().expect("no panic under the lock");
+        let gone = || HostError::Failed { doing: "fetch a pack", source: "it is gone".into() };
+        let bytes = packs.get(&pack).ok_or_else(gone)?;
+        Ok(bytes.slice(range.start as usize..range.end as usize))
+    }
+
+    async fn put_pack(&self, share: ShareId, pack: Pack) -> Result<(), HostError> {
+        let open = self.open_share(share).await?;
+        let (id, generation) = (pack.footer.pack.id, pack.footer.pack.generation.0);
+        let slot = |slot: &ChunkSlot| {
+            let mut out = Writer::new();
+            slot.encode(&mut out);
+            Slot::new(&out.finish()).expect("a slot is short")
+        };
+        let new = NewPack {
+            id,
+            bytes: pack.bytes.len() as u64,
+            key_gen: generation,
+            meta: pack.footer.pack.nonce.0.into(),
+            chunks: pack.footer.locations().map(|(id, at)| (id, slot(&at.slot))).collect(),
+            replaces: Vec::new(),
+        };
+        let verified = self.0.verify.load(Ordering::Relaxed).then_some(1);
+        let done: Result<_, LedgerError> =
+            open.db.write(move |rows| polder_ledger::register_pack(rows, &new, 1, verified));
+        done.map_err(|source| HostError::Failed { doing: "register a pack", source: source.into() })?;
+        self.0.packs.lock().expect("no panic under the lock").insert(id, pack.bytes.into());
+        Ok(())
+    }
+
+    fn committed(&self, share: ShareId, head: Cursor) {
+        self.told(|told| told.heads.push((share, head)));
     }
 
     fn is_online(&self, server: ServerId) -> bool {

@@ -1,6 +1,7 @@
 //! Handlers against an in-process service: rows in memory, agents that are written down.
 
 mod admin;
+mod files;
 mod host;
 mod roles;
 
@@ -95,6 +96,33 @@ impl World {
             None => request.body(Body::empty()),
         };
         self.send(request.expect("a request")).await
+    }
+
+    /// Puts a file by the operator.
+    pub async fn put(&self, path: &str, bytes: &[u8]) -> Answer {
+        self.put_with(path, bytes, &[]).await
+    }
+
+    pub async fn put_with(&self, path: &str, bytes: &[u8], headers: &[(&str, &str)]) -> Answer {
+        self.bytes_with("PUT", path, bytes, headers).await
+    }
+
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.bytes_with("GET", path, &[], headers).await
+    }
+
+    async fn bytes_with(&self, method: &str, path: &str, bytes: &[u8], headers: &[(&str, &str)]) -> Answer {
+        let authorization = format!("Bearer {}", self.token(Role::Operator));
+        let mut request =
+            Request::builder().method(method).uri(path).header(header::AUTHORIZATION, authorization);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        // In pieces, as a connection brings them.
+        let pieces: Vec<Result<_, std::io::Error>> =
+            bytes.chunks(100_000).map(|piece| Ok(bytes::Bytes::copy_from_slice(piece))).collect();
+        let body = Body::from_stream(futures::stream::iter(pieces));
+        self.send(request.body(body).expect("a request")).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {
