@@ -126,8 +126,9 @@ fn mergeable(
     let (Some(born), Some(ended)) = (times.of(rows, past.row.since)?, times.of(rows, past.until)?) else {
         return Ok(None);
     };
-    let one_slot = born / slot_ms.max(1) == ended / slot_ms.max(1);
-    if !one_slot || is_pinned(pinned, past.row.since, past.until) {
+    // At a border the commits of that very moment count: the version is seen there from its birth to before its end.
+    let border = born.checked_next_multiple_of(slot_ms.max(1)).unwrap_or(u64::MAX);
+    if border < ended || is_pinned(pinned, past.row.since, past.until) {
         return Ok(None);
     }
     let Some(before) = rows.past_node_until(past.row.nid, past.row.since)? else { return Ok(None) };

@@ -7,7 +7,7 @@ use polder_ledger::{Rows, RowsError, RowsMut};
 
 use super::open::{self, OpenError};
 use super::pool::Pool;
-use super::writer::{Job, Writer};
+use super::writer::{self, Job, Writer};
 use super::{MemoryRows, sqlite};
 
 /// Connections that read at the same time.
@@ -74,7 +74,7 @@ impl ShareDb {
             Form::Sqlite { writer, .. } => writer.queue(Job::new(job, done)),
             Form::Memory(rows) => {
                 let mut rows = lock(rows);
-                let answer = job(&mut *rows);
+                let answer = writer::caught(|| job(&mut *rows));
                 if answer.is_ok() {
                     rows.keep();
                 } else {

@@ -46,8 +46,7 @@ where
 {
     fn run(&mut self, rows: &mut dyn RowsMut) -> bool {
         let Some(job) = self.job.take() else { return false };
-        let answer = catch_unwind(AssertUnwindSafe(|| job(rows)))
-            .unwrap_or_else(|_| Err(failed("run a job", "it panicked").into()));
+        let answer = caught(|| job(rows));
         let sound = answer.is_ok();
         self.answer = Some(answer);
         sound
@@ -63,6 +62,11 @@ where
             (None, Ok(())) => Err(closed().into()),
         });
     }
+}
+
+/// A panic of a job is an error of that job. Its rows are taken back, so nothing half-done is seen.
+pub(super) fn caught<T, E: From<RowsError>>(job: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| Err(failed("run a job", "it panicked").into()))
 }
 
 impl Job {
