@@ -48,6 +48,19 @@ pub struct Global {
     /// What to log on stderr, such as `info` or `polder_agent=debug` [env: RUST_LOG]
     #[arg(long, global = true, value_name = "FILTER")]
     pub log: Option<String>,
+    /// How to log
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
 }
 
 /// Nouns and the few plain verbs.

@@ -11,8 +11,12 @@ pub enum HostRequest {
     ServiceRun(ServiceRun),
     /// Register this machine with a service.
     AgentRegister(AgentRegister),
-    /// Run the agent.
+    /// Run the agent: the holder that starts the worker.
     AgentRun(AgentRun),
+    /// Run the agent's worker, as its holder starts it.
+    AgentWorker(AgentRun),
+    /// Replace the worker of a running agent.
+    AgentReload(AgentRun),
     /// Check a machine and a data set before deploying.
     Evaluate(Evaluate),
     /// Run everything on this machine.
@@ -57,7 +61,7 @@ pub struct AgentRegister {
     pub ca_file: Option<PathBuf>,
 }
 
-/// `polder agent run`.
+/// `polder agent run`, `worker` and `reload`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentRun {
     /// The agent's state folder.
@@ -82,8 +86,8 @@ pub struct Evaluate {
 pub struct Up {
     /// Folder for everything.
     pub dir: PathBuf,
-    /// Address of the service.
-    pub listen: SocketAddr,
+    /// Address of the service; absent: the one of the last time, else the default.
+    pub listen: Option<SocketAddr>,
     /// Run the demonstration once and end.
     pub once: bool,
 }

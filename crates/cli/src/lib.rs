@@ -28,12 +28,14 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches};
 
-pub use args::Cli;
+pub use args::{Cli, LogFormat};
+pub use commands::status::text as status_text;
 pub use environment::{Environment, Terminal};
 pub use error::{CliError, Exit};
 pub use generate::reference;
 pub use host::{AgentRegister, AgentRun, Evaluate, Host, HostRequest, ServiceRun, Up};
 pub use progress::Progress;
+pub use render::{bytes as shown_bytes, fields as shown_fields, table as shown_table};
 pub use ui::Ui;
 
 /// Carries out one command line (`arguments` begins with the program's name) and returns its exit code.

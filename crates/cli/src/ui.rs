@@ -8,7 +8,10 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{CliError, Environment, Exit, Terminal, args::Global};
+use crate::{
+    CliError, Environment, Exit, Terminal,
+    args::{Global, LogFormat},
+};
 
 /// stderr, shared with progress that is shown meanwhile.
 pub(crate) type Talk = Arc<Mutex<Box<dyn Write + Send>>>;
@@ -19,18 +22,29 @@ pub struct Ui {
     talk: Talk,
     json: bool,
     quiet: bool,
+    log: Option<String>,
+    log_format: LogFormat,
 }
 
 impl Ui {
     /// Speaks on the streams of `environment`.
     pub fn new(mut environment: Environment) -> Self {
         let stderr = std::mem::replace(&mut environment.stderr, Box::new(std::io::sink()));
-        Self { environment, talk: Arc::new(Mutex::new(stderr)), json: false, quiet: false }
+        Self {
+            environment,
+            talk: Arc::new(Mutex::new(stderr)),
+            json: false,
+            quiet: false,
+            log: None,
+            log_format: LogFormat::Text,
+        }
     }
 
     pub(crate) fn configure(&mut self, global: &Global) {
         self.json = global.json;
         self.quiet = global.quiet;
+        self.log = global.log.clone();
+        self.log_format = global.log_format;
     }
 
     /// Columns of the terminal.
@@ -46,6 +60,13 @@ impl Ui {
     /// Whether talk is not wanted.
     pub fn is_quiet(&self) -> bool {
         self.quiet
+    }
+
+    /// What to log, and how: the flag, else `RUST_LOG`.
+    pub fn log(&self) -> (Option<String>, LogFormat) {
+        let variable =
+            || self.environment.var("RUST_LOG").map(|filter| filter.to_string_lossy().into_owned());
+        (self.log.clone().or_else(variable), self.log_format)
     }
 
     /// What the streams are.

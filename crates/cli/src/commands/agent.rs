@@ -1,13 +1,10 @@
 //! `polder agent`
 
-use clap::{Args, Subcommand};
-use polder_api::control::{Answer, Request, ask};
-
-use super::{block_on, pause::show_info};
 use crate::{
     AgentRegister, AgentRun, CliError, Exit, Host, HostRequest, Ui,
     args::{Global, StateDir},
 };
+use clap::{Args, Subcommand};
 
 /// The agent of this server
 #[derive(Debug, Subcommand)]
@@ -16,6 +13,9 @@ pub enum AgentCommand {
     Register(RegisterArgs),
     /// Run the agent
     Run(RunArgs),
+    /// Run the worker, as its holder starts it
+    #[command(hide = true)]
+    Worker(RunArgs),
     /// Replace the running agent by the executable that is on disk now
     Reload(ReloadArgs),
 }
@@ -73,19 +73,17 @@ pub fn run(command: AgentCommand, global: &Global, ui: &mut Ui, host: &dyn Host)
             };
             host.carry_out(HostRequest::AgentRegister(request), ui)
         }
-        AgentCommand::Run(args) => {
-            host.carry_out(HostRequest::AgentRun(AgentRun { state: args.state.state }), ui)
-        }
+        AgentCommand::Run(args) => host.carry_out(HostRequest::AgentRun(args.request()), ui),
+        AgentCommand::Worker(args) => host.carry_out(HostRequest::AgentWorker(args.request()), ui),
         AgentCommand::Reload(args) => {
-            match block_on(async { Ok(ask(&args.state.state, &Request::Reload).await?) })? {
-                Answer::Info(info) => {
-                    ui.say("the agent starts again");
-                    show_info(&info, ui)?;
-                    Ok(Exit::Done)
-                }
-                _ => Err(unexpected()),
-            }
+            host.carry_out(HostRequest::AgentReload(AgentRun { state: args.state.state }), ui)
         }
+    }
+}
+
+impl RunArgs {
+    fn request(self) -> AgentRun {
+        AgentRun { state: self.state.state }
     }
 }
 

@@ -17,9 +17,9 @@ pub struct UpArgs {
     /// Folder for everything
     #[arg(long, value_name = "DIR", default_value = "./polder-data")]
     dir: PathBuf,
-    /// Address of the service
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
-    listen: SocketAddr,
+    /// Address of the service [default: that of the last time, else 127.0.0.1:8443]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
     /// Copy a sample from one site to the other, measure, and end
     #[arg(long)]
     once: bool,
