@@ -1,1 +1,22 @@
-fn main() {}
+//! The binary: dispatches, and runs one machine with one command.
+//!
+//! The reason for this crate: `cli` parses and renders, `service` and `agent` are composition roots, and none of them
+//! knows another. Here they meet, one process each: `up` starts this same executable as child processes, because a
+//! process that reads its own mount can deadlock, and because a killed agent must be a process.
+//!
+//! Architecture invariant: no decision about files or shares is made here.
+
+mod evaluate;
+mod host;
+mod parent;
+mod up;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The only provider of cryptography in the process, before anybody speaks TLS. Fails only if there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let arguments = std::env::args_os().collect();
+    let exit = polder_cli::run(arguments, polder_cli::Environment::of_process(), &host::Binary);
+    ExitCode::from(exit as u8)
+}
