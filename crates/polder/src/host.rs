@@ -23,15 +23,6 @@ impl Host for Binary {
     }
 }
 
-fn done(result: Result<(), CliError>) -> Result<Exit, CliError> {
-    result.map(|()| Exit::Done)
-}
-
-/// An error of a program, for a person.
-pub fn failed(error: anyhow::Error) -> CliError {
-    CliError { source: Some(error.into()), ..CliError::new("failed") }
-}
-
 /// A runtime for a program.
 pub fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
