@@ -1,4 +1,5 @@
 //! One suite for a share's rows, run by every form of them: memory is the reference, SQLite is what ships.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod commits;
 mod feed;
