@@ -177,8 +177,14 @@ impl<'a> Work<'a> {
             _ => false,
         };
         let alike = other.here.is_none() && other.kind() == Some(kind);
-        if alike && wanted && !overwrites && !other.busy && !self.nodes[i].busy {
+        if alike && wanted && !overwrites {
             let (new, shared) = (self.nodes[i].uid, other.uid);
+            if other.busy || self.nodes[i].busy {
+                // Later: until then neither takes the name from the other.
+                self.nodes[i].beyond = Some(shared);
+                self.nodes[o].beyond = Some(new);
+                return Ok(());
+            }
             self.nodes[o].merged = Merged::Rekeyed(new);
             self.nodes[i].merged = Merged::Rekeyed(shared);
         }
