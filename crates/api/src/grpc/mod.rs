@@ -9,6 +9,7 @@ pub mod pb {
     tonic::include_proto!("polder.v1");
 }
 
+pub mod answers;
 pub mod convert;
 pub mod limits;
 mod reason;

@@ -10,21 +10,18 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use polder_api::rest::At;
-use polder_chunk::{
-    ChunkLocation, ChunkSlot, ExtentWalk, KeyGeneration, PackNonce, PackRef, Scratch, VerifiedChunk, WalkStep,
-};
-use polder_ledger::{self as ledger, Located};
-use polder_types::{ChunkId, Content, ExtentSource, Kind, Reader, Seq, ShareId};
+use polder_chunk::{ExtentWalk, VerifiedChunk, WalkStep};
+use polder_types::{ChunkId, Content, ExtentSource, Kind, Seq, ShareId};
 
-use super::open::{Opened, moment, node_at};
+use super::open::{moment, node_at};
 use super::params::Params;
 use super::tree::Place;
-use super::{OpenShare, Rest, RestError};
+use super::{Rest, RestError};
 
 /// Chunks that are fetched at the same time: at 512 KiB each, some 4 MiB a request.
 const FETCHES_MAX: usize = 8;
 /// A hole is sent in pieces of this.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// A part of a file to be sent.
 enum Part {
@@ -32,39 +29,22 @@ enum Part {
     Chunk { id: ChunkId, range: Range<usize> },
 }
 
-/// Reads the chunks of one share.
+/// Reads the files of one share.
 #[derive(Clone)]
 pub struct ChunkReader {
     rest: Rest,
     share: ShareId,
-    open: OpenShare,
-}
-
-fn place(at: &Located) -> Option<ChunkLocation> {
-    let nonce = PackNonce(at.meta.as_ref().try_into().ok()?);
-    let mut slot = Reader::new(at.slot.as_bytes());
-    let slot = ChunkSlot::decode(&mut slot).ok()?;
-    Some(ChunkLocation { pack: PackRef { id: at.pack, generation: KeyGeneration(at.key_gen), nonce }, slot })
 }
 
 impl ChunkReader {
     /// For one share.
-    pub fn new(rest: &Rest, share: &Opened) -> Self {
-        Self { rest: rest.clone(), share: share.row.id, open: share.open.clone() }
+    pub fn new(rest: &Rest, share: ShareId) -> Self {
+        Self { rest: rest.clone(), share }
     }
 
     /// A chunk, checked against its id.
     pub async fn chunk(&self, id: ChunkId) -> Result<VerifiedChunk, RestError> {
-        let found = self.open.read(move |rows| Ok(ledger::locate(rows, &[id])?.pop().flatten())).await?;
-        let fail = |why: &str| RestError::internal("read a chunk", format!("chunk {id}: {why}"));
-        let at = found.ok_or_else(|| fail("it is in no pack"))?;
-        let location = place(&at).ok_or_else(|| fail("its place cannot be read"))?;
-        let sealed = self.rest.host.fetch(self.share, location.pack.id, location.slot.range()).await?;
-        let keys = self.open.keys.clone();
-        let opened =
-            tokio::task::spawn_blocking(move || keys.open_chunk(id, &location, &sealed, &mut Scratch::new()));
-        let opened = opened.await.map_err(|source| RestError::internal("open a chunk", source))?;
-        opened.map_err(|source| RestError::internal("open a chunk", source))
+        Ok(self.rest.host.chunk(self.share, id).await?)
     }
 
     /// The bytes of `range` of a content.
@@ -216,7 +196,7 @@ pub async fn get(
     let range = if fresh { wanted_range(&headers, size)? } else { None };
     let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let part = range.clone().unwrap_or(0..size);
-    let stream = ChunkReader::new(&rest, &share).stream(&node.content, part.clone())?;
+    let stream = ChunkReader::new(&rest, share.row.id).stream(&node.content, part.clone())?;
     let stream = stream.inspect(|sent| {
         if let Err(error) = sent {
             tracing::error!(error = super::error::chain(error), "a file could not be sent to its end");

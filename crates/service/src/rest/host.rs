@@ -1,13 +1,10 @@
 //! What REST asks of the rest of the service: the clock, the shares, the connected agents.
 
-use std::ops::Range;
-
 use async_trait::async_trait;
-use bytes::Bytes;
 use polder_api::grpc::pb;
-use polder_chunk::Pack;
+use polder_chunk::{Pack, VerifiedChunk};
 use polder_metadata::control::{Acting, Control, Fault, ObjectName, Share};
-use polder_types::{CaseRule, Cursor, EndpointId, PackId, RelPath, ServerId, ShareId, Timestamp};
+use polder_types::{CaseRule, ChunkId, Cursor, EndpointId, RelPath, ServerId, ShareId, Timestamp};
 
 use super::OpenShare;
 
@@ -53,7 +50,7 @@ pub struct Report {
 }
 
 /// Something that an agent is to do or tell now. Each is answered once, with the JSON that
-/// `polder_api::grpc` defines for it.
+/// [`polder_api::grpc::answers`] defines for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// Let go (true) or throw back (false) what the brake holds.
@@ -100,8 +97,8 @@ pub trait Host: Send + Sync + 'static {
     ) -> Result<Share, HostError>;
     /// Opens a share: its rows and its keys.
     async fn open_share(&self, share: ShareId) -> Result<OpenShare, HostError>;
-    /// Bytes of a pack.
-    async fn fetch(&self, share: ShareId, pack: PackId, range: Range<u64>) -> Result<Bytes, HostError>;
+    /// A chunk of the share, checked against its id.
+    async fn chunk(&self, share: ShareId, id: ChunkId) -> Result<VerifiedChunk, HostError>;
     /// Stores a pack and registers it with its chunks; when this returns, commits may name them.
     async fn put_pack(&self, share: ShareId, pack: Pack) -> Result<(), HostError>;
     /// The share has a new head: tell the agents that follow it.

@@ -142,7 +142,8 @@ async fn a_put_is_conditional() {
     let url = format!("{CONTENT}/f");
     let first = changed(&world.put(&url, b"1").await);
     let tag = format!("\"{}\"", first.version);
-    let cases: [(&str, &[(&str, &str)], u16, &str); 6] = [
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(&str, Headers<'_>, u16, &str); 6] = [
         ("?create_only=true", &[], 409, "exists"),
         ("?base=9999", &[], 409, "changed"),
         ("", &[("if-match", "\"9999\"")], 412, "precondition_failed"),

@@ -1,21 +1,22 @@
 //! A host in memory.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use polder_api::grpc::pb;
-use polder_chunk::{ChunkSlot, Pack, ShareKeys};
+use polder_chunk::{ChunkLocation, ChunkSlot, Pack, PackRef, Scratch, ShareKeys, VerifiedChunk};
 use polder_ledger::{LedgerError, NewPack, ShareSettings, Slot};
 use polder_metadata::control::{
     Acting, Certificate, Control, JoinToken, MemoryRows, ObjectName, SecretHash, Server, ServerState, Share,
     ShareState, WrappedKeys,
 };
 use polder_metadata::share::ShareDb;
-use polder_types::{CaseRule, Cursor, EndpointId, PackId, ServerId, ShareId, Timestamp, Writer};
+use polder_types::{
+    CaseRule, ChunkId, Cursor, EndpointId, PackId, Reader, ServerId, ShareId, Timestamp, Writer,
+};
 
 use crate::rest::host::{Order, Report};
 use crate::rest::{Host, HostError, OpenShare};
@@ -160,16 +161,25 @@ impl Host for TestHost {
         shares.get(&share).cloned().ok_or_else(|| HostError::Unavailable("no such share".into()))
     }
 
-    async fn fetch(&self, _: ShareId, pack: PackId, range: Range<u64>) -> Result<Bytes, HostError> {
+    async fn chunk(&self, share: ShareId, id: ChunkId) -> Result<VerifiedChunk, HostError> {
+        let open = self.open_share(share).await?;
+        let found: Result<_, LedgerError> = open.db.read(|rows| polder_ledger::locate(rows, &[id]));
+        let at = found.expect("rows in memory").pop().flatten();
+        let at = at.ok_or_else(|| HostError::Unavailable("no such chunk".into()))?;
+        let (pack, slot) = (PackRef::decode(&mut Reader::new(&at.meta)), at.slot);
+        let slot = ChunkSlot::decode(&mut Reader::new(slot.as_bytes())).expect("as it was written");
+        let location = ChunkLocation { pack: pack.expect("as it was written"), slot };
         let packs = self.0.packs.lock().expect("no panic under the lock");
-        let gone = || HostError::Failed { doing: "fetch a pack", source: "it is gone".into() };
-        let bytes = packs.get(&pack).ok_or_else(gone)?;
-        Ok(bytes.slice(range.start as usize..range.end as usize))
+        let range = slot.range();
+        let sealed = packs[&at.pack].slice(range.start as usize..range.end as usize);
+        Ok(open.keys.open_chunk(id, &location, &sealed, &mut Scratch::new()).expect("as it was sealed"))
     }
 
     async fn put_pack(&self, share: ShareId, pack: Pack) -> Result<(), HostError> {
         let open = self.open_share(share).await?;
         let (id, generation) = (pack.footer.pack.id, pack.footer.pack.generation.0);
+        let mut meta = Writer::new();
+        pack.footer.pack.encode(&mut meta);
         let slot = |slot: &ChunkSlot| {
             let mut out = Writer::new();
             slot.encode(&mut out);
@@ -179,7 +189,7 @@ impl Host for TestHost {
             id,
             bytes: pack.bytes.len() as u64,
             key_gen: generation,
-            meta: pack.footer.pack.nonce.0.into(),
+            meta: meta.finish().into(),
             chunks: pack.footer.locations().map(|(id, at)| (id, slot(&at.slot))).collect(),
             replaces: Vec::new(),
         };
