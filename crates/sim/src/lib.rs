@@ -1,0 +1,31 @@
+//! Simulation in one process: servers with real engines, a share, users, faults, and oracles; everything drawn from a
+//! seed.
+//!
+//! The reason for this crate: what goes wrong between several servers goes wrong in orders of events that nobody thinks
+//! of. Here a seed draws the order, and a failing seed is a story that can be told again.
+//!
+//! Parts: [`world`] (time, network, faults), [`host`] (a server: engine, store, disk, executor), [`disk`], [`share`],
+//! [`users`] (actors), [`ghost`] (oracles). Random numbers are drawn per concern.
+//!
+//! Architecture invariant: for developers only; nothing that ships depends on it.
+
+pub mod apply;
+pub mod disk;
+pub mod ghost;
+pub mod host;
+pub mod rng;
+pub mod share;
+pub mod users;
+pub mod world;
+
+pub use world::{Outcome, Plan, World};
+
+/// Runs a seed twice: the second run must be the first again.
+pub fn run_twice(plan: &Plan) -> Outcome {
+    let first = World::new(plan.clone()).run();
+    let second = World::new(plan.clone()).run();
+    let failure = first.failure.or_else(|| {
+        (first.hash != second.hash).then(|| "two runs of one seed differ".to_owned())
+    });
+    Outcome { failure, ..second }
+}
