@@ -64,8 +64,8 @@ pub struct Engine {
     pub(crate) report: Report,
     /// Since when nothing has gone on although something waits.
     pub(crate) stuck_since: u64,
-    /// Nodes that were planned when all was quiet, to no effect: not again until that list changes.
-    pub(crate) idle_planned: Vec<NodeUid>,
+    /// How far the overlay was planned since all is quiet.
+    pub(crate) idle: crate::planning::Idle,
     pub(crate) out: Vec<Effect>,
     /// Directories looked up in this step; emptied when one moves.
     pub(crate) dirs_known: BTreeMap<NodeUid, Arc<Dir>>,
@@ -97,7 +97,7 @@ impl Engine {
             problems: Problems::default(),
             report: Report::default(),
             stuck_since: 0,
-            idle_planned: Vec::new(),
+            idle: crate::planning::Idle::default(),
             out: Vec::new(),
             dirs_known: BTreeMap::new(),
             next_job: 1,

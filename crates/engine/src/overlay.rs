@@ -55,9 +55,11 @@ impl Overlay {
             .map(|(key, uid)| (key, *uid))
     }
 
-    /// Nodes that differ, all of them.
-    pub(crate) fn uids(&self) -> impl Iterator<Item = NodeUid> {
-        self.nodes.keys().copied()
+    /// Nodes that differ, in the order of their ids.
+    pub(crate) fn uids_after(&self, after: Option<NodeUid>) -> impl Iterator<Item = NodeUid> {
+        use std::ops::Bound;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.nodes.range((from, Bound::Unbounded)).map(|(uid, _)| *uid)
     }
 
     pub(crate) fn put(&mut self, uid: NodeUid, node: LocalNode) {

@@ -28,6 +28,17 @@ const SCAN_WAIT_MS: u64 = 200;
 /// What one plan may pull in beyond its window.
 const PULL_FACTOR: usize = 2;
 
+/// Nodes of the overlay that nobody works on (directories whose times alone differ) are planned once after each change,
+/// when all is quiet.
+#[derive(Debug, Default)]
+pub(crate) struct Idle {
+    /// The last change before they were planned.
+    since: u64,
+    /// Those up to here were.
+    after: Option<NodeUid>,
+    done: bool,
+}
+
 impl Engine {
     /// Whether there is anything to plan with.
     fn may_plan(&self) -> bool {
@@ -55,7 +66,11 @@ impl Engine {
         }
         let gather = if self.work.running() == 0 { 0 } else { GATHER_MS };
         let stuck = (self.work.running() == 0 && self.work.stuck()).then_some(self.stuck_since + STUCK_MS);
-        self.work.fresh_since().map(|since| since + gather).or(stuck)
+        let idle_done = self.idle.done && self.idle.since == self.looks.last_change;
+        let idle = (self.work.running() == 0 && self.overlay.len() > self.work.len() && !idle_done)
+            .then_some(self.looks.last_change + QUIET_MS);
+        let fresh = self.work.fresh_since().map(|since| since + gather);
+        [fresh, stuck, idle].into_iter().flatten().min()
     }
 
     pub(crate) fn pump_plan(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
@@ -66,7 +81,7 @@ impl Engine {
         for _ in 0..8 {
             self.refill(store)?;
             let full = self.work.fresh_count() >= self.settings.limits.window;
-            let due = self.plan_at().is_some_and(|at| at <= self.now.mono_ms);
+            let due = self.work.fresh_count() > 0 && self.plan_at().is_some_and(|at| at <= self.now.mono_ms);
             if !self.has_room() || !(full || due) || !self.plan_window(store)? {
                 break;
             }
@@ -91,16 +106,28 @@ impl Engine {
             self.stuck_since = now;
             self.work.retry_waiting(now);
         }
-        // Directories whose times alone differ: nobody works on them until all is quiet.
-        if self.overlay.len() > self.work.len() && self.is_quiet() && self.work.fresh_count() == 0 {
-            let idle: Vec<NodeUid> =
-                self.overlay.uids().filter(|uid| !self.work.contains(*uid)).take(window).collect();
-            if self.idle_planned != idle {
-                idle.iter().for_each(|uid| self.work.touch(*uid, now));
-                self.idle_planned = idle;
-            }
+        if self.is_quiet() && self.work.fresh_count() == 0 {
+            self.refill_idle();
         }
         Ok(())
+    }
+
+    fn refill_idle(&mut self) {
+        if self.idle.since != self.looks.last_change {
+            self.idle = Idle { since: self.looks.last_change, ..Idle::default() };
+        }
+        if self.idle.done || self.overlay.len() <= self.work.len() {
+            return;
+        }
+        let window = self.settings.limits.window;
+        let uids: Vec<NodeUid> = self.overlay.uids_after(self.idle.after).take(window).collect();
+        self.idle.done = uids.len() < window;
+        self.idle.after = uids.last().copied();
+        for uid in uids {
+            if !self.work.contains(uid) {
+                self.work.touch(uid, self.now.mono_ms);
+            }
+        }
     }
 
     /// Whether nothing has changed for a while.

@@ -7,7 +7,12 @@ use crate::disk::{Disk, Node, token_of};
 
 /// Carries out an apply, at most `steps_max` steps of it (a crash comes then); the results, and the stamps of the
 /// directories after their times were set.
-pub fn apply(disk: &mut Disk, apply: &Apply, steps_max: usize, server: &str) -> (Vec<ApplyResult>, Vec<Stamp>) {
+pub fn apply(
+    disk: &mut Disk,
+    apply: &Apply,
+    steps_max: usize,
+    server: &str,
+) -> (Vec<ApplyResult>, Vec<Stamp>) {
     let mut results: Vec<ApplyResult> = Vec::with_capacity(apply.steps.len());
     for step in apply.steps.iter().take(steps_max) {
         let needed = step.after.iter().all(|at| matches!(results[*at as usize], ApplyResult::Done { .. }));
@@ -157,7 +162,8 @@ fn matches(disk: &Disk, ino: u64, expect: Stamp, kind: Kind, identity_only: bool
         Node::File(_) => Kind::File,
         Node::Link(_) => Kind::Symlink,
     };
-    let same = if identity_only || kind == Kind::Directory { stamp.ident == expect.ident } else { stamp == expect };
+    let same =
+        if identity_only || kind == Kind::Directory { stamp.ident == expect.ident } else { stamp == expect };
     found == kind && same
 }
 

@@ -97,8 +97,13 @@ impl Disk {
             watched: false,
         };
         let time = disk.tick();
-        let root =
-            Inode { node: Node::Dir(BTreeMap::new()), attrs: attrs(0o755), mtime: time, ctime: time, links: 2 };
+        let root = Inode {
+            node: Node::Dir(BTreeMap::new()),
+            attrs: attrs(0o755),
+            mtime: time,
+            ctime: time,
+            links: 2,
+        };
         disk.inodes.insert(ROOT, root);
         disk
     }
@@ -261,7 +266,13 @@ impl Disk {
     }
 
     /// Sets attributes or the time.
-    pub fn touch(&mut self, ino: u64, at: Option<(u64, &Name)>, new: Option<Arc<Attrs>>, mtime: Option<Timestamp>) {
+    pub fn touch(
+        &mut self,
+        ino: u64,
+        at: Option<(u64, &Name)>,
+        new: Option<Arc<Attrs>>,
+        mtime: Option<Timestamp>,
+    ) {
         let time = self.tick();
         let inode = self.inodes.get_mut(&ino).expect("it was looked up");
         if let Some(attrs) = new {

@@ -82,5 +82,8 @@ pub fn differences(host: &Host, share: &Listing) -> Vec<String> {
     let disk = listing_of_disk(&host.disk);
     let paths: BTreeSet<&RelPath> = disk.keys().chain(share.keys()).collect();
     let differ = paths.into_iter().filter(|path| disk.get(path) != share.get(path));
-    differ.take(8).map(|path| format!("{}: {path}: {:?} / share {:?}", host.name, disk.get(path), share.get(path))).collect()
+    differ
+        .take(8)
+        .map(|path| format!("{}: {path}: {:?} / share {:?}", host.name, disk.get(path), share.get(path)))
+        .collect()
 }

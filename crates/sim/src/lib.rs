@@ -24,8 +24,8 @@ pub use world::{Outcome, Plan, World};
 pub fn run_twice(plan: &Plan) -> Outcome {
     let first = World::new(plan.clone()).run();
     let second = World::new(plan.clone()).run();
-    let failure = first.failure.or_else(|| {
-        (first.hash != second.hash).then(|| "two runs of one seed differ".to_owned())
-    });
+    let failure = first
+        .failure
+        .or_else(|| (first.hash != second.hash).then(|| "two runs of one seed differ".to_owned()));
     Outcome { failure, ..second }
 }

@@ -7,9 +7,8 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let (mut seeds, mut from, mut one, mut trace) = (1000u64, 0u64, None, false);
     while let Some(argument) = arguments.next() {
-        let mut number = || -> anyhow::Result<u64> {
-            Ok(arguments.next().context("a number is missing")?.parse()?)
-        };
+        let mut number =
+            || -> anyhow::Result<u64> { Ok(arguments.next().context("a number is missing")?.parse()?) };
         match argument.as_str() {
             "--seeds" => seeds = number()?,
             "--from" => from = number()?,

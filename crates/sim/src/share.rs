@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use polder_engine::FeedRow;
 use polder_types::{
-    Attrs, BatchAnswer, BatchNo, Content, Cursor, Group, GroupAnswer, InstanceId, Kind, NodeState, NodeUid, Op,
-    Placed, Refusal, Seq, Tag, Timestamp,
+    Attrs, BatchAnswer, BatchNo, Content, Cursor, Group, GroupAnswer, InstanceId, Kind, NodeState, NodeUid,
+    Op, Placed, Refusal, Seq, Tag, Timestamp,
 };
 
 /// The share.
@@ -85,7 +85,9 @@ impl Share {
     ) -> Vec<(BatchNo, BatchAnswer)> {
         let minimum = self.minimum.entry(by).or_default();
         *minimum = (*minimum).max(next);
-        open.iter().filter_map(|no| self.answers.get(&(by, *no)).map(|answer| (*no, answer.clone()))).collect()
+        open.iter()
+            .filter_map(|no| self.answers.get(&(by, *no)).map(|answer| (*no, answer.clone())))
+            .collect()
     }
 
     /// Takes a batch, once.
@@ -211,9 +213,10 @@ impl Share {
             if self.live.get(&parent).is_none_or(|dir| dir.content.kind() != Kind::Directory) {
                 return fail(Refusal::ParentGone { parent });
             }
-            let twin = self.live.values().find(|other| {
-                other.uid != uid && other.uid != NodeUid::ROOT && other.at == node.at
-            });
+            let twin = self
+                .live
+                .values()
+                .find(|other| other.uid != uid && other.uid != NodeUid::ROOT && other.at == node.at);
             if let Some(twin) = twin {
                 return fail(Refusal::NameTaken { by: twin.uid });
             }

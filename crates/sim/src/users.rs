@@ -78,7 +78,14 @@ fn destroyed(disk: &Disk, ghost: &mut Ghost, ino: u64) {
     }
 }
 
-fn create(disk: &mut Disk, rng: &mut Rng, ghost: &mut Ghost, path: &RelPath, dir: u64, name: &Name) -> String {
+fn create(
+    disk: &mut Disk,
+    rng: &mut Rng,
+    ghost: &mut Ghost,
+    path: &RelPath,
+    dir: u64,
+    name: &Name,
+) -> String {
     let token = ghost.fresh(rng);
     match disk.lookup(dir, name) {
         None => {
@@ -194,7 +201,8 @@ fn delete(
 }
 
 fn remove_all(disk: &mut Disk, ghost: &mut Ghost, dir: u64) {
-    let names: Vec<_> = disk.names(dir).into_iter().flatten().map(|(name, ino)| (name.clone(), *ino)).collect();
+    let names: Vec<_> =
+        disk.names(dir).into_iter().flatten().map(|(name, ino)| (name.clone(), *ino)).collect();
     for (name, ino) in names {
         if disk.names(ino).is_some() {
             remove_all(disk, ghost, ino);

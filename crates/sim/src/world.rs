@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use polder_engine::{Announced, BatchError, Effect, Event, FeedError, JobId, Page, Phase, Read, Settings, Unreachable};
+use polder_engine::{
+    Announced, BatchError, Effect, Event, FeedError, JobId, Page, Phase, Read, Settings, Unreachable,
+};
 use polder_types::{Author, BatchNo, Cursor, Group, Stamp};
 
 use crate::apply::apply;
@@ -187,7 +189,11 @@ impl World {
                 break;
             }
             if self.time > deadline {
-                return Err(format!("not equal {} s after the last fault: {}", HEAL_MS / 1000, self.why(unequal)));
+                return Err(format!(
+                    "not equal {} s after the last fault: {}",
+                    HEAL_MS / 1000,
+                    self.why(unequal)
+                ));
             }
         }
         self.moves = 0;
@@ -309,7 +315,12 @@ impl World {
     /// Whoever has hints reads them soon.
     fn watch(&mut self) {
         for host in 0..self.hosts.len() {
-            if self.hosts[host].disk.has_hints() && !self.heap.values().any(|what| matches!(what, What::Hints { host: other } if *other == host)) {
+            if self.hosts[host].disk.has_hints()
+                && !self
+                    .heap
+                    .values()
+                    .any(|what| matches!(what, What::Hints { host: other } if *other == host))
+            {
                 let delay = 1 + self.work.below(20);
                 self.push(self.time + delay, What::Hints { host });
             }
@@ -387,12 +398,18 @@ impl World {
                 self.hosts[host].credit(job, more);
                 self.push(self.time + 1, What::Walk { host, life, job });
             }
-            Effect::Announce { .. } | Effect::FetchFeed { .. } | Effect::FetchTree { .. } | Effect::Send { .. } => {
+            Effect::Announce { .. }
+            | Effect::FetchFeed { .. }
+            | Effect::FetchTree { .. }
+            | Effect::Send { .. } => {
                 self.moves += u64::from(matches!(effect, Effect::Send { .. }));
                 let Some(session) = self.hosts[host].session else { return };
                 if !self.healed && self.net.chance(self.plan.repeat) {
                     let delay = 5 + self.net.below(10_000);
-                    self.push(self.time + delay, What::Request { host, life, session, effect: effect.clone() });
+                    self.push(
+                        self.time + delay,
+                        What::Request { host, life, session, effect: effect.clone() },
+                    );
                 }
                 let delay = 2 + self.net.below(60);
                 self.push(self.time + delay, What::Request { host, life, session, effect });
@@ -487,7 +504,12 @@ impl World {
                 let answers = self.share.announce(by, next, &open);
                 let head = self.share.head();
                 let answer = match self.share.knows(known) {
-                    true => Announced::Accepted { head, answers, answers_known: self.plan.seed % 2 == 0, held: false },
+                    true => Announced::Accepted {
+                        head,
+                        answers,
+                        answers_known: self.plan.seed % 2 == 0,
+                        held: false,
+                    },
                     false => Announced::Rebaseline { why: "another history".into() },
                 };
                 Event::Announced { job, answer }
@@ -500,11 +522,14 @@ impl World {
                 Event::Page { job, page }
             }
             Effect::FetchTree { job, .. } => {
-                let rows = self.share.nodes().map(|node| polder_engine::FeedRow::Live(Box::new(node.clone())));
+                let rows =
+                    self.share.nodes().map(|node| polder_engine::FeedRow::Live(Box::new(node.clone())));
                 let page = Page { rows: rows.collect(), upto: self.share.head(), next: None };
                 Event::Page { job, page: Ok(page) }
             }
-            Effect::Send { job, batch, known, groups } => self.send(host, job, Author { by, batch }, known, &groups),
+            Effect::Send { job, batch, known, groups } => {
+                self.send(host, job, Author { by, batch }, known, &groups)
+            }
             _ => return None,
         })
     }
@@ -512,10 +537,11 @@ impl World {
     fn send(&mut self, host: usize, job: JobId, author: Author, known: Cursor, groups: &[Group]) -> Event {
         let before = self.share.head();
         let BatchNo(no) = author.batch;
-        let answer = self.share.commit(author.by, author.batch, known, groups).map_err(|problem| match problem {
-            BatchProblem::Stale => BatchError::Stale,
-            BatchProblem::Rebaseline => BatchError::Rebaseline("another history".into()),
-        });
+        let answer =
+            self.share.commit(author.by, author.batch, known, groups).map_err(|problem| match problem {
+                BatchProblem::Stale => BatchError::Stale,
+                BatchProblem::Rebaseline => BatchError::Rebaseline("another history".into()),
+            });
         self.note(|| format!("s{host} batch {no}: {answer:?}"));
         let head = self.share.head();
         if head != before {
