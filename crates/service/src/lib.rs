@@ -9,7 +9,26 @@
 //! Architecture invariant: this crate never imports `replica`, `gate`, `tiering` or `agent`; it meets agents only
 //! through `api`.
 
+pub mod agents;
+mod clock;
+mod config;
+mod failure;
+mod grpc;
+mod host;
+mod metric;
+mod packs;
 pub mod rest;
+mod server;
+mod shares;
+mod start;
 pub mod state;
+mod trust;
+mod work;
 
+pub use clock::ServiceClock;
+pub use config::{Objects, ServiceConfig, ServiceSettings};
+pub use metric::{METRICS, Metric};
+pub use shares::{OpenShare, ShareError, Shares};
+pub use start::{Service, run};
 pub use state::ServiceState;
+pub use trust::Trust;

@@ -36,7 +36,7 @@ pub const PATH_BYTES_MAX: usize = 64 * 1024;
 pub const PROBLEMS_MAX: usize = 200;
 /// Longest JSON in the answer to a command.
 pub const COMMAND_JSON_BYTES_MAX: usize = 1024 * 1024;
-/// Most nodes named by one command.
-pub const COMMAND_UIDS_MAX: usize = 10_000;
+/// Most paths named by one command.
+pub const COMMAND_PATHS_MAX: usize = 10_000;
 /// Largest pack, with its footer: 32 MiB of chunks, and room for one more chunk and the footer.
 pub const PACK_BYTES_MAX: u64 = 64 * 1024 * 1024;

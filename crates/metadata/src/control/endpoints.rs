@@ -226,6 +226,9 @@ pub struct EndpointProgress {
     pub instance: Option<InstanceId>,
     /// The last opening that was accepted: a chain that a copied state cannot continue.
     pub opening: Option<InstanceId>,
+    /// The agent's process that made it: tells a second agent from a restart.
+    #[serde(default)]
+    pub process: Option<InstanceId>,
     /// Two agents were seen with its identity.
     pub cloned: bool,
     /// Why the service has stopped it, until a person has acted.
@@ -248,6 +251,7 @@ impl EndpointProgress {
             endpoint,
             instance: None,
             opening: None,
+            process: None,
             cloned: false,
             stopped_why: None,
             disk_folds_case: None,

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use polder_types::{Attrs, AttrsHash, ChunkId, Content, Cursor, InstanceId, NodeUid, Placed, Seq, Timestamp};
+use polder_types::{
+    Attrs, AttrsHash, ChunkId, Content, Cursor, InstanceId, NodeUid, PackId, Placed, Seq, Timestamp,
+};
 
 use super::places::{decode_pack, decode_place};
 use super::{
@@ -72,6 +74,7 @@ pub struct FeedEncoder {
     index: HashMap<AttrsHash, u32>,
     table_bytes: usize,
     page: pb::FeedRows,
+    packs: HashMap<PackId, u32>,
     page_bytes: usize,
     reset: bool,
 }
@@ -92,9 +95,16 @@ impl FeedEncoder {
         self.page.rows.is_empty()
     }
 
+    /// The index of a pack that was added to this page.
+    pub fn pack_index(&self, pack: PackId) -> Option<u32> {
+        self.packs.get(&pack).copied()
+    }
+
     /// Adds a pack that places of this page point into; returns its index.
     pub fn pack(&mut self, pack: &PackPlace) -> u32 {
         let index = self.page.packs.len() as u32;
+        self.packs.insert(pack.id, index);
+        self.page_bytes += 300;
         self.page.packs.push(pack.into());
         index
     }
@@ -148,6 +158,7 @@ impl FeedEncoder {
     /// Takes the page. `upto` and `more` only on the last one of the stream.
     pub fn take(&mut self, upto: Option<Cursor>, more: bool, resume: Bytes) -> pb::FeedPage {
         let mut page = std::mem::take(&mut self.page);
+        self.packs.clear();
         self.page_bytes = 0;
         page.attrs_reset = std::mem::take(&mut self.reset);
         page.upto = upto.map(Into::into);

@@ -1,0 +1,216 @@
+//! What a server is told to do, from the control plane's rows; and what its agent reports.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use polder_api::grpc::{Secret, convert, pb};
+use polder_ledger::LedgerError;
+use polder_metadata::control::{self, Endpoint, Group, Release, Share};
+use polder_types::{Cursor, EndpointId, ServerId, ShareId};
+use prost::Message;
+use tonic::Status;
+
+use super::access::{Access, Caller};
+use super::session::{heads_of, keep_report};
+use crate::agents::{ORDER_WAIT, Session};
+use crate::failure;
+use crate::shares::OpenShare;
+use crate::state::ServiceState;
+
+/// How long letting go of a folder may take: what is tiered is recalled first.
+const DETACH_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What is to be sent after a change of the rows.
+pub struct Assigned {
+    /// The list.
+    pub message: pb::Assignments,
+    /// Orders in the rows that the agent has not confirmed.
+    pub orders: Vec<Order>,
+}
+
+/// An order that waits in an endpoint's row.
+pub enum Order {
+    /// Let go of the folder; then the row goes.
+    Detach(Endpoint),
+    /// An answer to the brake.
+    Release(Endpoint, Release),
+}
+
+/// Reads the assignments of a session's server, and has it follow their shares. Waits for rows.
+pub fn assign(state: &ServiceState, session: &Session) -> Result<Assigned, Status> {
+    let control = state.control();
+    let read = |error| failure::control("read the endpoints", error);
+    let mut assigned = Assigned { message: pb::Assignments::default(), orders: Vec::new() };
+    let mut shares: BTreeMap<ShareId, Arc<OpenShare>> = BTreeMap::new();
+    for endpoint in control.endpoints_of_server(session.server).map_err(read)? {
+        let Some(group) = control.group(endpoint.group).map_err(read)? else { continue };
+        let row = control.share(group.share).map_err(read)?.filter(Share::is_live);
+        let Some(row) = row else { continue };
+        let share = state.shares().open_row(&row).map_err(failure::share)?;
+        let stopped = control.progress(endpoint.id).map_err(read)?.stopped_why;
+        let message = assignment(&endpoint, &group, &row, &share, stopped);
+        assigned.message.endpoints.push(message.into());
+        shares.insert(share.id, share);
+        if endpoint.deleting {
+            assigned.orders.push(Order::Detach(endpoint));
+        } else if let Some(release) = endpoint.release {
+            assigned.orders.push(Order::Release(endpoint, release));
+        }
+    }
+    session.follow(heads_of(&shares.into_values().collect::<Vec<_>>()));
+    Ok(assigned)
+}
+
+fn assignment(
+    endpoint: &Endpoint,
+    group: &Group,
+    row: &Share,
+    share: &OpenShare,
+    stopped_why: Option<String>,
+) -> convert::Assignment {
+    let settings = &endpoint.settings;
+    convert::Assignment {
+        endpoint: endpoint.id,
+        revision: endpoint.revision,
+        share: row.id,
+        group: group.id,
+        share_name: row.name.to_string(),
+        group_name: group.name.to_string(),
+        path: endpoint.path.to_bytes(),
+        case: row.case,
+        chunker: row.chunker,
+        share_keys: Secret(share.keys().to_secret_bytes()),
+        quota_bytes: row.quota_bytes,
+        filters: convert::Filters {
+            default_skip_list: settings.default_excludes,
+            exclude_globs: settings.excludes.iter().map(ToString::to_string).collect(),
+        },
+        initial_upload: match settings.initial_upload {
+            control::InitialUpload::Merge => convert::InitialUpload::Merge,
+            control::InitialUpload::Authoritative => convert::InitialUpload::Authoritative,
+        },
+        initial_download: match settings.initial_download {
+            control::InitialDownload::Full => convert::InitialDownload::Full,
+            control::InitialDownload::NamespaceFirst => convert::InitialDownload::NamespaceFirst,
+            control::InitialDownload::NamespaceOnly => convert::InitialDownload::NamespaceOnly,
+        },
+        tiering: convert::Tiering {
+            enabled: settings.tiering,
+            free_space_percent: settings.free_space.get(),
+            older_than_s: settings.older_than.map(|age| u64::from(age.days()) * 24 * 3600),
+            cache_quota_bytes: settings.cache_quota_bytes,
+        },
+        paused: settings.paused,
+        brake: convert::Brake {
+            enabled: settings.brake.enabled,
+            window_s: settings.brake.window_secs,
+            count_min: settings.brake.count_min,
+            count_max: settings.brake.count_max,
+            share_basis_points: settings.brake.items_basis_points,
+        },
+        apply_privileged_attrs: settings.privileges,
+        stopped_why,
+    }
+}
+
+/// Gives the orders of the rows to the agent, and writes down what it did.
+pub fn carry_out(state: &ServiceState, server: ServerId, orders: Vec<Order>) {
+    for order in orders {
+        let state = state.clone();
+        tokio::spawn(async move {
+            match order {
+                Order::Detach(endpoint) => detach(&state, server, endpoint).await,
+                Order::Release(endpoint, release) => {
+                    let accept = release == Release::Accept;
+                    let command = pb::command::Command::Release(pb::Release { accept });
+                    let done = state.agents().order(server, endpoint.id, command, ORDER_WAIT).await;
+                    if let Err(error) = done {
+                        tracing::info!(endpoint = %endpoint.id, %error, "the brake's release waits");
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn detach(state: &ServiceState, server: ServerId, endpoint: Endpoint) {
+    let command = pb::command::Command::Detach(pb::Detach { force: false });
+    let done = state.agents().order(server, endpoint.id, command, DETACH_WAIT).await;
+    if let Err(error) = done {
+        tracing::info!(endpoint = %endpoint.id, %error, "the end of an endpoint waits");
+        return;
+    }
+    let (state, id) = (state.clone(), endpoint.id);
+    let ended = failure::blocking(move || {
+        if let Ok(share) = super::access::share_of(&state, &endpoint)
+            && let Ok(share) = state.shares().open(share)
+        {
+            let unpinned = share.db.write(move |rows| polder_ledger::drop_endpoint(rows, id));
+            unpinned.map_err(|error: LedgerError| failure::ledger("let go of an endpoint", error))?;
+        }
+        let forgotten = state.control().forget_endpoint(&state.acting_service(), id);
+        forgotten.map_err(|error| failure::control("remove the endpoint", error))?;
+        state.agents().assignments_changed(server);
+        Ok(())
+    })
+    .await;
+    if let Err(status) = ended {
+        tracing::error!(endpoint = %id, error = status.message(), "an endpoint could not be removed");
+    }
+}
+
+/// Takes a checked report. Waits for rows.
+pub fn take_status(
+    state: &ServiceState,
+    caller: Caller,
+    id: EndpointId,
+    status: pb::EndpointStatus,
+) -> Result<(), Status> {
+    let access = Access::of_endpoint(state, caller, id)?;
+    let applied = convert::cursor(status.applied.as_ref()).map_err(|error| error.status())?;
+    let folds = status.disk_folds_case;
+    let settled = status.held_nodes == 0 && status.state() == pb::EndpointState::InSync;
+    let encoded = base64::engine::general_purpose::STANDARD.encode(status.encode_to_vec());
+    let state_changed = keep_report(state, id, status);
+    pin_applied(&access, id, applied)?;
+    if settled && access.endpoint.release.is_some() {
+        let done = state.control().release_done(&access.caller.acting(state), id, access.endpoint.revision);
+        done.map_err(|error| failure::control("note a release", error))?;
+    }
+    // Reports come every second; the row is for the time when no process remembers.
+    if state_changed {
+        let now = state.now();
+        let noted = state.control().update_progress(id, |progress| {
+            progress.cursor = Some(applied);
+            progress.seen_at = Some(now);
+            progress.disk_folds_case = folds.or(progress.disk_folds_case);
+            progress.report = Some(serde_json::json!({ "pb": encoded }));
+            Ok(())
+        });
+        noted.map_err(|error| failure::control("note a report", error))?;
+    }
+    Ok(())
+}
+
+/// Reads a report that [`take_status`] kept in a row.
+pub fn kept_report(report: &serde_json::Value) -> Option<pb::EndpointStatus> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(report.get("pb")?.as_str()?).ok()?;
+    pb::EndpointStatus::decode(bytes.as_slice()).ok().filter(|status| convert::ensure_status(status).is_ok())
+}
+
+/// What the endpoint has applied pins its sequence. A cursor of another history is its opening's to notice.
+fn pin_applied(access: &Access, id: EndpointId, applied: Cursor) -> Result<(), Status> {
+    if applied == Cursor::default() {
+        return Ok(());
+    }
+    let known = access.share.db.read(|rows| polder_ledger::applied(rows, id));
+    if known.map_err(|error: LedgerError| failure::ledger("read a pin", error))? == Some(applied) {
+        return Ok(());
+    }
+    match access.share.db.write(move |rows| polder_ledger::set_applied(rows, id, applied)) {
+        Ok(()) | Err(LedgerError::SetBack | LedgerError::CursorTooOld) => Ok(()),
+        Err(error) => Err(failure::ledger("pin what is applied", error)),
+    }
+}

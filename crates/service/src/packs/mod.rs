@@ -1,0 +1,9 @@
+//! Packs: signed addresses, the HTTP data plane, chunks read out of packs.
+
+mod address;
+mod http;
+mod read;
+
+pub use address::{Address, AddressError, Method, URL_VALID_MS};
+pub use http::{register, router};
+pub use read::{TreeCache, trees_below};

@@ -1,0 +1,103 @@
+//! Keys and certificates: the own authority, the server's certificate, those of agents.
+//!
+//! Order of use: [`Trust::open`] once at start makes what is missing and says so; [`Trust::issue`] for each agent.
+//!
+//! The authority's key signs agents and this server and nothing else. Whoever is not in the control plane's rows is
+//! not accepted, whatever was signed: a stolen authority alone registers nobody.
+
+mod authority;
+mod files;
+mod tls;
+
+pub use authority::Issued;
+pub use files::{SecretFile, read_or_make};
+pub use tls::{PeerCertificate, server_tls};
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, ensure};
+use polder_chunk::MasterKey;
+use polder_types::ServerId;
+
+use authority::Authority;
+
+/// What a service proves itself with, and what it recognises others by.
+pub struct Trust {
+    authority: Authority,
+    server_pem: String,
+    server_key_pem: String,
+    /// Wraps the keys of shares.
+    pub master: MasterKey,
+    /// Signs addresses of packs.
+    pub url_key: aws_lc_rs::hmac::Key,
+}
+
+impl Trust {
+    /// Opens the folder, makes what is missing. The server's certificate is made again when it does not name all of
+    /// `names` or ends within 30 days.
+    pub fn open(data: &Path, names: &[String]) -> Result<Self> {
+        std::fs::create_dir_all(data).with_context(|| format!("make the folder \"{}\"", data.display()))?;
+        let authority = Authority::open(&data.join("ca.pem"), &data.join("ca.key"))?;
+        let (server_pem, server_key_pem) = server_certificate(&authority, data, names)?;
+        let master = master_key(&data.join("master.key"))?;
+        // A key for one purpose, from the key that every process of this service has.
+        let root = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &master);
+        let derived = aws_lc_rs::hmac::sign(&root, b"polder signed pack address v1");
+        let url_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, derived.as_ref());
+        Ok(Self { authority, server_pem, server_key_pem, master: MasterKey::new(master), url_key })
+    }
+
+    /// The authority's certificate.
+    pub fn ca_pem(&self) -> &str {
+        self.authority.pem()
+    }
+
+    /// A certificate for an agent's own key.
+    pub fn issue(&self, csr_pem: &str, server: ServerId, now: SystemTime) -> Result<Issued> {
+        self.authority.issue(csr_pem, server, now)
+    }
+}
+
+fn master_key(path: &Path) -> Result<[u8; 32]> {
+    let text = read_or_make(path, SecretFile::Secret, "master key", || {
+        let mut key = [0u8; 32];
+        getrandom::fill(&mut key).context("draw random bytes")?;
+        Ok(format!("{}\n", hex(&key)))
+    })?;
+    let key = unhex(text.trim());
+    key.with_context(|| format!("the master key in \"{}\" is not 64 hexadecimal digits", path.display()))
+}
+
+fn server_certificate(authority: &Authority, data: &Path, names: &[String]) -> Result<(String, String)> {
+    let (pem_path, key_path): (PathBuf, PathBuf) = (data.join("server.pem"), data.join("server.key"));
+    let known = files::read(&pem_path)?.zip(files::read(&key_path)?);
+    if let Some((pem, key)) = known
+        && authority::serves(&pem, names, SystemTime::now())
+    {
+        return Ok((pem, key));
+    }
+    ensure!(!names.is_empty(), "the server's certificate needs a name");
+    let (pem, key) = authority.issue_server(names, SystemTime::now())?;
+    files::write(&key_path, &key, SecretFile::Secret)?;
+    files::write(&pem_path, &pem, SecretFile::Public)?;
+    tracing::info!(path = %pem_path.display(), names = %names.join(", "), "made the server's certificate");
+    Ok((pem, key))
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads [`hex`] of a fixed length.
+pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != 2 * N || !text.is_ascii() {
+        return None;
+    }
+    let mut out = [0u8; N];
+    for (byte, at) in out.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+    }
+    Some(out)
+}

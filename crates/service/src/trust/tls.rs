@@ -1,0 +1,55 @@
+//! TLS of the one port: 1.3 only, client certificates of the own authority welcome but not demanded.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::Trust;
+
+/// The certificate that a client proved to have, by its serial number: the key of its row. It was signed by the own
+/// authority and is in its time; whether it is *accepted* is the control plane's to say, at every request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Serial number.
+    pub serial: Arc<[u8]>,
+}
+
+impl PeerCertificate {
+    /// Reads the certificates that a handshake brought.
+    pub fn of(chain: Option<&[CertificateDer<'_>]>) -> Option<Self> {
+        let der = chain?.first()?;
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(Self { serial: certificate.raw_serial().into() })
+    }
+}
+
+/// The port's TLS.
+pub fn server_tls(trust: &Trust) -> Result<Arc<ServerConfig>> {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(trust.ca_pem().as_bytes())
+        .context("read the authority's certificate")?;
+    roots.add(ca).context("trust the own authority")?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .context("set up client certificates")?;
+    let chain = CertificateDer::pem_slice_iter(trust.server_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let key = PrivateKeyDer::from_pem_slice(trust.server_key_pem.as_bytes());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .context("choose TLS 1.3")?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(
+            chain.context("read the server's certificate")?,
+            key.context("read the server's key")?,
+        )
+        .context("use the server's certificate")?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
