@@ -1,15 +1,19 @@
 //! What REST asks of the rest of the service.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use polder_api::grpc::pb;
-use polder_ledger::LedgerError;
+use polder_chunk::{Pack, VerifiedChunk};
 use polder_metadata::control::{Acting, Control, ObjectName, Share};
-use polder_types::{CaseRule, EndpointId, ServerId, ShareId, Timestamp};
+use polder_types::{CaseRule, ChunkId, Cursor, EndpointId, ServerId, ShareId, Timestamp};
 
 use crate::agents::{ORDER_WAIT, OrderError};
 use crate::failure::Chain;
-use crate::grpc::kept_report;
-use crate::rest::host::{Host, HostError, Order, Report, ShareSummary};
+use crate::grpc::{kept_report, share_head_moved};
+use crate::packs;
+use crate::rest::OpenShare;
+use crate::rest::host::{Host, HostError, Order, Report};
 use crate::shares::ShareError;
 use crate::state::ServiceState;
 
@@ -26,6 +30,13 @@ fn share_error(error: ShareError) -> HostError {
     match error {
         ShareError::Control(error) => HostError::Control(error),
         other => HostError::Failed { doing: "open the share", source: other.into() },
+    }
+}
+
+impl ServiceState {
+    async fn opened(&self, share: ShareId) -> Result<Arc<crate::shares::OpenShare>, HostError> {
+        let state = self.clone();
+        blocking("open a share", move || state.shares().open(share).map_err(share_error)).await
     }
 }
 
@@ -53,21 +64,28 @@ impl Host for ServiceState {
         .await
     }
 
-    async fn share_summary(&self, share: ShareId) -> Result<ShareSummary, HostError> {
-        let state = self.clone();
-        blocking("read a share", move || {
-            let share = state.shares().open(share).map_err(share_error)?;
-            let row = share.db.read(|rows| Ok::<_, LedgerError>(polder_ledger::share_row(rows)?));
-            let row =
-                row.map_err(|source| HostError::Failed { doing: "read a share", source: source.into() })?;
-            Ok(ShareSummary {
-                head: row.head,
-                nodes: row.live_nodes.saturating_sub(1),
-                bytes: row.live_bytes,
-                restoring: false,
-            })
+    async fn open_share(&self, share: ShareId) -> Result<OpenShare, HostError> {
+        let opened = self.opened(share).await?;
+        Ok(OpenShare { db: opened.db.clone(), keys: opened.keys() })
+    }
+
+    async fn chunk(&self, share: ShareId, id: ChunkId) -> Result<VerifiedChunk, HostError> {
+        let share = self.opened(share).await?;
+        let chunk = packs::read_chunk(&**self.packs(), &share, id).await;
+        chunk.map_err(|source| HostError::Failed { doing: "read a chunk", source: source.into() })
+    }
+
+    async fn put_pack(&self, share: ShareId, pack: Pack) -> Result<(), HostError> {
+        let share = self.opened(share).await?;
+        let taken = packs::accept_pack(self, &share, pack.footer.pack.id, vec![pack.bytes.into()]).await;
+        taken.map_err(|status| match status.code() {
+            tonic::Code::Unavailable => HostError::Unavailable(status.message().to_owned()),
+            _ => HostError::Failed { doing: "store a pack", source: status.into() },
         })
-        .await
+    }
+
+    fn committed(&self, share: ShareId, head: Cursor) {
+        share_head_moved(self, share, head);
     }
 
     fn is_online(&self, server: ServerId) -> bool {

@@ -1,4 +1,4 @@
-//! The shares that this process has open: their rows, their keys, and who waits for their heads.
+//! The shares that this process has open: their rows, their keys, their heads.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,7 +9,6 @@ use polder_ledger::{LedgerError, ShareSettings};
 use polder_metadata::control::{Acting, Control, ControlError, ObjectName, Share, ShareState, WrappedKeys};
 use polder_metadata::share::{OpenError, ShareDb};
 use polder_types::{CaseRule, Cursor, ShareId};
-use tokio::sync::watch;
 
 use crate::trust::Trust;
 
@@ -87,7 +86,7 @@ pub struct OpenShare {
     /// Its rows.
     pub db: ShareDb,
     keys: RwLock<KnownKeys>,
-    head: watch::Sender<Cursor>,
+    head: Mutex<Cursor>,
 }
 
 struct KnownKeys {
@@ -153,9 +152,11 @@ impl Shares {
         Ok(share)
     }
 
-    /// Those that are open.
-    pub fn opened(&self) -> Vec<Arc<OpenShare>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    /// A commit of a share is durable: the newest head that is known now. `None` when the share is not open here: then
+    /// nobody here follows it either.
+    pub fn publish(&self, share: ShareId, head: Cursor) -> Option<Cursor> {
+        let share = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&share).cloned()?;
+        Some(share.publish(head))
     }
 
     fn open_files(&self, row: &Share) -> Result<OpenShare, ShareError> {
@@ -175,7 +176,7 @@ impl Shares {
         });
         let head = head.map_err(|source| ShareError::Ledger { share, source })?;
         let keys = unwrap_keys(&self.trust, row)?;
-        Ok(OpenShare { id: share, db, keys: RwLock::new(keys), head: watch::Sender::new(head) })
+        Ok(OpenShare { id: share, db, keys: RwLock::new(keys), head: Mutex::new(head) })
     }
 }
 
@@ -193,23 +194,16 @@ impl OpenShare {
 
     /// The newest head that this process knows.
     pub fn head(&self) -> Cursor {
-        *self.head.borrow()
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To wait for the next head.
-    pub fn subscribe(&self) -> watch::Receiver<Cursor> {
-        self.head.subscribe()
-    }
-
-    /// Tells those who wait. An older head than the known one is not told.
-    pub fn publish(&self, head: Cursor) {
-        self.head.send_if_modified(|known| {
-            let newer = (head.epoch, head.seq) > (known.epoch, known.seq);
-            if newer {
-                *known = head;
-            }
-            newer
-        });
+    /// Answers from two threads may come in the other order than their commits.
+    fn publish(&self, head: Cursor) -> Cursor {
+        let mut known = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        if (head.epoch, head.seq) > (known.epoch, known.seq) {
+            *known = head;
+        }
+        *known
     }
 
     fn renew_keys(&self, trust: &Trust, row: &Share) -> Result<(), ShareError> {

@@ -47,15 +47,15 @@ pub async fn commit(
         }
     })?;
     let ops = batch.groups.iter().map(|group| group.ops.len() as u64).sum();
-    let (share, endpoint) = (access.share.clone(), access.endpoint.id);
+    let (share, endpoint) = (access.share_id(), access.endpoint.id);
     let answer = decide(state, &access, batch, trees).await?;
     metric::seconds(metric::COMMIT_SECONDS, began.elapsed());
     Ok(Response::new(match answer {
         Ok(answer) => {
             metric::add(metric::COMMITS, 1);
             metric::add(metric::COMMIT_OPERATIONS, ops);
-            tracing::debug!(share = %share.id, %endpoint, ops, seq = answer.cursor.seq.0, "a batch was decided");
-            share_head_moved(state, &share, answer.cursor);
+            tracing::debug!(%share, %endpoint, ops, seq = answer.cursor.seq.0, "a batch was decided");
+            share_head_moved(state, share, answer.cursor);
             convert::encode_answer(&answer)
         }
         Err(LedgerError::SetBack | LedgerError::CursorTooOld) => {

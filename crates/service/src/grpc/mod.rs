@@ -23,6 +23,7 @@ use tower::Layer;
 use crate::ServiceState;
 
 pub use orders::kept_report;
+pub use session::share_head_moved;
 
 /// Both gRPC services as routes.
 pub fn routes(state: &ServiceState) -> Routes {

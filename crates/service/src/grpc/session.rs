@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polder_api::grpc::{PROTOCOL_VERSION, convert, pb};
-use polder_types::{Cursor, EndpointId, ServerId};
+use polder_types::{Cursor, EndpointId, ServerId, ShareId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -27,9 +27,10 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 const HEADS_APART: Duration = Duration::from_millis(2);
 
 /// A commit of this share is durable: tells the agents that follow it.
-pub fn share_head_moved(state: &ServiceState, share: &Arc<OpenShare>, head: Cursor) {
-    share.publish(head);
-    state.agents().head_moved(share.id, share.head());
+pub fn share_head_moved(state: &ServiceState, share: ShareId, head: Cursor) {
+    if let Some(head) = state.shares().publish(share, head) {
+        state.agents().head_moved(share, head);
+    }
 }
 
 /// Answers `Session`.
@@ -199,7 +200,7 @@ async fn speak(state: ServiceState, session: Arc<Session>, server: ServerId, out
 }
 
 /// The heads of shares, for an agent that begins to follow them.
-pub fn heads_of(shares: &[Arc<OpenShare>]) -> BTreeMap<polder_types::ShareId, Cursor> {
+pub fn heads_of(shares: &[Arc<OpenShare>]) -> BTreeMap<ShareId, Cursor> {
     shares.iter().map(|share| (share.id, share.head())).collect()
 }
 

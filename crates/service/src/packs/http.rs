@@ -258,13 +258,17 @@ fn parse_footer(
 
 /// The last bytes of the parts.
 fn tail(parts: &[Bytes], want: usize) -> Vec<u8> {
-    let (mut from, mut len) = (parts.len(), 0);
-    while len < want && from > 0 {
-        from -= 1;
-        len += parts[from].len();
+    let (mut left, mut slices) = (want, Vec::new());
+    for part in parts.iter().rev() {
+        let taken = part.len().min(left);
+        slices.push(&part[part.len() - taken..]);
+        left -= taken;
+        if left == 0 {
+            break;
+        }
     }
-    let joined = parts[from..].concat();
-    joined[joined.len().saturating_sub(want)..].to_vec()
+    slices.reverse();
+    slices.concat()
 }
 
 /// Registers the chunks of a pack that is durable.

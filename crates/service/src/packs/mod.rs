@@ -5,5 +5,5 @@ mod http;
 mod read;
 
 pub use address::{Address, AddressError, Method, URL_VALID_MS};
-pub use http::{register, router};
-pub use read::{TreeCache, trees_below};
+pub use http::{accept_pack, register, router};
+pub use read::{TreeCache, read_chunk, trees_below};
