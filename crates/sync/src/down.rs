@@ -172,7 +172,12 @@ impl Down<'_, '_> {
             let at = ring[ring.len() - 1];
             let Some(next) = self.steps[at].name.filter(|next| knot.contains(next)) else { return Ok(None) };
             // Somebody outside may be needed, too: then it is not only a ring.
-            if !matches!(self.act(at), Some(Act::Move { .. })) || self.edges[at].len() != 1 {
+            let (Some(Act::Move { to, .. }), Some(Act::Move { from, .. })) = (self.act(at), self.act(next))
+            else {
+                return Ok(None);
+            };
+            // Under another case of the name an exchange would not give the right one.
+            if to != from || self.edges[at].len() != 1 {
                 return Ok(None);
             }
             if next == knot[0] {

@@ -26,6 +26,19 @@ fn on_a_folding_share_a_new_node_takes_over_a_name_in_another_case() {
 }
 
 #[test]
+fn on_a_folding_share_a_swap_gives_the_right_case() {
+    // An exchange gives each node the other's name as it stands.
+    let row = Row {
+        name: "a swap",
+        base: "F:A=1 G:b=2",
+        here: "F:A=1 G:b=2",
+        share: "F:B=1 G:a=2",
+        want: "F:B=1 G:a=2",
+    };
+    check(&row, CaseRule::Insensitive, Rule::Merge);
+}
+
+#[test]
 fn a_new_file_does_not_adopt_what_was_deleted_here_when_deletes_are_forbidden() {
     // It would have counted as an edit, and overwritten what nobody may overwrite.
     let row = Row {
