@@ -10,6 +10,7 @@ mod down;
 mod draft;
 mod filter;
 mod graph;
+mod listing;
 pub mod mem;
 mod merge;
 mod node;
@@ -20,6 +21,7 @@ mod up;
 mod work;
 
 pub use filter::{DEFAULT_PATTERNS, Filter, FilterError, PATTERN_BYTES_MAX};
+pub use listing::{Differences, compare_listing};
 pub use plan::{
     Act, Apply, Becomes, Change, Displaced, Held, HeldReason, Over, Plan, PlannedGroup, PlannedOp, Read,
     ReadIntent, Reason, Rekeyed, Settled, Waiting,
