@@ -204,11 +204,20 @@ impl Attributes {
             match xattrs::set(fd, &xattr, value) {
                 // A file system without attributes holds the file all the same; "as applied here" says what is missing.
                 Err(Errno::OPNOTSUPP) => (),
+                // ext4 says "no space" of a value that does not fit its block, on an empty disk too.
+                Err(Errno::NOSPC) if has_room(fd) => {
+                    return Err(FsError::new("set the attribute", name, Errno::TOOBIG));
+                }
                 result => result.doing("set the attribute", name)?,
             }
         }
         Ok(())
     }
+}
+
+/// Whether the volume has space left that an attribute could be in.
+fn has_room(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatvfs(fd).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) > 1 << 20)
 }
 
 /// `fchmod` refuses `O_PATH` descriptors; their `/proc` name does not, and cannot lead elsewhere.

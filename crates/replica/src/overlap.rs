@@ -5,6 +5,7 @@ use std::path::Path;
 
 use polder_types::EndpointId;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Doing, FsError};
 use crate::ident::{device, statx_fd};
@@ -33,7 +34,7 @@ pub fn overlap(first: &Path, second: &Path) -> Result<Option<Overlap>, FsError> 
         Ok(dir) => Ok(Some(dir)),
         Err(RootError::Missing { .. }) => Ok(None),
         Err(RootError::Fs(error)) => Err(error),
-        Err(_) => Err(FsError::new("open", shown(path).as_bytes(), rustix::io::Errno::IO)),
+        Err(_) => Err(FsError::new("open", shown(path).as_bytes(), Errno::IO)),
     };
     let (Some(first), Some(second)) = (open(first)?, open(second)?) else { return Ok(None) };
     let (first_id, second_id) = (dev_ino(first.as_fd())?, dev_ino(second.as_fd())?);
@@ -66,8 +67,12 @@ fn is_below(inner: &OwnedFd, outer: &OwnedFd, outer_id: (u64, u64)) -> Result<bo
     }
     // Seen through a bind mount, ".." leads to the mount point's parent. Opened by handle on the mount of the other
     // directory, it leads to where the directory lies on its file system.
-    let by_other_mount = sys::name_to_handle(inner.as_fd(), c"")
-        .and_then(|handle| sys::open_by_handle(outer.as_fd(), &handle, libc::O_PATH | libc::O_DIRECTORY));
+    // That call wants a descriptor that is more than a place.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let by_other_mount = rustix::fs::openat(outer, ".", flags, Mode::empty()).and_then(|mount| {
+        let handle = sys::name_to_handle(inner.as_fd(), c"")?;
+        sys::open_by_handle(mount.as_fd(), &handle, libc::O_PATH | libc::O_DIRECTORY)
+    });
     match by_other_mount {
         Ok(dir) if dev_ino(dir.as_fd())? == dev_ino(inner.as_fd())? => has_ancestor(dir.as_fd(), outer_id),
         _ => Ok(false),
@@ -89,11 +94,13 @@ fn climb(
     mut visit: impl FnMut(BorrowedFd<'_>) -> Result<bool, FsError>,
 ) -> Result<(), FsError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let up = |dir: BorrowedFd<'_>| {
-        rustix::fs::openat(dir, "..", flags, Mode::empty()).doing("open the parent of", b"..")
+    let up = |dir: BorrowedFd<'_>| match rustix::fs::openat(dir, "..", flags, Mode::empty()) {
+        // Opened by handle through a bind mount that does not show it: nothing is above it there.
+        Err(Errno::NOENT) => Ok(None),
+        result => result.map(Some).doing("open the parent of", b".."),
     };
     let mut last = dev_ino(from)?;
-    let mut dir = up(from)?;
+    let Some(mut dir) = up(from)? else { return Ok(()) };
     for _ in 0..DEPTH_MAX {
         let here = dev_ino(dir.as_fd())?;
         // The top is its own parent.
@@ -101,9 +108,12 @@ fn climb(
             return Ok(());
         }
         last = here;
-        dir = up(dir.as_fd())?;
+        match up(dir.as_fd())? {
+            Some(parent) => dir = parent,
+            None => return Ok(()),
+        }
     }
-    Err(FsError::new("find the top above", b"..", rustix::io::Errno::NAMETOOLONG))
+    Err(FsError::new("find the top above", b"..", Errno::NAMETOOLONG))
 }
 
 fn dev_ino(fd: BorrowedFd<'_>) -> Result<(u64, u64), FsError> {

@@ -104,7 +104,7 @@ pub fn read(
     match ReadLease::take(source.file.as_fd()) {
         Some(lease) => source.under_lease(lease, options, consume),
         None => match options.clone_in {
-            Some(staging) => source.from_clone(staging, consume),
+            Some(staging) => source.by_clone(staging, consume),
             None => source.in_two_passes(consume),
         },
     }
@@ -194,7 +194,7 @@ impl Source<'_> {
     /// The kernel clones under its own locks, after writing out what is dirty: the clone is what the file was at one
     /// moment between the first look and now. It is reported with the stamp from before, so that the next look
     /// finds the file changed and asks again.
-    fn from_clone(
+    fn by_clone(
         mut self,
         staging: &Staging,
         consume: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,

@@ -243,11 +243,6 @@ impl Root {
         self.state.as_fd()
     }
 
-    /// The root's own descriptor, which cannot be read from.
-    pub(crate) fn pinned(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
-    }
-
     /// A descriptor of the root that can be listed, and the device.
     pub(crate) fn open_readable(&self) -> Result<(OwnedFd, u64), FsError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -1,4 +1,5 @@
 //! Applying: every expectation is re-checked, nothing that a user has is lost.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
 
@@ -11,8 +12,10 @@ use common::*;
 use polder_replica::{Act, DirAt, ErrorClass, Over, Place, Step, StepResult, Unknown};
 use polder_types::{FileIdent, Kind, RelPath, Stamp, Timestamp};
 
+type Case = (&'static str, fn(&Path));
+
 /// All of these hold on every file system.
-const EVERYWHERE: &[(&str, fn(&Path))] = &[
+const EVERYWHERE: &[Case] = &[
     ("new things appear whole", new_things_appear_whole),
     ("a taken name is refused", a_taken_name_is_refused),
     ("replacing keeps the old bytes", replacing_keeps_the_old_bytes),
@@ -391,13 +394,13 @@ fn i1_no_save_is_lost_in_the_race_with_a_replacement() {
                 saves += 1;
                 // In place and by rename, as programs do.
                 let (text, f) = (format!("save {saves}"), path.join("f"));
-                if saves % 2 == 0 {
+                if saves.is_multiple_of(2) {
                     std::fs::write(&f, text).unwrap();
                 } else {
                     std::fs::write(path.join("f.new"), text).unwrap();
                     std::fs::rename(path.join("f.new"), &f).unwrap();
                 }
-                if saves % 16 == 0 {
+                if saves.is_multiple_of(16) {
                     // So that some replacements find the file at rest.
                     std::thread::sleep(std::time::Duration::from_millis(2));
                 }

@@ -1,4 +1,5 @@
 //! The state database against the store of maps, operation by operation.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::collections::BTreeSet;
 
@@ -306,6 +307,29 @@ fn damage_is_told_and_never_panics() {
     assert!(StateDb::open(&path, CaseRule::Sensitive).is_err_and(|error| error.is_corrupt()));
 }
 
+fn some_uid(n: u64) -> NodeUid {
+    let mut random = [0; 10];
+    random[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    NodeUid::from_parts(1_800_000_000_000 + n / 40, random)
+}
+
+fn some_row(n: u64) -> SyncedNode {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&n.to_be_bytes());
+    let extent = Extent { len: 4096, source: ExtentSource::Chunk { id: ChunkId(id), skip: 0 } };
+    let time = Timestamp::new(1_700_000_000 + n as i64, 123_456_789);
+    let ident = FileIdent { ino: 1_000_000 + n, generation: 77_777_777 };
+    SyncedNode {
+        at: Placed { parent: some_uid(n / 1000 * 1000), name: format!("document-{n:07}").parse().unwrap() },
+        content: Content::File { size: 4096, body: Body::Inline(vec![extent]) },
+        attrs_share: attrs(1).hash(),
+        attrs_here: attrs(1).hash(),
+        mtime_share: time,
+        stamp: Stamp { ident, ctime: time, mtime: time, size: 4096 },
+        since: Seq(n),
+    }
+}
+
 /// Figures: `cargo test --release -p polder-replica --test statedb -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures"]
@@ -314,29 +338,10 @@ fn a_million_rows() {
     let path = dir.path().join("state.db");
     let count: u64 = std::env::var("POLDER_BENCH_NODES").map_or(1_000_000, |n| n.parse().unwrap());
     let mut db = StateDb::open(&path, CaseRule::Sensitive).unwrap();
-    let uid = |n: u64| {
-        let mut random = [0; 10];
-        random[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-        NodeUid::from_parts(1_800_000_000_000 + n / 40, random)
-    };
-    let at =
-        |n: u64| Placed { parent: uid(n / 1000 * 1000), name: format!("document-{n:07}").parse().unwrap() };
-    let file = |n: u64| {
-        let mut id = [0; 32];
-        id[..8].copy_from_slice(&n.to_be_bytes());
-        let extent = Extent { len: 4096, source: ExtentSource::Chunk { id: ChunkId(id), skip: 0 } };
-        Content::File { size: 4096, body: Body::Inline(vec![extent]) }
-    };
     let clock = std::time::Instant::now();
     for n in 0..count {
-        let node = CloudNode {
-            at: at(n),
-            content: file(n),
-            attrs: attrs(1).hash(),
-            mtime: Timestamp::new(n as i64, 1),
-            since: Seq(n),
-        };
-        db.put_cloud(uid(n), Some(&node)).unwrap();
+        let node = as_cloud(&some_row(n));
+        db.put_cloud(some_uid(n), Some(&node)).unwrap();
         if n % 1000 == 999 {
             db.commit(false).unwrap();
         }
@@ -348,23 +353,9 @@ fn a_million_rows() {
     println!("cloud_changed(1000): {:?}", clock.elapsed());
     let clock = std::time::Instant::now();
     for n in 0..count {
-        let time = Timestamp::new(1_700_000_000 + n as i64, 123_456_789);
-        let row = SyncedNode {
-            at: at(n),
-            content: file(n),
-            attrs_share: attrs(1).hash(),
-            attrs_here: attrs(1).hash(),
-            mtime_share: time,
-            stamp: Stamp {
-                ident: FileIdent { ino: 1_000_000 + n, generation: 77_777_777 },
-                ctime: time,
-                mtime: time,
-                size: 4096,
-            },
-            since: Seq(n),
-        };
-        db.put_synced(uid(n), Some(&row)).unwrap();
-        db.put_cloud(uid(n), Some(&as_cloud(&row))).unwrap();
+        let row = some_row(n);
+        db.put_synced(some_uid(n), Some(&row)).unwrap();
+        db.put_cloud(some_uid(n), Some(&as_cloud(&row))).unwrap();
         if n % 1000 == 999 {
             db.commit(n % 10_000 == 9999).unwrap();
         }
@@ -376,13 +367,15 @@ fn a_million_rows() {
     );
     let clock = std::time::Instant::now();
     for n in 0..count {
-        assert!(db.synced(uid(n)).unwrap().is_some());
+        assert!(db.synced(some_uid(n)).unwrap().is_some());
     }
     println!("synced: {:.2} us", clock.elapsed().as_secs_f64() * 1e6 / count as f64);
     let reader = db.reader().unwrap();
     let clock = std::time::Instant::now();
-    let listed: usize =
-        (0..count).step_by(1000).map(|n| reader.children(uid(n), None, usize::MAX >> 1).unwrap().len()).sum();
+    let listed: usize = (0..count)
+        .step_by(1000)
+        .map(|n| reader.children(some_uid(n), None, usize::MAX >> 1).unwrap().len())
+        .sum();
     println!("children: {:.2} us a row, {listed} rows", clock.elapsed().as_secs_f64() * 1e6 / listed as f64);
     drop(db);
     let raw = rusqlite::Connection::open(&path).unwrap();

@@ -118,6 +118,9 @@ impl From<rusqlite::Error> for StateError {
     }
 }
 
+/// Attributes by hash, and in full where somebody has brought them.
+type AttrsEntry = (AttrsHash, Option<Arc<Attrs>>);
+
 /// The one writing connection.
 pub struct StateDb {
     connection: Connection,
@@ -128,7 +131,7 @@ pub struct StateDb {
     in_transaction: bool,
     failed: Cell<bool>,
     attrs_ids: RefCell<HashMap<AttrsHash, i64>>,
-    attrs_by_id: RefCell<HashMap<i64, (AttrsHash, Option<Arc<Attrs>>)>>,
+    attrs_by_id: RefCell<HashMap<i64, AttrsEntry>>,
     depths: RefCell<HashMap<NodeUid, u32>>,
     /// Number of cloud rows and the sum of their sizes.
     differing: (u64, u64),

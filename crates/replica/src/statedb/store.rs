@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, Row, ToSql, params};
 use super::rows::{
     Time, as_cloud, column, content, corrupt, decode_synced, encode_synced, name, number, stamp, time, uid,
 };
-use super::{CACHED_MAX, StateDb, StateError};
+use super::{AttrsEntry, CACHED_MAX, StateDb, StateError};
 
 const DIRECTORY: i64 = 0;
 const OTHER: i64 = 1;
@@ -267,7 +267,7 @@ impl StateDb {
         Ok(self.attrs_entry(id)?.0)
     }
 
-    fn attrs_entry(&self, id: i64) -> Result<(AttrsHash, Option<Arc<Attrs>>)> {
+    fn attrs_entry(&self, id: i64) -> Result<AttrsEntry> {
         if let Some(entry) = self.attrs_by_id.borrow().get(&id) {
             return Ok(entry.clone());
         }

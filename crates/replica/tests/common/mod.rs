@@ -111,7 +111,7 @@ impl Endpoint {
 
     pub fn look_in(&self, dir: &DirAt, name: &Name) -> Option<Found> {
         let mut walker = Walker::new(&self.root).unwrap();
-        let mut looks = look(&mut walker, &mut self.attributes(), dir, &[name.clone()]).unwrap();
+        let mut looks = look(&mut walker, &mut self.attributes(), dir, std::slice::from_ref(name)).unwrap();
         match looks.pop().unwrap() {
             Look::Found(found) => Some(found),
             Look::Absent => None,
