@@ -226,7 +226,10 @@ impl<'a> Work<'a> {
                     Visited::Not => {
                         visited[at] = Visited::OnPath;
                         path.push(at);
-                        next = self.nodes[at].target().and_then(|target| self.find(target.at.parent));
+                        // The root stands in itself, which is no cycle.
+                        let node = &self.nodes[at];
+                        let target = node.target().filter(|_| node.uid != NodeUid::ROOT);
+                        next = target.and_then(|target| self.find(target.at.parent));
                     }
                 }
             }
