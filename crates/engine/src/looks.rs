@@ -54,6 +54,11 @@ impl Looks {
         self.flying.keys().copied()
     }
 
+    /// Whether nothing is to be looked at, not even times of directories.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_idle() && self.dirs_touched.is_empty() && self.later.is_empty()
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.links.is_empty() && self.flying.is_empty()
     }
@@ -92,9 +97,6 @@ impl Engine {
             };
             // A directory that nobody knows yet: its parent's hint leads to a listing, which sees all.
             let Some(uid) = uid else { continue };
-            if hint.name.is_some() {
-                self.dir_touched(uid);
-            }
             self.looks.pend(uid, hint.name);
         }
         let bound = self.settings.limits.overlay as usize * 2;

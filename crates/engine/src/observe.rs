@@ -279,6 +279,10 @@ impl Engine {
             },
         };
         let node = LocalNode { at, kind, content, attrs, mtime, stamp };
+        if old.as_ref().is_none_or(|old| old.at != node.at) {
+            self.looks.dirs_touched.extend(old.map(|old| old.at.parent));
+            self.looks.dirs_touched.insert(node.at.parent);
+        }
         self.put_local(store, uid, node, row)
     }
 
@@ -325,11 +329,18 @@ impl Engine {
     pub(crate) fn set_gone(&mut self, store: &mut dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
         let Some(old) = (View { store, overlay: &self.overlay }).local_row(uid)? else { return Ok(()) };
         let is_dir = old.kind == Kind::Directory;
+        self.looks.dirs_touched.insert(old.at.parent);
         if is_dir {
             self.dirs_known.clear();
             self.forget_inside(store, uid)?;
         }
         match store.synced(uid)? {
+            // It may be in the share by now: the answer will find that it is gone.
+            None if self.work.is_busy(uid) => {
+                self.overlay.put_gone(uid, is_dir);
+                self.hold(uid);
+                self.changed(uid);
+            }
             None => {
                 self.overlay.forget(uid);
                 self.problems.solved(uid);
@@ -394,11 +405,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// The directory's times moved because something in it changed: look at it when all is quiet.
-    pub(crate) fn dir_touched(&mut self, dir: NodeUid) {
-        self.looks.dirs_touched.insert(dir);
     }
 
     /// Whether a stamp is the one that the local tree has.

@@ -231,6 +231,7 @@ impl Engine {
         // Nothing is to be done about the others.
         for uid in rest {
             self.brake.forget(uid);
+            self.after_synced(store, uid)?;
             self.work.finish(uid, false, now);
         }
         if self.brake.is_reverting() && self.work.fresh_count() == 0 && self.work.running() == 0 {

@@ -108,7 +108,8 @@ impl Engine {
         let left = up.count + down.count;
         let busy = left > self.problems.count()
             || self.scan.is_open()
-            || !self.looks.is_idle()
+            || !self.looks.is_done()
+            || !self.holds.is_empty()
             || self.work.running() > 0
             || self.session.wants_feed()
             || !self.session.is_ready();

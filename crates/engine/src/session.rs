@@ -293,6 +293,10 @@ impl Engine {
             return Ok(());
         }
         let row = offer.becomes.clone().map(|row| SyncedNode { since, ..row });
+        if let Some(row) = row.as_ref().filter(|_| self.overlay.get(uid).is_none()) {
+            // What became of the file since it was offered, nobody has seen in this life.
+            self.looks.pend(row.at.parent, Some(row.at.name.clone()));
+        }
         let cloud = store.cloud(uid)?;
         store.put_synced(uid, row.as_ref())?;
         // What the feed brought stays unless it is older than this version.

@@ -34,6 +34,8 @@ pub struct Host {
     pub skew_ms: u64,
     /// The last status.
     pub status: Option<std::sync::Arc<Status>>,
+    /// The moment that it wants to be woken at.
+    pub wake: Option<u64>,
     /// Walks in flight.
     walks: BTreeMap<JobId, Walk>,
     cancelled: BTreeSet<JobId>,
@@ -60,6 +62,7 @@ impl Host {
             session: None,
             skew_ms: nth as u64 * 3_600_000,
             status: None,
+            wake: None,
             walks: BTreeMap::new(),
             cancelled: BTreeSet::new(),
         }

@@ -271,7 +271,10 @@ impl World {
     fn one(&mut self, what: What) {
         match what {
             What::Fact { host, life, session, event } => {
-                let stale = session.is_some_and(|session| self.hosts[host].session != Some(session));
+                let mut stale = session.is_some_and(|session| self.hosts[host].session != Some(session));
+                if matches!(event, Event::Woke) {
+                    stale |= self.hosts[host].wake != Some(self.time);
+                }
                 if self.is_alive(host, life) && !stale {
                     self.step(host, event);
                 }
@@ -390,6 +393,7 @@ impl World {
     fn carry_out(&mut self, host: usize, life: u64, effect: Effect) {
         match effect {
             Effect::WakeAt(at) => {
+                self.hosts[host].wake = Some(at);
                 self.push(at, What::Fact { host, life, session: None, event: Event::Woke });
             }
             Effect::Status(_) | Effect::Cancel(_) => (),
