@@ -64,6 +64,9 @@ pub struct EndpointSettings {
     /// Whether setuid, setgid and `security.*` attributes from elsewhere are applied here.
     #[serde(default)]
     pub privileges: bool,
+    /// Whether sync rests until somebody turns this off again.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 /// The default of [`EndpointSettings::free_space_percent`].
@@ -93,6 +96,7 @@ impl Default for EndpointSettings {
             excludes: Vec::new(),
             default_excludes: true,
             privileges: false,
+            paused: false,
         }
     }
 }
@@ -169,6 +173,9 @@ pub struct EndpointChange {
     /// See [`EndpointSettings::privileges`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privileges: Option<bool>,
+    /// See [`EndpointSettings::paused`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
 }
 
 impl EndpointChange {
@@ -182,6 +189,7 @@ impl EndpointChange {
         new.excludes = self.excludes.clone().unwrap_or(new.excludes);
         new.default_excludes = self.default_excludes.unwrap_or(new.default_excludes);
         new.privileges = self.privileges.unwrap_or(new.privileges);
+        new.paused = self.paused.unwrap_or(new.paused);
         new
     }
 }

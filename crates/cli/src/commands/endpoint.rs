@@ -234,6 +234,7 @@ async fn create(args: CreateArgs, client: &Client, ui: &mut Ui) -> Result<(), Cl
         excludes: args.exclude,
         default_excludes: !args.no_default_excludes,
         privileges: args.privileges,
+        paused: false,
     };
     let path = JsonBytes(args.path.as_bytes().to_vec());
     let request = EndpointCreate { group: args.group, server: args.server, path, settings };
@@ -257,6 +258,7 @@ async fn set(args: SetArgs, client: &Client, ui: &mut Ui) -> Result<(), CliError
         excludes,
         default_excludes: args.default_excludes,
         privileges: args.privileges,
+        paused: None,
     };
     if change == EndpointChange::default() {
         return Err(CliError::usage("nothing is to be changed").hint("see `polder endpoint set --help`"));

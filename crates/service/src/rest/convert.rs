@@ -78,6 +78,7 @@ pub fn settings(settings: &rows::EndpointSettings) -> api::EndpointSettings {
         excludes: settings.excludes.iter().map(ToString::to_string).collect(),
         default_excludes: settings.default_excludes,
         privileges: settings.privileges,
+        paused: settings.paused,
     }
 }
 
@@ -106,7 +107,7 @@ pub fn row_settings(
         excludes: wish.excludes.iter().map(|glob| glob.parse()).collect::<Result<_, _>>()?,
         default_excludes: wish.default_excludes,
         privileges: wish.privileges,
-        paused: base.paused,
+        paused: wish.paused,
         brake: base.brake,
     })
 }

@@ -13,19 +13,23 @@
 pub mod auth;
 mod background;
 mod body;
+mod conflicts;
 mod content;
 mod convert;
 mod edit;
 mod endpoints;
 pub mod error;
+mod explain;
 mod groups;
 pub mod host;
+mod items;
 mod open;
 mod params;
 mod put;
 mod servers;
 mod shares;
 mod snapshots;
+mod status;
 mod tree;
 
 use std::sync::Arc;
@@ -45,12 +49,13 @@ pub use open::OpenShare;
 #[derive(Clone)]
 pub struct Rest {
     host: Arc<dyn Host>,
+    copies: Arc<conflicts::Copies>,
 }
 
 impl Rest {
     /// Over the rest of the service.
     pub fn new(host: Arc<dyn Host>) -> Self {
-        Self { host }
+        Self { host, copies: Arc::default() }
     }
 
     fn now(&self) -> Timestamp {
@@ -99,6 +104,8 @@ fn handlers() -> Vec<(&'static str, MethodRouter<Rest>)> {
         (routes::SYMLINKS, post(edit::symlink)),
         (routes::NODES, delete(edit::remove)),
         (routes::MOVE, post(edit::rename)),
+        (routes::EXPLAIN_ROOT, get(explain::explain)),
+        (routes::EXPLAIN, get(explain::explain)),
         (routes::SNAPSHOTS, get(snapshots::list).post(snapshots::create)),
         (routes::SNAPSHOT, delete(snapshots::delete)),
         (routes::GROUPS, get(groups::list).post(groups::create)),
@@ -110,6 +117,11 @@ fn handlers() -> Vec<(&'static str, MethodRouter<Rest>)> {
         (routes::ENDPOINTS, get(endpoints::list).post(endpoints::create)),
         (routes::ENDPOINT, get(endpoints::show).patch(endpoints::change).delete(endpoints::delete)),
         (routes::ENDPOINT_RELEASE, post(endpoints::release)),
+        (routes::STATUS, get(status::status)),
+        (routes::ERRORS, get(items::errors)),
+        (routes::CONFLICTS, get(conflicts::list)),
+        (routes::CONFLICTS_RESOLVE, post(conflicts::resolve)),
+        (routes::REVIEW, get(items::review_list).post(items::review)),
         (routes::RECONCILERS, get(background::reconcilers)),
         (routes::RECONCILER_WAKE, post(background::wake)),
         (routes::AUDIT, get(background::audit)),

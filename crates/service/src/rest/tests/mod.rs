@@ -2,6 +2,7 @@
 
 mod admin;
 mod files;
+mod health;
 mod host;
 mod roles;
 

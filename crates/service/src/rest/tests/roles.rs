@@ -63,7 +63,6 @@ async fn a_removed_token_is_useless_at_once() {
 }
 
 #[tokio::test]
-#[ignore = "status and items are still to come"]
 async fn every_route_asks_for_its_role() {
     let world = World::new();
     for route in ROUTES {
