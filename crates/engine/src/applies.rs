@@ -192,7 +192,7 @@ impl Engine {
         let job = self.job();
         let mut changing = Vec::new();
         for queued in &making.taken {
-            changing.extend(places(&queued.step.act).into_iter().map(|at| self.overlay.key(&at)));
+            changing.extend(places(&queued.step).into_iter().map(|at| self.overlay.key(&at)));
             for uid in uids(&queued.step) {
                 self.work.put(uid, State::Job(job));
             }
@@ -220,7 +220,7 @@ impl Engine {
                 None => (),
             }
         }
-        let keys = places(act).into_iter().map(|at| self.overlay.key(&at));
+        let keys = places(&queued.step).into_iter().map(|at| self.overlay.key(&at));
         if keys.into_iter().any(|key| self.applies.changing.contains(&key)) {
             return Ok(false);
         }

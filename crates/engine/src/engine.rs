@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use polder_sync::{TreeError, TreeStore};
+use polder_sync::{LocalNode, TreeError, TreeStore};
 use polder_types::{InstanceId, Name, NodeUid, RelPath};
 
 use crate::applies::Applies;
@@ -124,6 +124,12 @@ impl Engine {
         self.take(store, event)?;
         self.pump(store)?;
         Ok(std::mem::take(&mut self.out))
+    }
+
+    /// What is on disk (`None`: gone) of the nodes that differ from their synced rows: for tools that explain, and for
+    /// the oracles of the simulator.
+    pub fn differing(&self) -> impl Iterator<Item = (NodeUid, Option<&LocalNode>)> {
+        self.overlay.iter()
     }
 
     fn take(&mut self, store: &mut dyn TreeStore, event: Event) -> Result<(), TreeError> {

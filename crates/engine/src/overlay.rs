@@ -62,10 +62,18 @@ impl Overlay {
         self.nodes.range((from, Bound::Unbounded)).map(|(uid, _)| *uid)
     }
 
+    /// Everything that differs.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeUid, Option<&LocalNode>)> {
+        self.nodes.iter().map(|(uid, node)| (*uid, node.as_ref()))
+    }
+
     pub(crate) fn put(&mut self, uid: NodeUid, node: LocalNode) {
         self.forget(uid);
         // Two nodes under one key: the one seen last is there; the other's own look will say where it is now.
-        self.by_place.insert(self.key(&node.at), uid);
+        // The root has no name.
+        if uid != NodeUid::ROOT {
+            self.by_place.insert(self.key(&node.at), uid);
+        }
         self.by_ident.entry(node.stamp.ident).or_insert(uid);
         self.nodes.insert(uid, Some(node));
     }

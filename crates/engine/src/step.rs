@@ -15,8 +15,12 @@ use crate::{
     ApplyAct, ApplyOver, ApplyResult, Dir, Failure, FailureClass, JobId, Level, Place, Reason, SeenEntry,
 };
 
-/// All names that a step may change.
-pub(crate) fn places(act: &Act) -> Vec<Placed> {
+/// All names that a step may change. The root has none.
+pub(crate) fn places(step: &polder_sync::Apply) -> Vec<Placed> {
+    if step.uid == NodeUid::ROOT { Vec::new() } else { all_places(&step.act) }
+}
+
+fn all_places(act: &Act) -> Vec<Placed> {
     match act {
         Act::Place { at, over, .. } => {
             let to = over.as_ref().and_then(|over| over.to.clone());
@@ -30,7 +34,7 @@ pub(crate) fn places(act: &Act) -> Vec<Placed> {
 
 /// Directories that a step changes; of a touch, the one that it stands in.
 pub(crate) fn parents(act: &Act) -> BTreeSet<NodeUid> {
-    places(act).into_iter().map(|at| at.parent).collect()
+    all_places(act).into_iter().map(|at| at.parent).collect()
 }
 
 /// The directory that a step makes, with its time.
@@ -120,7 +124,7 @@ impl Engine {
         let mut not_done = BTreeSet::new();
         let skipped = std::iter::repeat_with(|| ApplyResult::Skipped);
         for (queued, result) in flying.steps.into_iter().zip(results.into_iter().chain(skipped)) {
-            for at in places(&queued.step.act) {
+            for at in places(&queued.step) {
                 self.touched_by_us(&at);
             }
             let serial = queued.serial;
@@ -160,7 +164,7 @@ impl Engine {
             }
             ApplyResult::Refused { .. } => {
                 // What was found says nothing about which of the names; all are looked at, and then planned anew.
-                for at in places(&step.act) {
+                for at in places(&step) {
                     self.looks.pend(at.parent, Some(at.name));
                 }
                 for uid in uids(&step) {

@@ -219,6 +219,10 @@ impl World {
 
     fn why(&self, mut unequal: Vec<String>) -> String {
         for host in &self.hosts {
+            for (uid, node) in host.engine.iter().flat_map(|engine| engine.differing()) {
+                let synced = polder_sync::TreeStore::synced(&host.store, uid).expect("maps do not fail");
+                unequal.push(format!("{}: {uid} here {node:?}\n    synced {synced:?}", host.name));
+            }
             if let Some(status) = &host.status {
                 unequal.push(format!(
                     "{}: {:?} up {} down {} problems {:?}",
