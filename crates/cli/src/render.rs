@@ -2,6 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use polder_api::rest::Time;
+use polder_types::Escaped;
 
 /// `0 B`, `1.5 KiB`, `2.0 GiB`: two digits at least, powers of 1,024.
 pub fn bytes(count: u64) -> String {
@@ -68,6 +69,17 @@ pub fn word(value: &impl serde::Serialize) -> String {
     }
 }
 
+/// A sentence from elsewhere, on one line and without anything that acts on a terminal. What is escaped already stays.
+pub fn safe(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for part in text.split_inclusive('\\') {
+        let (plain, backslash) = part.strip_suffix('\\').map_or((part, ""), |plain| (plain, "\\"));
+        out.push_str(&Escaped(plain.as_bytes()).to_string());
+        out.push_str(backslash);
+    }
+    out
+}
+
 /// A table without lines. Columns whose header begins with `>` are set to the right. Empty without rows.
 pub fn table(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
@@ -96,7 +108,7 @@ pub fn table(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> S
 /// Names and values below each other.
 pub fn fields(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+    rows.iter().map(|(name, value)| format!("{name:width$}  {}\n", safe(value))).collect()
 }
 
 #[cfg(test)]
@@ -116,6 +128,12 @@ mod tests {
         assert_eq!(seconds(59), "59 s");
         assert_eq!(seconds(3_725), "1 h 2 min");
         assert_eq!(time("2026-11-23T18:00:05.25Z".parse().expect("a time")), "2026-11-23 18:00:05");
+    }
+
+    #[test]
+    fn sentences_act_on_nothing() {
+        assert_eq!(safe("a\x1b[2Jb\nc"), r"a\u{1b}[2Jb\nc");
+        assert_eq!(safe(r"once \xff only \\"), r"once \xff only \\");
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl Ui {
         }
         // Data that was ready before the failure is still data.
         let _ = self.environment.stdout.flush();
-        self.speak(&format_args!("{} {}", self.paint("31", "error:"), error.chain()));
+        self.speak(&format_args!("{} {}", self.paint("31", "error:"), crate::render::safe(&error.chain())));
         if let Some(hint) = &error.hint {
             self.speak(&format_args!("{} {hint}", self.paint("36", "hint:")));
         }

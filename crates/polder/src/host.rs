@@ -2,7 +2,7 @@
 
 use polder_cli::{CliError, Exit, Host, HostRequest, Ui};
 
-use crate::{evaluate, up};
+use crate::{evaluate, service, up};
 
 /// This executable.
 pub struct Binary;
@@ -10,17 +10,27 @@ pub struct Binary;
 impl Host for Binary {
     fn carry_out(&self, request: HostRequest, ui: &mut Ui) -> Result<Exit, CliError> {
         match request {
-            HostRequest::ServiceRun(_)
-            | HostRequest::AgentRegister(_)
+            HostRequest::ServiceRun(request) => done(service::run(request, ui)),
+            HostRequest::AgentRegister(_)
             | HostRequest::AgentRun(_)
             | HostRequest::AgentWorker(_)
-            | HostRequest::AgentReload(_) => {
-                Err(CliError::new("this development version has no service and no agent yet"))
-            }
+            | HostRequest::AgentReload(_) => Err(CliError::new("this development version has no agent yet")),
             HostRequest::Evaluate(request) => evaluate::run(&request, ui),
             HostRequest::Up(request) => up::run(request, ui),
         }
     }
+}
+
+fn done(result: Result<(), CliError>) -> Result<Exit, CliError> {
+    result.map(|()| Exit::Done)
+}
+
+/// An error of a program, for a person.
+pub fn failed(error: anyhow::Error) -> CliError {
+    let mut chain = error.chain().map(ToString::to_string);
+    let message = chain.next().unwrap_or_default();
+    let causes: Vec<String> = chain.collect();
+    CliError::new([vec![message], causes].concat().join(": "))
 }
 
 /// A runtime for a program.

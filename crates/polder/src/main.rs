@@ -8,7 +8,9 @@
 
 mod evaluate;
 mod host;
+mod logging;
 mod parent;
+mod service;
 mod up;
 
 use std::process::ExitCode;

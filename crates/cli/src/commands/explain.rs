@@ -82,20 +82,25 @@ async fn ask_share(
 fn text(both: &Both) -> String {
     let mut out = String::new();
     if let Some(local) = &both.local {
-        out.push_str(&format!("here: {}: {}\n", render::word(&local.state), local.reason));
+        out.push_str(&format!("here: {}: {}\n", render::word(&local.state), render::safe(&local.reason)));
         if let Some(hint) = &local.hint {
-            out.push_str(&format!("  hint: {hint}\n"));
+            out.push_str(&format!("  hint: {}\n", render::safe(hint)));
         }
     }
     let Some(share) = &both.share else {
         return out;
     };
-    out.push_str(&format!("share {}: {}\n", share.share, share.summary));
+    out.push_str(&format!("share {}: {}\n", share.share, render::safe(&share.summary)));
     for endpoint in &share.endpoints {
         let state = render::word(&endpoint.state);
-        out.push_str(&format!("{}:{}: {state}: {}\n", endpoint.server, endpoint.path, endpoint.reason));
+        out.push_str(&format!(
+            "{}:{}: {state}: {}\n",
+            endpoint.server,
+            endpoint.path,
+            render::safe(&endpoint.reason)
+        ));
         if let Some(hint) = &endpoint.hint {
-            out.push_str(&format!("  hint: {hint}\n"));
+            out.push_str(&format!("  hint: {}\n", render::safe(hint)));
         }
     }
     if !share.history.is_empty() {

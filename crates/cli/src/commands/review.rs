@@ -21,8 +21,10 @@ pub enum ReviewCommand {
     /// What waits for a decision
     List(ListArgs),
     /// Upload extras
+    #[command(after_help = "Example:\n  polder review accept --endpoint site-a reports/2026")]
     Accept(DecideArgs),
     /// Move extras to the recycle area of their server
+    #[command(after_help = "Example:\n  polder review discard --endpoint site-a --all")]
     Discard(DecideArgs),
 }
 
@@ -39,7 +41,6 @@ pub struct ListArgs {
 
 /// Decide about extras
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  polder review accept --endpoint site-a reports/2026")]
 pub struct DecideArgs {
     /// Of this endpoint: its id, SERVER:PATH, GROUP/SERVER, or SERVER
     #[arg(long, value_name = "E")]

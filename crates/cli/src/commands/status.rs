@@ -86,7 +86,7 @@ fn group_text(group: &GroupStatus) -> String {
     }
     for endpoint in &group.endpoints {
         if let Some(reason) = &endpoint.reason {
-            out.push_str(&format!("  {}: {reason}\n", endpoint.server));
+            out.push_str(&format!("  {}: {}\n", endpoint.server, render::safe(reason)));
         }
         notices(&mut out, endpoint.server.as_str(), &endpoint.problems);
     }
@@ -126,9 +126,13 @@ fn flow(flow: &Flow) -> String {
 
 fn notices(out: &mut String, of: &str, notices: &[Notice]) {
     for notice in notices {
-        out.push_str(&format!("  {of}: {} (since {})\n", notice.message, render::time(notice.since)));
+        out.push_str(&format!(
+            "  {of}: {} (since {})\n",
+            render::safe(&notice.message),
+            render::time(notice.since)
+        ));
         if let Some(hint) = &notice.hint {
-            out.push_str(&format!("    hint: {hint}\n"));
+            out.push_str(&format!("    hint: {}\n", render::safe(hint)));
         }
     }
 }

@@ -22,7 +22,7 @@ use std::{
 use polder_cli::{CliError, Exit, Ui, Up, status_text};
 
 use self::{children::Children, world::World};
-use crate::host::runtime;
+use crate::{host::runtime, parent::interrupted};
 
 /// Where the service listens when nobody says.
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8443);
@@ -51,19 +51,6 @@ pub fn run(request: Up, ui: &mut Ui) -> Result<Exit, CliError> {
         children.stop().await;
         result
     })
-}
-
-async fn interrupted() {
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => signal.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => (),
-        _ = terminated => (),
-    }
 }
 
 async fn everything(

@@ -1,0 +1,143 @@
+//! Commands on a registered server: the control socket and what is handed to the binary.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixListener,
+    path::PathBuf,
+};
+
+use polder_cli::{AgentRegister, AgentRun, Exit, HostRequest, ServiceRun, Up};
+
+use crate::shell::Shell;
+
+const INFO: &str = r#"{"answer":"info","version":"0.1.0","pid":7,"started_at":"2026-11-23T18:00:00Z",
+    "server":"000000000000000000000000000000a1","name":"site-a","service":"https://127.0.0.1:8443","connected":true,
+    "certificate_expires_at":"2026-12-23T18:00:00Z","endpoints":[{"id":"000000000000000000000000000000e1",
+    "share":"demo","path":{"bytes":"L3Nydi//"},"paused":true,"watcher":"fanotify"}]}"#;
+
+/// An agent that answers one question with these lines; returns what it was asked.
+fn agent(shell: &Shell, answers: &[&str]) -> std::thread::JoinHandle<String> {
+    let socket = UnixListener::bind(shell.path("control.sock")).expect("a socket");
+    let answers: Vec<String> = answers.iter().map(|answer| answer.replace('\n', " ")).collect();
+    std::thread::spawn(move || {
+        let (mut stream, _) = socket.accept().expect("a connection");
+        let mut question = String::new();
+        BufReader::new(stream.try_clone().expect("a clone")).read_line(&mut question).expect("a question");
+        for answer in answers {
+            writeln!(stream, "{answer}").expect("an answer");
+        }
+        question
+    })
+}
+
+#[test]
+fn pause_asks_the_agent() {
+    let shell = Shell::bare();
+    let agent = agent(&shell, &[INFO]);
+    let state = shell.path("");
+    let said = shell.run(&["pause", "--state", state.to_str().expect("text")]);
+    insta::assert_snapshot!(said.all(), @r"
+    exit 0
+    --- data
+    SHARE  PATH       PAUSED  WATCHER   ID
+    demo   /srv/\xff  yes     fanotify  000000000000000000000000000000e1
+    --- talk
+    ");
+    assert_eq!(agent.join().expect("no panic"), "{\"request\":\"pause\"}\n");
+}
+
+#[test]
+fn a_network_test_that_fails_is_one() {
+    let shell = Shell::bare();
+    let agent = agent(
+        &shell,
+        &[
+            r#"{"answer":"network","step":"connect","ok":true,"detail":"127.0.0.1:8443","micros":1250}"#,
+            r#"{"answer":"network","step":"clock","ok":false,"detail":"a year off","hint":"set the clock","micros":3}"#,
+            r#"{"answer":"done"}"#,
+        ],
+    );
+    let state = shell.path("");
+    let said = shell.run(&["network", "test", "--state", state.to_str().expect("text")]);
+    insta::assert_snapshot!(said.all(), @r"
+    exit 1
+    --- data
+    STEP     OK     TIME  DETAIL
+    connect  yes  1.2 ms  127.0.0.1:8443
+    clock    no   0.0 ms  a year off
+    --- talk
+    hint: set the clock
+    ");
+    agent.join().expect("no panic");
+}
+
+#[test]
+fn an_agent_that_goes_away_is_six() {
+    let shell = Shell::bare();
+    let agent = agent(&shell, &[]);
+    let state = shell.path("");
+    assert_eq!(shell.run(&["resume", "--state", state.to_str().expect("text")]).exit, Exit::Unreachable);
+    agent.join().expect("no panic");
+}
+
+#[test]
+fn what_needs_more_is_handed_over() {
+    let mut shell = Shell::bare();
+    // A server's join token is never taken from the administrator's environment.
+    shell.vars.insert("POLDER_TOKEN_FILE".into(), "/admin.token".into());
+    for command in [
+        &["up", "--once", "--dir", "/d"][..],
+        &["service", "run", "--data", "/s", "--listen", "127.0.0.1:0"],
+        &[
+            "agent",
+            "register",
+            "--service",
+            "https://x",
+            "--token-file",
+            "-",
+            "--state",
+            "/a",
+            "--ca-file",
+            "/ca",
+        ],
+        &["agent", "run"],
+    ] {
+        assert_eq!(shell.run(command).exit, Exit::Done, "{command:?}");
+    }
+    let handed = shell.handed.lock().expect("no test panics with it");
+    assert_eq!(
+        *handed,
+        [
+            HostRequest::Up(Up { dir: "/d".into(), listen: None, once: true }),
+            HostRequest::ServiceRun(ServiceRun {
+                data: "/s".into(),
+                listen: Some(([127, 0, 0, 1], 0).into()),
+                metadata: None,
+                objects: None,
+                public_url: None,
+                config: None,
+            }),
+            HostRequest::AgentRegister(AgentRegister {
+                service: "https://x".into(),
+                token_file: "-".into(),
+                state: "/a".into(),
+                name: None,
+                ca_file: Some("/ca".into()),
+            }),
+            HostRequest::AgentRun(AgentRun { state: PathBuf::from("/var/lib/polder") }),
+        ]
+    );
+}
+
+#[test]
+fn completions_and_man_pages_are_written() {
+    let shell = Shell::bare();
+    for name in ["bash", "zsh", "fish"] {
+        let said = shell.run(&["completions", name]);
+        assert!(said.exit == Exit::Done && said.out.contains("polder"), "{name}");
+    }
+    let folder = shell.path("man");
+    assert_eq!(shell.run(&["man", folder.to_str().expect("text")]).exit, Exit::Done);
+    let page = std::fs::read_to_string(folder.join("polder-share-create.1")).expect("a page a command");
+    assert!(page.contains("insensitive"));
+}
