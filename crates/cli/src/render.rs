@@ -33,6 +33,11 @@ pub fn count(number: u64) -> String {
     out
 }
 
+/// `1 file`, `12,345 files`.
+pub fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// `45 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`.
 pub fn seconds(total: u64) -> String {
     let (days, hours, minutes, rest) = (total / 86_400, total / 3_600 % 24, total / 60 % 60, total % 60);

@@ -282,7 +282,7 @@ async fn release(args: ReleaseArgs, client: &Client, ui: &mut Ui) -> Result<(), 
     let released = client.endpoint_release(endpoint.id, decision, args.confirm.dry_run).await?;
     let (done, would) = if args.accept { ("let go", "let go") } else { ("undid", "undo") };
     let verb = args.confirm.done(done, would);
-    ui.show(&released, |released| format!("{verb} {} changes at {name}", render::count(released.held)))
+    ui.show(&released, |released| format!("{verb} {} at {name}", render::counted(released.held, "change")))
 }
 
 /// Finds the endpoint that a person means: by id, `SERVER:PATH`, `GROUP/SERVER`, or `SERVER` where that is one.

@@ -106,7 +106,7 @@ async fn decide(
     let request = ReviewRequest { endpoint: endpoint.id, decision, paths };
     let answer = client.review_decide(&request, args.confirm.dry_run).await?;
     let verb = args.confirm.done(done, would);
-    ui.show(&answer, |answer| format!("{verb} {} items of {name}", render::count(answer.items)))
+    ui.show(&answer, |answer| format!("{verb} {} of {name}", render::counted(answer.items, "item")))
 }
 
 fn row(item: &ReviewItem) -> Vec<String> {

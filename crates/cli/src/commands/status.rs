@@ -71,10 +71,10 @@ fn group_text(group: &GroupStatus) -> String {
         (false, _) => "not in sync",
     };
     let mut out = format!(
-        "{} (share {}): {state}, {} items, {}\n",
+        "{} (share {}): {state}, {}, {}\n",
         group.name,
         group.share,
-        render::count(group.nodes),
+        render::counted(group.nodes, "item"),
         render::bytes(group.bytes)
     );
     let headers = ["SERVER", "PATH", "STATE", ">ITEMS", ">LOCAL", ">TIERED", "UPLOAD", "DOWNLOAD", ">ERRORS"];

@@ -83,10 +83,11 @@ impl Summary {
     }
 
     fn text(&self, done: &str) -> String {
-        let mut text = format!("{done} {} files ({})", render::count(self.files), render::bytes(self.bytes));
-        for (number, what) in [(self.directories, "folders"), (self.symlinks, "symlinks")] {
+        let size = render::bytes(self.bytes);
+        let mut text = format!("{done} {} ({size})", render::counted(self.files, "file"));
+        for (number, what) in [(self.directories, "folder"), (self.symlinks, "symlink")] {
             if number > 0 {
-                text.push_str(&format!(", {} {what}", render::count(number)));
+                text.push_str(&format!(", {}", render::counted(number, what)));
             }
         }
         if self.failed > 0 {

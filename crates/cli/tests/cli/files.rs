@@ -125,7 +125,7 @@ fn a_tree_goes_there_and_comes_back() {
     symlink("../a.txt", shell.path("tree/sub/link")).expect("made");
     let local = shell.path("tree");
     let said = shell.run(&["share", "put", "-r", local.to_str().expect("text"), "demo:"]);
-    assert_eq!(said.all(), "exit 0\n--- data\ncopied 4 files (683.6 KiB), 2 folders, 1 symlinks\n--- talk\n");
+    assert_eq!(said.all(), "exit 0\n--- data\ncopied 4 files (683.6 KiB), 2 folders, 1 symlink\n--- talk\n");
     let kept = share.0.lock().expect("no test panics with it").clone();
     assert_eq!(kept.len(), 7);
     assert!(matches!(&kept[&b"tree/sub/large"[..]], Node::File(bytes, _) if *bytes == large));
@@ -203,7 +203,7 @@ fn what_fails_is_listed_and_the_rest_is_done() {
     insta::assert_snapshot!(said.all(), @r"
     exit 3
     --- data
-    copied 1 files (4 B), 1 folders; 1 failed
+    copied 1 file (4 B), 1 folder; 1 failed
     --- talk
     warning: ~/tree/socket: is neither file, folder nor symlink and is left out
     ");

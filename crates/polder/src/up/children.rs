@@ -16,8 +16,6 @@ use crate::parent;
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// How often the children are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Lines of a log that are shown when its child died.
-const LOG_LINES: usize = 5;
 
 /// The children that run.
 pub struct Children {
@@ -100,10 +98,9 @@ impl Children {
         let log = self.log(name);
         let text = std::fs::read(&log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text[text.len().saturating_sub(8192)..]).into_owned();
-        let lines: Vec<&str> = text.lines().rev().take(LOG_LINES).collect();
-        let last: String = lines.iter().rev().map(|line| format!("\n  {}", line.escape_default())).collect();
-        CliError::new(format!("{name} ended ({status}); its last lines:{last}"))
-            .hint(format!("all of them are in \"{}\"", log.display()))
+        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+        CliError::new(format!("{name} ended ({status}): {last}"))
+            .hint(format!("all that it said is in \"{}\"", log.display()))
     }
 
     /// Ends all, the last one started first: agents before their service.

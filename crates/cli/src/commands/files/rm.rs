@@ -59,6 +59,6 @@ pub async fn run(args: RmArgs, client: &Client, ui: &mut Ui) -> Result<Exit, Cli
 }
 
 fn line(verb: &str, removed: &Removed) -> String {
-    let (nodes, bytes) = (render::count(removed.nodes), render::bytes(removed.bytes));
-    format!("{verb} {} ({nodes} items, {bytes})\n", removed.path)
+    let (nodes, bytes) = (render::counted(removed.nodes, "item"), render::bytes(removed.bytes));
+    format!("{verb} {} ({nodes}, {bytes})\n", removed.path)
 }
