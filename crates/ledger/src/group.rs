@@ -12,7 +12,7 @@ use polder_types::{
 use crate::commit::Batch;
 use crate::share::ROOT_NID;
 use crate::states::uid_of;
-use crate::{EntryRow, LedgerError, NodeRow, RowsError, What};
+use crate::{AuthorRow, EntryRow, LedgerError, NodeRow, RowsError, What};
 
 /// Longest way up from the new place of a directory.
 pub const MOVE_STEPS_MAX: usize = 16_384;
@@ -94,6 +94,7 @@ impl Draft {
 pub(crate) struct GroupChange {
     drafts: Vec<Draft>,
     first: Seq,
+    memory: AuthorRow,
 }
 
 /// The group while it is checked.
@@ -103,6 +104,8 @@ pub(crate) struct GroupCheck<'a, 'b> {
     by_uid: BTreeMap<NodeUid, usize>,
     by_nid: BTreeMap<Nid, usize>,
     first: Seq,
+    /// What the share remembers of the author if the group is taken.
+    pub memory: AuthorRow,
 }
 
 impl<'a, 'b> GroupCheck<'a, 'b> {
@@ -110,9 +113,10 @@ impl<'a, 'b> GroupCheck<'a, 'b> {
     pub fn run(batch: &'a mut Batch<'b>, group: &Group, first: Seq) -> Result<Outcome, LedgerError> {
         let (drafts, by_uid, by_nid) =
             (Vec::with_capacity(group.ops.len().min(1024)), BTreeMap::new(), BTreeMap::new());
-        let mut check = Self { batch, drafts, by_uid, by_nid, first };
+        let memory = batch.memory;
+        let mut check = Self { batch, drafts, by_uid, by_nid, first, memory };
         match check.all(group) {
-            Ok(()) => Ok(Outcome::Sound(GroupChange { drafts: check.drafts, first })),
+            Ok(()) => Ok(Outcome::Sound(GroupChange { drafts: check.drafts, first, memory: check.memory })),
             Err(Stop::Refused { op, why }) => Ok(Outcome::Refused { op, why }),
             Err(Stop::Failed(error)) => Err(error),
         }
@@ -423,7 +427,8 @@ impl<'a, 'b> GroupCheck<'a, 'b> {
 impl GroupChange {
     /// Closes all intervals, then writes the new rows: a swap of two names has no other order.
     pub fn apply(self, batch: &mut Batch<'_>) -> Result<(), RowsError> {
-        let Self { drafts, first } = self;
+        let Self { drafts, first, memory } = self;
+        batch.memory = memory;
         let case = batch.share.case;
         for draft in drafts.iter().filter(|draft| draft.leaves()) {
             let before = draft.before.as_ref().expect("leaves a place");

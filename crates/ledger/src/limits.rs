@@ -27,9 +27,8 @@ impl GroupCheck<'_, '_> {
                 return refuse(draft.op, Refusal::Held);
             }
         }
-        // Reached only when the brake lets the group through; should it be refused for another reason, the count is a
-        // little too high, which is the safe side.
-        self.batch.memory = memory;
+        // Kept only if the group is taken: what is refused and sent again must not count twice.
+        self.memory = memory;
         Ok(())
     }
 
@@ -63,7 +62,10 @@ impl GroupCheck<'_, '_> {
         let mut used = BTreeSet::new();
         for at in 0..self.drafts.len() {
             let Some((content, op)) = self.drafts[at].new_content() else { continue };
-            let needed = self.chunks_of(content)?;
+            let mut needed: Vec<ChunkId> = content.direct_chunks().collect();
+            if let Some(root) = root_of(content) {
+                needed.extend_from_slice(self.chunks_below(root)?);
+            }
             let mut missing = Vec::new();
             for id in needed {
                 match self.batch.live_pack_of(&id)? {
@@ -89,17 +91,16 @@ impl GroupCheck<'_, '_> {
         Ok(())
     }
 
-    /// Chunks that a content names, as far as a base version did not name the same tree.
-    fn chunks_of(&self, content: &Content) -> Result<Vec<ChunkId>, LedgerError> {
-        let mut needed: Vec<ChunkId> = content.direct_chunks().collect();
-        if let Content::File { body: Body::Tree { root, .. }, .. } = content {
-            match self.batch.context.trees.get(root) {
-                Some(below) => needed.extend_from_slice(below),
-                None if self.inherits_root(*root) => (),
-                None => return Err(LedgerError::TreeNotRead { root: *root }),
-            }
+    /// Chunks below the root of a tree; none of a tree that a base version named too.
+    fn chunks_below(&mut self, root: ChunkId) -> Result<&[ChunkId], LedgerError> {
+        if let Some(below) = self.batch.context.trees.get(&root) {
+            return Ok(below);
         }
-        Ok(needed)
+        // A root that lies in no live pack can be read by nobody: it is itself what is missing.
+        if self.inherits_root(root) || self.batch.live_pack_of(&root)?.is_none() {
+            return Ok(&[]);
+        }
+        Err(LedgerError::TreeNotRead { root })
     }
 
     fn inherits_root(&self, root: ChunkId) -> bool {

@@ -100,8 +100,35 @@ fn create(number: u64) -> Op {
     Op::Create { uid: uid(number), at: Placed { parent, name }, mtime, attrs: attrs(), content }
 }
 
-fn rate(what: &str, count: u64, began: Instant) {
-    println!("{what}\t{:.0} /s", count as f64 / began.elapsed().as_secs_f64());
+/// When a measurement began, by the clock and by this process's processor time: the second says what the first would be
+/// on a machine that does nothing else.
+#[derive(Clone, Copy)]
+struct Began {
+    clock: Instant,
+    cpu_s: f64,
+}
+
+/// Processor time of all threads so far, in seconds, to a hundredth.
+fn cpu_s() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    // Fields 14 and 15 of the whole line, in ticks of which Linux shows 100 a second.
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    ticks as f64 / 100.0
+}
+
+fn begin() -> Began {
+    Began { clock: Instant::now(), cpu_s: cpu_s() }
+}
+
+fn rate(what: &str, count: u64, began: Began) {
+    let (clock_s, cpu_s) = (began.clock.elapsed().as_secs_f64(), cpu_s() - began.cpu_s);
+    println!(
+        "{what}\t{:.0} /s\t{:.1} us of processor each",
+        count as f64 / clock_s,
+        cpu_s * 1e6 / count as f64
+    );
 }
 
 fn send(db: &ShareDb, known: Cursor, tag: u64, batch: u64, time_ms: u64, ops: Vec<Op>) -> Cursor {
@@ -135,7 +162,7 @@ impl Bench {
     }
 
     fn register(&mut self, nodes: u64) {
-        let began = Instant::now();
+        let began = begin();
         for first in (0..nodes + 100_000).step_by(4000) {
             let mut id = [0; 16];
             id[..8].copy_from_slice(&first.to_be_bytes());
@@ -162,7 +189,7 @@ impl Bench {
     }
 
     fn create(&mut self, nodes: u64) {
-        let began = Instant::now();
+        let began = begin();
         for first in (0..nodes).step_by(BATCH as usize) {
             self.send((first..(first + BATCH).min(nodes)).map(create).collect());
         }
@@ -174,7 +201,7 @@ impl Bench {
         // Directories are passed over; node n was made by the operation after its batch's number.
         let base = |number: u64| Seq(number + number / BATCH + 2);
         let numbers: Vec<u64> = (0..count).filter(|number| !number.is_multiple_of(DIRECTORY)).collect();
-        let began = Instant::now();
+        let began = begin();
         for part in numbers.chunks(BATCH as usize) {
             let op = |number: &u64| Op::Update {
                 uid: uid(*number),
@@ -190,7 +217,7 @@ impl Bench {
 
     fn single(&mut self) {
         let mut times = Vec::new();
-        let began = Instant::now();
+        let began = begin();
         for number in 0..3000 {
             let start = Instant::now();
             self.send(vec![create(1_000_000_000 + number).into_hole()]);
@@ -205,7 +232,7 @@ impl Bench {
     fn many_threads(&mut self) {
         let next = AtomicU64::new(0);
         let (db, known) = (&self.db, self.known);
-        let began = Instant::now();
+        let began = begin();
         std::thread::scope(|scope| {
             for _ in 0..16 {
                 scope.spawn(|| {
@@ -225,7 +252,7 @@ impl Bench {
 
     fn follow(&mut self, nodes: u64) {
         let (mut count, mut next): (u64, Option<FeedFrom>) = (0, None);
-        let began = Instant::now();
+        let began = begin();
         loop {
             let page = self.db.read(|rows| changes(rows, Cursor::default(), next, 4000)).unwrap();
             count += page.rows.len() as u64;
@@ -237,7 +264,7 @@ impl Bench {
         assert_eq!(count, nodes);
         rate("feed, rows", count, began);
         let (mut count, mut from, mut after) = (0, None, None);
-        let began = Instant::now();
+        let began = begin();
         loop {
             let page = self.db.read(|rows| bootstrap(rows, from, after, 4000)).unwrap();
             count += page.rows.len() as u64;
@@ -251,21 +278,24 @@ impl Bench {
 
     fn read(&mut self, nodes: u64) {
         let ids: Vec<ChunkId> = (0..10_000).map(|number| chunk(number * 7 % nodes)).collect();
-        let began = Instant::now();
+        let began = begin();
         for part in ids.chunks(1000) {
             assert!(self.db.read(|rows| have(rows, part)).unwrap().iter().all(|have| *have));
         }
         rate("have, chunks", ids.len() as u64, began);
         for (what, at) in [("now", At::Now), ("in the past", At::Seq(Seq(1 + BATCH)))] {
-            let began = Instant::now();
+            let began = begin();
             let rounds = 50u64;
             for _ in 0..rounds {
                 let page = self.db.read(|rows| list(rows, uid(0), None, 1000, at)).unwrap().unwrap();
                 assert_eq!(page.nodes.len() as u64, DIRECTORY - 1);
             }
-            println!("page of 1000 {what}\t{:.2} ms", began.elapsed().as_secs_f64() * 1e3 / rounds as f64);
+            println!(
+                "page of 1000 {what}\t{:.2} ms",
+                began.clock.elapsed().as_secs_f64() * 1e3 / rounds as f64
+            );
         }
-        let began = Instant::now();
+        let began = begin();
         let cursor = self.known;
         for number in 0..500u64 {
             let endpoint = EndpointId([(number % 7) as u8; 16]);
@@ -279,7 +309,7 @@ impl Bench {
         let names = ["thinning, steps of 1000 rows", "expiry, steps of 1000 rows"];
         for (what, step) in names.into_iter().zip([thin_step, expire_step]) {
             let time_ms = self.time_ms + (1 << 40);
-            let (began, mut dropped) = (Instant::now(), 0);
+            let (began, mut dropped) = (begin(), 0);
             loop {
                 let policy = policy.clone();
                 let done = self.db.write(move |rows| step(rows, &policy, time_ms, 1000)).unwrap();
@@ -288,7 +318,7 @@ impl Bench {
                     break;
                 }
             }
-            println!("{what}\t{dropped} dropped in {:.2} s", began.elapsed().as_secs_f64());
+            println!("{what}\t{dropped} dropped in {:.2} s", began.clock.elapsed().as_secs_f64());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use polder_ledger::{At, FeedRow, changes};
+use polder_ledger::{At, FeedRow, HistoryPolicy, LedgerError, ThinStep, changes, expire_step, thin_step};
 use polder_types::{
     Attrs, Author, BatchAnswer, CaseRule, Content, Cursor, Group, GroupAnswer, Kind, NodeState, NodeUid, Op,
     Placed, Seq, Timestamp,
@@ -10,6 +10,7 @@ use polder_types::{
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
+use crate::history::all;
 use crate::support::*;
 
 /// What the model knows of a live node.
@@ -128,8 +129,8 @@ impl Model {
         path
     }
 
-    fn tree(&self) -> BTreeMap<String, Node> {
-        self.live.iter().map(|(uid, node)| (self.path(*uid), node.clone())).collect()
+    fn tree(&self) -> BTreeMap<String, (NodeUid, Node)> {
+        self.live.iter().map(|(uid, node)| (self.path(*uid), (*uid, node.clone()))).collect()
     }
 }
 
@@ -139,15 +140,13 @@ fn names_ours(case: CaseRule, op: &Op) -> bool {
     at.parent == ROOT && *case.key(at.name.as_bytes()) == *b".polder"
 }
 
-fn seen(tree: BTreeMap<String, NodeState>) -> BTreeMap<String, Node> {
-    let strip = |node: NodeState| Node {
-        at: node.at,
-        mtime: node.mtime,
-        attrs: node.attrs,
-        content: node.content,
-        since: node.since,
-    };
-    tree.into_iter().map(|(path, node)| (path, strip(node))).collect()
+fn seen_node(node: NodeState) -> (NodeUid, Node) {
+    let NodeState { uid, at, mtime, attrs, content, since, .. } = node;
+    (uid, Node { at, mtime, attrs, content, since })
+}
+
+fn seen(tree: BTreeMap<String, NodeState>) -> BTreeMap<String, (NodeUid, Node)> {
+    tree.into_iter().map(|(path, node)| (path, seen_node(node))).collect()
 }
 
 /// An operation before it is fitted to the model: numbers choose among what is there.
@@ -253,13 +252,22 @@ fn fit(model: &Model, wish: &Wish) -> Op {
     }
 }
 
+/// The tree after a commit.
+#[derive(Clone)]
+struct Past {
+    cursor: Cursor,
+    time_ms: u64,
+    tree: BTreeMap<String, (NodeUid, Node)>,
+    pinned: bool,
+}
+
 /// A run of one history.
 struct Run {
     share: Share,
     case: CaseRule,
     model: Model,
-    /// Every past tree by the sequence at which it stood.
-    past: Vec<(Cursor, BTreeMap<String, Node>)>,
+    /// Every past tree by the place in history and the time at which it came to be.
+    past: Vec<Past>,
     sent: Vec<(Author, Vec<Group>, BatchAnswer)>,
     follower: BTreeMap<NodeUid, Node>,
     cursor: Cursor,
@@ -268,7 +276,7 @@ struct Run {
 
 impl Run {
     fn new(share: Share, case: CaseRule) -> Self {
-        let past = vec![(Cursor::default(), BTreeMap::new())];
+        let past = vec![Past { cursor: Cursor::default(), time_ms: 0, tree: BTreeMap::new(), pinned: false }];
         let (model, sent, follower) = (Model::default(), Vec::new(), BTreeMap::new());
         Self { share, case, model, past, sent, follower, cursor: Cursor::default(), accepted: 0 }
     }
@@ -287,8 +295,12 @@ impl Run {
             Step::Reopen => self.share.reopen(),
             Step::Follow => self.follow(),
             Step::Snapshot => {
-                let name = format!("s{}", self.share.head().seq);
-                let _ = self.share.edit(move |rows| polder_ledger::create_snapshot(rows, &name, "", 0));
+                let name = format!("s{}", self.past.len());
+                let last = self.past.last_mut().unwrap();
+                if !last.pinned {
+                    self.share.edit(move |rows| polder_ledger::create_snapshot(rows, &name, "", 0)).unwrap();
+                    last.pinned = true;
+                }
             }
         }
         assert_eq!(seen(self.share.tree(At::Now)), self.model.tree());
@@ -299,6 +311,7 @@ impl Run {
         let fit_all =
             |wishes: &Vec<Wish>| Group { ops: wishes.iter().map(|wish| fit(&self.model, wish)).collect() };
         let groups: Vec<Group> = wishes.iter().map(fit_all).collect();
+        self.share.time_ms += 97 * (1 + u64::from(wishes[0][0].value % 7));
         let author = self.share.next(if groups.len() == 2 { B } else { A });
         self.share.known = self.share.head();
         let answer = self.share.send(author, &groups).unwrap();
@@ -317,43 +330,96 @@ impl Run {
         }
         assert_eq!(answer.cursor.seq, Seq(self.model.head));
         assert_eq!(self.share.head(), answer.cursor);
-        self.past.push((answer.cursor, self.model.tree()));
+        if answer.cursor != self.past.last().unwrap().cursor {
+            let (time_ms, tree) = (self.share.time_ms, self.model.tree());
+            self.past.push(Past { cursor: answer.cursor, time_ms, tree, pinned: false });
+        }
         self.sent.push((author, groups, answer));
     }
 
     fn follow(&mut self) {
+        let mut follower = std::mem::take(&mut self.follower);
+        self.cursor = self.replay(self.cursor, &mut follower);
+        assert_eq!(follower, self.model.live);
+        self.follower = follower;
+    }
+
+    /// Brings a tree of `cursor` to the head by the feed.
+    fn replay(&self, cursor: Cursor, tree: &mut BTreeMap<NodeUid, Node>) -> Cursor {
         let mut next = None;
         loop {
-            let after = self.cursor;
-            let page = self.share.db.read(|rows| changes(rows, after, next, 3)).unwrap();
+            let page = self.share.db.read(|rows| changes(rows, cursor, next, 3)).unwrap();
             for row in page.rows {
                 match row {
-                    FeedRow::Node(node) => {
-                        let uid = node.uid;
-                        let node = seen([(String::new(), node)].into()).into_values().next().unwrap();
-                        self.follower.insert(uid, node);
-                    }
-                    FeedRow::Gone { uid, .. } => drop(self.follower.remove(&uid)),
+                    FeedRow::Node(node) => tree.extend([seen_node(node)]),
+                    FeedRow::Gone { uid, .. } => drop(tree.remove(&uid)),
                 }
             }
             next = page.next;
             if next.is_none() {
-                self.cursor = page.upto;
-                break;
+                return page.upto;
             }
         }
-        assert_eq!(self.follower, self.model.live);
     }
 
     fn finish(&mut self) {
         self.follow();
         self.share.reopen();
-        for (cursor, tree) in &self.past {
-            assert_eq!(seen(self.share.tree(At::Seq(cursor.seq))), *tree, "as of {}", cursor.seq);
+        for past in &self.past {
+            assert_eq!(
+                seen(self.share.tree(At::Seq(past.cursor.seq))),
+                past.tree,
+                "as of {}",
+                past.cursor.seq
+            );
         }
         let row = self.share.db.read(|rows| polder_ledger::share_row(rows)).unwrap();
         assert_eq!(row.live_nodes, self.model.live.len() as u64 + 1);
         assert_eq!(row.live_bytes, self.model.live.values().map(|node| node.content.size()).sum::<u64>());
+        self.grow_old();
+    }
+
+    /// Thins and expires, and looks at what must have stayed.
+    fn grow_old(&mut self) {
+        const SLOT_MS: u64 = 500;
+        let span =
+            self.share.time_ms - self.past[0].time_ms.max(self.past.get(1).map_or(0, |past| past.time_ms));
+        let policy = HistoryPolicy {
+            thin: vec![ThinStep { age_ms: span / 8, slot_ms: SLOT_MS }],
+            history_ms: span / 2,
+            absence_ms: span * 3 / 4,
+        };
+        all(&self.share, 3, thin_step, &policy);
+        all(&self.share, 2, expire_step, &policy);
+        let row = self.share.db.read(|rows| polder_ledger::share_row(rows)).unwrap();
+        for (past, next) in self.past.iter().zip(self.past.iter().skip(1).map(Some).chain([None])) {
+            let seq = past.cursor.seq;
+            if seq < row.history_from && !past.pinned {
+                let read = self.share.db.read(|rows| polder_ledger::stat(rows, ROOT, At::Seq(seq)));
+                assert!(matches!(read, Err(LedgerError::NotKept { .. })));
+            } else {
+                let tree = seen(self.share.tree(At::Seq(seq)));
+                let names = |tree: &BTreeMap<String, (NodeUid, Node)>| -> Vec<(String, NodeUid)> {
+                    tree.iter().map(|(path, (uid, _))| (path.clone(), *uid)).collect()
+                };
+                assert_eq!(names(&tree), names(&past.tree), "as of {seq}");
+                // The first border of slots from here on, if the next commit is not before it.
+                let border = past.time_ms.next_multiple_of(SLOT_MS);
+                if past.pinned || next.is_none_or(|next| next.time_ms > border) {
+                    assert_eq!(tree, past.tree, "as of {seq}");
+                }
+            }
+            let mut tree: BTreeMap<_, _> = past.tree.values().cloned().collect();
+            if seq >= row.changes_from {
+                self.replay(past.cursor, &mut tree);
+                assert_eq!(tree, self.model.live);
+            } else {
+                let cursor = past.cursor;
+                let page = self.share.db.read(|rows| changes(rows, cursor, None, 3));
+                assert!(matches!(page, Err(LedgerError::CursorTooOld)));
+            }
+        }
+        assert_eq!(seen(self.share.tree(At::Now)), self.model.tree());
     }
 }
 

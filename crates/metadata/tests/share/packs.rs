@@ -53,6 +53,7 @@ on_all_forms! {
     }
 
     fn trees_are_checked_to_their_leaves(share) {
+        assert_eq!(share.no(vec![create(1, ROOT, "a", tree(1))]).1, Refusal::ChunksMissing(vec![chunk(1)]));
         share.pack(7, &[1, 2, 3]);
         let author = share.next(A);
         let unread = share.send(author, &[polder_types::Group { ops: vec![create(1, ROOT, "a", tree(1))] }]);
