@@ -4,6 +4,8 @@
 //! by exchanges. Any other knot is loosened by one step that makes room, and the next plan sees the rest: a crash in
 //! between leaves a tree like any other, with every node at one place.
 
+use std::collections::BTreeSet;
+
 use polder_types::{NodeUid, Placed, Stamp};
 
 use crate::{
@@ -170,14 +172,14 @@ impl Down<'_, '_> {
         let mut ring = vec![knot[0]];
         loop {
             let at = ring[ring.len() - 1];
-            let Some(next) = self.steps[at].name.filter(|next| knot.contains(next)) else { return Ok(None) };
-            // Somebody outside may be needed, too: then it is not only a ring.
+            let Some(next) = self.steps[at].name else { return Ok(None) };
             let (Some(Act::Move { to, .. }), Some(Act::Move { from, .. })) = (self.act(at), self.act(next))
             else {
                 return Ok(None);
             };
-            // Under another case of the name an exchange would not give the right one.
-            if to != from || self.edges[at].len() != 1 {
+            // Under another case of the name an exchange would not give the right one. A second need makes it more
+            // than a ring; so does a way that does not come back after as many steps as the knot has.
+            if to != from || self.edges[at].len() != 1 || ring.len() > knot.len() {
                 return Ok(None);
             }
             if next == knot[0] {
@@ -188,13 +190,16 @@ impl Down<'_, '_> {
         if ring.len() != knot.len() {
             return Ok(None);
         }
+        let members: BTreeSet<NodeUid> = ring.iter().map(|at| self.steps[*at].uid).collect();
+        let mut sound = BTreeSet::from([NodeUid::ROOT]);
         for at in &ring {
             let node = &self.work.nodes[self.steps[*at].node];
             let mut above = node.here.as_ref().map(|here| here.at.parent);
-            while let Some(uid) = above.filter(|uid| *uid != NodeUid::ROOT) {
-                if ring.iter().any(|other| self.steps[*other].uid == uid) {
+            while let Some(uid) = above.filter(|uid| !sound.contains(uid)) {
+                if members.contains(&uid) {
                     return Ok(None);
                 }
+                sound.insert(uid);
                 above = parent_here(self.work, uid)?;
             }
         }

@@ -8,4 +8,5 @@ mod plans;
 mod property;
 mod regressions;
 mod rows;
+mod scale;
 mod world;
