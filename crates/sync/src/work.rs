@@ -38,8 +38,9 @@ impl<'a> Work<'a> {
         settings: &'a Settings,
     ) -> Result<Self, TreeError> {
         let (index, claims) = (BTreeMap::new(), BTreeMap::new());
-        let mut work =
-            Self { trees, settings, busy, index, claims, nodes: Vec::new(), to_expand: Vec::new() };
+        // Most of what a window pulls in are directories that many of its nodes share.
+        let nodes = Vec::with_capacity(window.len() + window.len() / 4);
+        let mut work = Self { trees, settings, busy, index, claims, nodes, to_expand: Vec::new() };
         for uid in window {
             work.load(*uid)?;
         }

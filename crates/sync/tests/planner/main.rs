@@ -9,4 +9,5 @@ mod property;
 mod regressions;
 mod rows;
 mod scale;
+mod servers;
 mod world;

@@ -1,6 +1,6 @@
 //! One random tree, changed by users on both sides, planned and carried out in any order until both are equal.
 //!
-//! Each property tries six times as many cases as `PROPTEST_CASES` says (256 when it says nothing). With `PLANNER_TRACE`
+//! Each property tries four times as many cases as `PROPTEST_CASES` says (256 when it says nothing). With `PLANNER_TRACE`
 //! set, a failing case prints its rounds.
 
 use std::collections::BTreeMap;
@@ -127,7 +127,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-fn edits(count_max: usize) -> impl Strategy<Value = Vec<Edit>> {
+pub fn edits(count_max: usize) -> impl Strategy<Value = Vec<Edit>> {
     prop::collection::vec(edit(), 0..=count_max)
 }
 
@@ -146,13 +146,13 @@ fn case() -> impl Strategy<Value = Case> {
         })
 }
 
-fn config() -> Config {
-    let cases = 6 * Config::default().cases;
+pub fn config(times: u32) -> Config {
+    let cases = times * Config::default().cases;
     Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() }
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(4))]
 
     #[test]
     fn both_sides_end_equal_and_nothing_is_lost(case in case()) {

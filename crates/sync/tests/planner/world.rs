@@ -151,6 +151,14 @@ impl World {
         }
     }
 
+    /// Reads the feed to its head: the share is as another world has it.
+    pub fn read_share(&mut self, from: &Self) {
+        self.share.clone_from(&from.share);
+        self.share_keys.clone_from(&from.share_keys);
+        self.known.clone_from(&from.known);
+        self.head = from.head;
+    }
+
     /// Gives a local node another id, in its children's places, too.
     pub fn rekey(&mut self, from: NodeUid, to: NodeUid) {
         assert!(!self.disk.contains_key(&to), "a node is re-keyed to one that is there");

@@ -1,0 +1,115 @@
+//! Several servers at one share: each plans on what it last read of the share, and finds it changed when it commits.
+
+use std::collections::BTreeMap;
+
+use polder_sync::Rule;
+use polder_types::CaseRule;
+use proptest::prelude::*;
+
+use crate::{
+    edits::{Edit, User},
+    ghost::Ghost,
+    literal::show,
+    plans::{ROUNDS_MAX, Rng, Schedule, carry_out, plan_changed},
+    property::{config, edits},
+    world::World,
+};
+
+const NAMES: [&str; 3] = ["A", "B", "C"];
+
+/// A run of several servers.
+#[derive(Debug, Clone)]
+struct Run {
+    insensitive: bool,
+    base: Vec<Edit>,
+    /// What users do at each server before any of them plans.
+    servers: Vec<Vec<Edit>>,
+    /// In which round, at which server, what.
+    later: Vec<(u8, u8, Edit)>,
+    seed: u64,
+}
+
+fn start(run: &Run, ghost: &mut Ghost) -> Vec<World> {
+    let case = if run.insensitive { CaseRule::Insensitive } else { CaseRule::Sensitive };
+    let mut first = World::new(case);
+    for edit in &run.base {
+        User { world: &mut first, on_disk: false, ghost }.act(edit);
+    }
+    first.agree();
+    let servers = run.servers.iter().zip(NAMES).enumerate();
+    let servers = servers.map(|(at, (edits, server))| {
+        let mut world = first.clone();
+        world.settings.server = server.into();
+        world.salt = at as u64 * 0x1234_5678;
+        for edit in edits {
+            User { world: &mut world, on_disk: true, ghost }.act(edit);
+        }
+        world
+    });
+    servers.collect()
+}
+
+fn converge(run: &Run) -> (Vec<World>, Ghost) {
+    let mut ghost = Ghost::default();
+    let mut servers = start(run, &mut ghost);
+    let mut share = servers[0].clone();
+    let mut rng = Rng::new(run.seed);
+    for round in 0..ROUNDS_MAX * servers.len() {
+        let at = if round < 100 { rng.below(servers.len()) } else { round % servers.len() };
+        for (_, server, edit) in run.later.iter().filter(|(when, ..)| usize::from(*when) == round) {
+            let world = &mut servers[usize::from(*server) % NAMES.len()];
+            User { world, on_disk: true, ghost: &mut ghost }.act(edit);
+        }
+        let world = &mut servers[at];
+        // Early on, a server plans on what it read before others have committed.
+        let stale = round < 100 && rng.below(2) == 0;
+        if !stale {
+            world.read_share(&share);
+        }
+        let mut schedule = Schedule::disorder(rng.below(usize::MAX) as u64, round % 2 == 0);
+        if round >= 100 {
+            schedule = Schedule::in_order();
+        }
+        let plan = plan_changed(world, &mut schedule);
+        world.read_share(&share);
+        carry_out(world, plan, &mut schedule);
+        world.ensure_trees();
+        share.read_share(world);
+        if round >= 100
+            && servers.iter_mut().all(|world| {
+                world.read_share(&share);
+                world.changed().is_empty()
+            })
+        {
+            return (servers, ghost);
+        }
+    }
+    panic!("not settled");
+}
+
+fn run() -> impl Strategy<Value = Run> {
+    let later = prop::collection::vec((0u8..12, any::<u8>(), edits(1)), 0..4);
+    (any::<bool>(), edits(10), prop::collection::vec(edits(5), 3), later, any::<u64>()).prop_map(
+        |(insensitive, base, servers, later, seed)| {
+            let later = later.into_iter();
+            let later =
+                later.flat_map(|(when, at, edits)| edits.into_iter().map(move |edit| (when, at, edit)));
+            Run { insensitive, base, servers, later: later.collect(), seed }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(config(1))]
+
+    #[test]
+    fn all_servers_end_equal_and_nothing_is_lost(run in run()) {
+        let (servers, ghost) = converge(&run);
+        let labels = BTreeMap::new();
+        for world in &servers {
+            prop_assert_eq!(world.settings.rule, Rule::Merge);
+            prop_assert_eq!(show(world, true, &labels), show(&servers[0], false, &labels));
+        }
+        ghost.ensure_kept(&servers[0]);
+    }
+}
