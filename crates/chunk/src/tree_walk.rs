@@ -31,6 +31,9 @@ pub enum WalkStep {
 ///
 /// All chunks that a content names are the ids of its nodes and the chunks of its extents. Two trees are compared by
 /// skipping the nodes that the other one has.
+///
+/// A forged tree may list one node a thousand times on every level: eight chunks then stand for 2^63 extents. Whoever
+/// wants the *set* of chunks keeps the nodes it has seen and skips them the next time.
 #[derive(Debug, Clone)]
 pub struct ExtentWalk {
     range: Range<u64>,

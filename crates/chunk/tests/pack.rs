@@ -9,6 +9,7 @@ use polder_chunk::{
     PackError, PackFooter, PackNonce, Reserved, Scratch, SealError, ShareKeys, TRAILER_BYTES, Trailer,
 };
 use polder_types::{ChunkId, PackId, ShareId};
+use proptest::prelude::*;
 
 fn keys() -> ShareKeys {
     ShareKeys::new(ShareId([1; 16]), [2; 32], [3; 32])
@@ -254,6 +255,50 @@ fn a_pack_takes_what_fits_and_each_chunk_once() {
     let Reserved::New(slot) = other.reserve(id, 500_000) else { panic!("room") };
     let sealed = other.key().seal(slot, &raw, &mut scratch).unwrap();
     assert_eq!(pack.add(sealed), Err(SealError::OtherPack(PackId([9; 16]))));
+}
+
+proptest! {
+    /// Ends that are made up, with a checksum that holds, so that everything behind it is reached.
+    #[test]
+    fn no_end_of_a_pack_is_trusted(
+        footer in prop::collection::vec(any::<u8>(), 0..200), data: u16, count in 0u32..40, generation in 0u32..3, sealed: bool, lie in 0u32..3,
+    ) {
+        let keys = keys();
+        let mut fields = [[1; 16], [7; 16], [8; 16], [8; 16]].concat();
+        let tag = if sealed { 16 } else { 0 };
+        for field in [generation, count, data.into(), footer.len() as u32 + tag + lie] {
+            fields.extend_from_slice(&field.to_le_bytes());
+        }
+        let mut end = footer;
+        if sealed {
+            let key = blake3::keyed_hash(&[3; 32], &[&b"polder pack key v1"[..], &[8; 32]].concat());
+            let key = aws_lc_rs::aead::UnboundKey::new(&aws_lc_rs::aead::AES_256_GCM, key.as_bytes()).unwrap();
+            let mut nonce = [0; 12];
+            nonce[0] = 1;
+            let aad = [&fields[..], b"PLDPACK\x01"].concat();
+            aws_lc_rs::aead::LessSafeKey::new(key)
+                .seal_in_place_append_tag(
+                    aws_lc_rs::aead::Nonce::assume_unique_for_key(nonce),
+                    aws_lc_rs::aead::Aad::from(aad),
+                    &mut end,
+                )
+                .unwrap();
+        }
+        let checksum = blake3::Hasher::new().update(&fields).update(&end).finalize();
+        let object = [&vec![0; data.into()][..], &end, &fields, &checksum.as_bytes()[..24], b"PLDPACK\x01"].concat();
+        let found = PackFooter::parse(&keys, PackId([7; 16]), object.len() as u64, &object);
+        match found {
+            // A list of chunks that is genuine and sound by chance must at least add up.
+            Ok(footer) => {
+                let stored: u64 = footer.entries.iter().map(|entry| u64::from(entry.slot.stored_bytes)).sum();
+                prop_assert_eq!(stored, u64::from(data));
+            }
+            Err(error) => {
+                let opened = sealed && lie == 0 && generation == 1 && count > 0;
+                prop_assert_eq!(error == FooterError::Bad("list of chunks"), opened, "{}", error);
+            }
+        }
+    }
 }
 
 #[test]

@@ -237,6 +237,39 @@ fn a_forged_tree_is_refused() {
 }
 
 #[test]
+fn a_tree_that_repeats_itself_is_walked_once() {
+    let mut store = Store::new();
+    let mut keep = |node: &TreeNode| {
+        let bytes = node.encode();
+        let id = ids().id(&bytes);
+        store.insert(id, bytes);
+        id
+    };
+    let one = Extent { len: 1, source: ExtentSource::Chunk { id: ChunkId([0xff; 32]), skip: 0 } };
+    let mut root = keep(&TreeNode::Extents(vec![one; 1000]));
+    let mut size = 1000;
+    for level in 1..=5 {
+        // Whether a node may repeat a child depends on its id: where that marks, 64 is all it may.
+        let count = if root.0[31] == 0 && root.0[30] < 85 { 64 } else { 1000 };
+        root = keep(&TreeNode::Children { level, children: vec![(size, root); count] });
+        size *= count as u64;
+    }
+    let content = Content::File { size, body: Body::Tree { root, height: 5, canonical: true } };
+    let mut walk = ExtentWalk::new(&content).unwrap();
+    let (mut seen, mut steps, mut chunks) = (BTreeSet::new(), 0, BTreeSet::new());
+    while let Some(step) = walk.step() {
+        steps += 1;
+        match step {
+            WalkStep::Node { id, .. } if !seen.insert(id) => walk.skip().unwrap(),
+            WalkStep::Node { id, .. } => walk.supply(&verified(&store, id)).unwrap(),
+            WalkStep::Extent { extent, .. } => chunks.extend(extent.chunk()),
+        }
+    }
+    assert!(size > 1 << 40 && steps < 10_000, "{steps} steps for {size} bytes");
+    assert_eq!((seen.len(), chunks.len()), (6, 1));
+}
+
+#[test]
 fn equal_files_have_equal_contents_however_they_were_read() {
     let mut bytes = random(5, 3_000_000);
     bytes[1_000_000..1_100_000].fill(0);
