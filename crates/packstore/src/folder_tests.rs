@@ -115,3 +115,18 @@ async fn a_pack_that_was_cut_off_is_an_error() {
     fs::write(file_of(folder.path(), name(1)), b"abc").unwrap();
     assert!(matches!(store.get(name(1), 0..6).await, Err(StoreError::Range { object_bytes: 3, .. })));
 }
+
+/// `mount -t tmpfs -o size=3m none DIR`, then `POLDER_SMALL_FS=DIR cargo test -p polder-packstore full_disk -- --ignored`.
+#[tokio::test]
+#[ignore = "needs root: an empty file system of 3 MiB at POLDER_SMALL_FS"]
+async fn a_full_disk_is_an_error_that_passes() {
+    let root = std::env::var_os("POLDER_SMALL_FS").expect("the folder to fill");
+    let store = FolderStore::open(Path::new(&root)).unwrap();
+    store.put(name(1), vec![Bytes::from(vec![1; 2 << 20])]).await.unwrap();
+    let full = store.put(name(2), vec![Bytes::from(vec![2; 2 << 20])]).await.expect_err("there is no room");
+    assert!(full.is_retriable() && matches!(full, StoreError::Io { op: "write" | "sync", .. }), "{full:?}");
+    assert_eq!(fs::read_dir(Path::new(&root).join("tmp")).unwrap().count(), 0);
+    assert!(matches!(store.size(name(2)).await, Err(StoreError::NotFound { .. })));
+    store.delete(name(1)).await.unwrap();
+    assert_eq!(store.put(name(2), vec![Bytes::from(vec![2; 2 << 20])]).await.unwrap(), Put::Stored);
+}
