@@ -213,7 +213,7 @@ impl IntoResponse for RestError {
     fn into_response(self) -> Response {
         let problem = self.problem();
         let status = problem.code.status();
-        if status.is_server_error() && problem.code != ProblemCode::Quota {
+        if status.is_server_error() {
             tracing::error!(error = chain(&self), "a request failed");
         } else {
             tracing::debug!(error = chain(&self), "a request was refused");

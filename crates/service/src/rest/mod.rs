@@ -24,6 +24,7 @@ mod groups;
 pub mod host;
 mod items;
 mod open;
+pub mod openapi;
 mod params;
 mod put;
 mod servers;

@@ -179,7 +179,7 @@ async fn a_quota_holds() {
     let world = world().await;
     world.call("PATCH", "/v1/shares/demo", Some(json!({"quota_bytes": 10}))).await.ok();
     world.put(&format!("{CONTENT}/a"), b"12345678").await.ok();
-    assert_eq!(world.put(&format!("{CONTENT}/b"), b"12345678").await.code(), (507, "quota".into()));
+    assert_eq!(world.put(&format!("{CONTENT}/b"), b"12345678").await.code(), (409, "quota".into()));
     world.put(&format!("{CONTENT}/a"), b"1234567890").await.ok();
 }
 
