@@ -15,8 +15,6 @@ pub enum HostRequest {
     AgentRun(AgentRun),
     /// Run the agent's worker, as its holder starts it.
     AgentWorker(AgentRun),
-    /// Replace the worker of a running agent.
-    AgentReload(AgentRun),
     /// Check a machine and a data set before deploying.
     Evaluate(Evaluate),
     /// Run everything on this machine.
@@ -61,7 +59,7 @@ pub struct AgentRegister {
     pub ca_file: Option<PathBuf>,
 }
 
-/// `polder agent run`, `worker` and `reload`.
+/// `polder agent run` and `worker`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentRun {
     /// The agent's state folder.

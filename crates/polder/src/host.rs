@@ -13,8 +13,7 @@ impl Host for Binary {
             HostRequest::ServiceRun(request) => done(service::run(request, ui)),
             HostRequest::AgentRegister(_)
             | HostRequest::AgentRun(_)
-            | HostRequest::AgentWorker(_)
-            | HostRequest::AgentReload(_) => Err(CliError::new("this development version has no agent yet")),
+            | HostRequest::AgentWorker(_) => Err(CliError::new("this development version has no agent yet")),
             HostRequest::Evaluate(request) => evaluate::run(&request, ui),
             HostRequest::Up(request) => up::run(request, ui),
         }

@@ -5,7 +5,9 @@ use crate::{
     args::{Global, StateDir},
 };
 use clap::{Args, Subcommand};
+use polder_api::control::{Answer, Request, ask};
 
+use super::{block_on, pause::show_info};
 /// The agent of this server
 #[derive(Debug, Subcommand)]
 pub enum AgentCommand {
@@ -76,7 +78,15 @@ pub fn run(command: AgentCommand, global: &Global, ui: &mut Ui, host: &dyn Host)
         AgentCommand::Run(args) => host.carry_out(HostRequest::AgentRun(args.request()), ui),
         AgentCommand::Worker(args) => host.carry_out(HostRequest::AgentWorker(args.request()), ui),
         AgentCommand::Reload(args) => {
-            host.carry_out(HostRequest::AgentReload(AgentRun { state: args.state.state }), ui)
+            let state = &args.state.state;
+            match block_on(async { Ok(ask(state, &Request::Reload).await?) })? {
+                Answer::Info(info) => {
+                    ui.say("the agent starts again");
+                    show_info(&info, ui)?;
+                    Ok(Exit::Done)
+                }
+                _ => Err(unexpected()),
+            }
         }
     }
 }
