@@ -69,44 +69,44 @@ pub enum Command {
     /// Run everything on this machine, for a first look and for tests
     Up(commands::up::UpArgs),
     /// Run a storage sync service
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  polder service run --data /var/lib/polder-service")]
     Service(commands::service::ServiceCommand),
     /// Store the address of a service for the other commands
     Login(commands::login::LoginArgs),
     /// Shares and the files in them
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  polder share list")]
     Share(commands::share::ShareCommand),
     /// Sync groups: one share and the endpoints that follow it
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  polder group list")]
     Group(commands::group::GroupCommand),
     /// Registered servers
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  polder server list")]
     Server(commands::server::ServerCommand),
     /// Server endpoints: folders on registered servers that follow a share
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  polder endpoint list")]
     Endpoint(commands::endpoint::EndpointCommand),
     /// Health of groups and endpoints
     Status(commands::status::StatusArgs),
     /// Every item that is not in sync, with its reason
     Errors(commands::errors::ErrorsArgs),
     /// Conflict copies
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  polder conflicts list")]
     Conflicts(commands::conflicts::ConflictsCommand),
     /// Extras of a server that was away too long
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  polder review list")]
     Review(commands::review::ReviewCommand),
     /// Why a file is or is not in sync
     Explain(commands::explain::ExplainArgs),
     /// Snapshots of a share
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  polder snapshot list demo")]
     Snapshot(commands::snapshot::SnapshotCommand),
     /// Background work of the service
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  polder background list")]
     Background(commands::background::BackgroundCommand),
     /// The audit log
     Audit(commands::audit::AuditArgs),
     /// The agent of this server
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  polder agent run")]
     Agent(commands::agent::AgentCommand),
     /// Check a machine and a folder before deploying
     Evaluate(commands::evaluate::EvaluateArgs),
@@ -115,7 +115,7 @@ pub enum Command {
     /// Go on after a pause
     Resume(commands::pause::ResumeArgs),
     /// The network between this server and the service
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  polder network test")]
     Network(commands::network::NetworkCommand),
     /// Write completions for a shell
     Completions(commands::completions::CompletionsArgs),

@@ -16,15 +16,29 @@ pub fn reference() -> String {
     out
 }
 
+/// Heading of the options that every command has.
+const GLOBAL_HEADING: &str = "Options of every command:";
+
 fn section(out: &mut String, command: &mut Command, path: &str, level: usize) {
     let help = command.render_long_help().to_string();
-    let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+    let mut lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+    if level > 2 {
+        // Said once, for `polder` itself.
+        let from = lines.iter().position(|line| *line == GLOBAL_HEADING).unwrap_or(lines.len());
+        let to = lines.iter().position(|line| line.starts_with("Example")).unwrap_or(lines.len());
+        lines.drain(from..to.max(from));
+    }
+    lines.dedup_by(|line, before| line.is_empty() && before.is_empty());
     out.push_str(&format!(
         "\n{} `{path}`\n\n```text\n{}\n```\n",
         "#".repeat(level),
         lines.join("\n").trim_end()
     ));
-    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    let names: Vec<String> = command
+        .get_subcommands()
+        .filter(|sub| !sub.is_hide_set())
+        .map(|sub| sub.get_name().to_owned())
+        .collect();
     for name in names {
         if let Some(sub) = command.find_subcommand_mut(&name) {
             section(out, sub, &format!("{path} {name}"), (level + 1).min(4));
