@@ -6,7 +6,7 @@ use polder_types::{Author, BatchAnswer, BatchNo, ChunkId, Cursor, Group, GroupAn
 
 use crate::group::{GroupCheck, Outcome};
 use crate::share::{SEQ_MAX, check_cursor_in, share_row};
-use crate::{AuthorRow, CommitRow, LedgerError, PackNo, RowsMut, ShareRow, answer};
+use crate::{AuthorRow, CommitRow, LedgerError, PackNo, Rows, RowsMut, ShareRow, answer};
 
 /// Most operations of one batch, all groups together.
 pub const BATCH_OPS_MAX: usize = 1 << 20;
@@ -105,6 +105,23 @@ pub fn commit(
         answers.push(batch.take(group)?);
     }
     batch.finish(answers)
+}
+
+/// The first answers to those of an instance's batches that were decided. Asked after [`crate::announce`], in the same
+/// transaction, what is missing here was never taken and never will be (answers are kept as long as the changes that
+/// they answer, so an endpoint that is not too old for the feed is not too old for them).
+pub fn kept_answers(
+    rows: &dyn Rows,
+    by: InstanceId,
+    batches: &[BatchNo],
+) -> Result<Vec<(BatchNo, BatchAnswer)>, LedgerError> {
+    let mut found = Vec::new();
+    for batch in batches {
+        if let Some(kept) = rows.answer(Author { by, batch: *batch })? {
+            found.push((*batch, answer::decode(&kept)?));
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a batch has a name under which it takes effect once. Direct changes may come without.

@@ -30,7 +30,9 @@ mod rows;
 mod share;
 mod states;
 
-pub use commit::{BATCH_OPS_MAX, Brake, CommitContext, REFUSED_BATCHES_KEPT, TreeChunks, commit};
+pub use commit::{
+    BATCH_OPS_MAX, Brake, CommitContext, REFUSED_BATCHES_KEPT, TreeChunks, commit, kept_answers,
+};
 pub use error::{LedgerError, RowsError};
 pub use feed::{BootstrapPage, FeedFrom, FeedPage, FeedRow, PAGE_BYTES_MAX, bootstrap, changes};
 pub use group::MOVE_STEPS_MAX;

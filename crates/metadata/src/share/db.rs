@@ -61,7 +61,7 @@ impl ShareDb {
     }
 
     /// Queues `job` as [`ShareDb::write`] does, and calls `done` on another thread when it is durable or has failed. `done`
-    /// must be quick and must not wait for this database.
+    /// must be quick and must not wait for this database. Waits itself only while thousands of jobs wait already.
     pub fn submit<T, E>(
         &self,
         job: impl FnOnce(&mut dyn RowsMut) -> Result<T, E> + Send + 'static,

@@ -1,6 +1,6 @@
 //! What is taken and what is refused.
 
-use polder_ledger::{At, Brake, LedgerError, announce, new_epoch};
+use polder_ledger::{At, Brake, LedgerError, announce, kept_answers, new_epoch};
 use polder_types::{
     Author, BatchNo, CaseRule, Cursor, Epoch, Group, GroupAnswer, InstanceId, NodeUid, Op, Refusal, Seq, Tag,
 };
@@ -155,6 +155,9 @@ on_all_forms! {
         share.ok(vec![rm(1, a)]);
         let head = share.head();
         share.reopen();
+        let open = [author.batch, refused.batch, BatchNo(99)];
+        let kept = share.db.read(|rows| kept_answers(rows, A, &open)).unwrap();
+        assert_eq!(kept, [(author.batch, first.clone()), (refused.batch, no.clone())]);
         assert_eq!(share.send(author, &groups).unwrap(), first);
         share.known = head;
         assert_eq!(share.send(refused, &groups[1..]).unwrap(), no);
@@ -237,6 +240,12 @@ on_all_forms! {
         // Its own may go without limit.
         for n in 1..=3 {
             assert_ne!(rm_by(share, A, n), held);
+        }
+        // What is refused for another reason and sent again counts once.
+        for _ in 0..5 {
+            let base = share.get("f4").since;
+            let answer = share.group(B, vec![update(4, base, bytes(200))]);
+            assert!(matches!(answer, GroupAnswer::Refused { why: Refusal::ChunksMissing(_), .. }));
         }
         assert_ne!(rm_by(share, B, 4), held);
         assert_ne!(rm_by(share, B, 5), held);

@@ -3,6 +3,7 @@
 
 mod commits;
 mod feed;
+mod golden;
 mod history;
 mod model;
 mod packs;

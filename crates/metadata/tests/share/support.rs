@@ -66,6 +66,11 @@ impl Share {
         }
     }
 
+    /// The database file, where there is one.
+    pub fn path(&self) -> Option<std::path::PathBuf> {
+        self.dir.as_ref().map(|dir| dir.path().join("share.db"))
+    }
+
     pub fn next(&mut self, by: InstanceId) -> Author {
         let next = self.batches.entry(by).or_default();
         *next += 1;
