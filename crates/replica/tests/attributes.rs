@@ -1,4 +1,5 @@
 //! Attributes there and back, and what is never applied.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
 

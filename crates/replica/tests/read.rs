@@ -1,4 +1,5 @@
 //! Reading: nothing torn is ever taken for a version.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
 
