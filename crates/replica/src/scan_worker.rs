@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use polder_types::{FileIdent, Kind, Name, NodeUid};
+use polder_types::{CaseRule, FileIdent, Kind, Name, NodeUid};
 use rustix::fs::{RawDir, Statx};
 
 use crate::attributes::Attributes;
@@ -170,10 +170,22 @@ impl<'a> Worker<'a> {
         let names = std::mem::take(&mut self.names);
         let mut rows = Rows::new(self.reader, uid).map_err(Stop::State)?;
         let mut missing = Vec::new();
+        let mut spare: Option<Child> = None;
         for at in order {
             let bytes = names.get(at);
-            let row = rows.take(&case.key(bytes), &mut missing).map_err(Stop::State)?;
-            self.entry(listing, bytes, row);
+            let key = case.key(bytes);
+            // Names that differ in case alone share a row: it goes to the one that is its file.
+            spare = spare.filter(|row| *row.key == *key);
+            let row = match spare.take() {
+                Some(row) => Some(row),
+                None => rows.take(&key, &mut missing).map_err(Stop::State)?,
+            };
+            if case == CaseRule::Insensitive {
+                spare = row.clone();
+            }
+            if self.entry(listing, bytes, row) {
+                spare = None;
+            }
             if listing.part.differ.len() >= PART_MAX {
                 self.tell(listing, None).map_err(Stop::Over)?;
             }
@@ -183,8 +195,9 @@ impl<'a> Worker<'a> {
         Ok(missing)
     }
 
-    /// One name. Whatever comes of it, a row under its key is not missing, unless the name has vanished.
-    fn entry(&mut self, listing: &mut Listing, bytes: &[u8], row: Option<Child>) {
+    /// One name. Whatever comes of it, a row under its key is not missing, unless the name has vanished. Whether it is
+    /// what the row says.
+    fn entry(&mut self, listing: &mut Listing, bytes: &[u8], row: Option<Child>) -> bool {
         let c_name = CName::of_bytes(bytes);
         let dir = listing.fd.as_fd();
         if let Some(row) = &row
@@ -196,9 +209,9 @@ impl<'a> Worker<'a> {
             if row.kind == Kind::Directory {
                 self.go_down(listing, bytes, row.stamp.ident);
             }
-            return;
+            return true;
         }
-        let Ok(name) = Name::parse(bytes) else { return };
+        let Ok(name) = Name::parse(bytes) else { return false };
         match look_at(dir, self.shared.root.device(), &name, &mut self.attributes) {
             Look::Found(found) => {
                 // Equal after all where it changed between the two looks and back; or by another generation.
@@ -211,6 +224,7 @@ impl<'a> Worker<'a> {
             Look::Absent => listing.vanished = true,
             Look::Failed(error) => listing.part.failed.push((name, error)),
         }
+        false
     }
 
     fn go_down(&self, listing: &mut Listing, bytes: &[u8], ident: FileIdent) {

@@ -40,6 +40,8 @@ pub struct Staged {
     /// For writing and attributes; `O_PATH` for a symlink.
     fd: OwnedFd,
     size: u64,
+    /// Where the file ends now, on disk.
+    end: u64,
     /// Set when it has left the folder.
     taken: bool,
 }
@@ -92,7 +94,7 @@ impl Staging {
         format!("{:x}", self.0.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A new file of `size` bytes, all of them a hole. `holes` says that the caller means to leave holes, so no blocks
+    /// A new file that will have `size` bytes; what is not written of them is a hole. `holes` says that the caller means to leave holes, so no blocks
     /// are reserved.
     pub fn file(&self, size: u64, holes: bool) -> Result<Staged, FsError> {
         let name = self.next_name();
@@ -103,16 +105,15 @@ impl Staging {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.dir(), &*name, flags, Mode::RUSR | Mode::WUSR)
             .doing("create staged file", item)?;
-        let staged = Staged { staging: self.clone(), name, kind: Kind::File, fd, size, taken: false };
+        let mut staged =
+            Staged { staging: self.clone(), name, kind: Kind::File, fd, size, end: 0, taken: false };
         if size >= RESERVED_BYTES_MIN && !holes {
             match retry_interrupted(|| rustix::fs::fallocate(&staged.fd, FallocateFlags::empty(), 0, size)) {
                 // A file system without reservation will tell when it is full.
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => (),
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => (),
+                Ok(()) => staged.end = size,
                 Err(errno) => return Err(FsError::new("reserve space for", b"staged file", errno)),
             }
-        }
-        if size > 0 {
-            rustix::fs::ftruncate(&staged.fd, size).doing("set the size of", b"staged file")?;
         }
         Ok(staged)
     }
@@ -141,7 +142,7 @@ impl Staging {
     fn opened(&self, name: String, kind: Kind, flags: OFlags) -> Result<Staged, FsError> {
         let fd = rustix::fs::openat(self.dir(), &*name, flags, Mode::empty())
             .doing("open what was staged", name.as_bytes())?;
-        Ok(Staged { staging: self.clone(), name, kind, fd, size: 0, taken: false })
+        Ok(Staged { staging: self.clone(), name, kind, fd, size: 0, end: 0, taken: false })
     }
 }
 
@@ -162,6 +163,7 @@ impl Staged {
             left = &left[written..];
             at += written as u64;
         }
+        self.end = self.end.max(at);
         Ok(())
     }
 
@@ -172,6 +174,11 @@ impl Staged {
         attrs: &Attrs,
         mtime: Timestamp,
     ) -> Result<(), FsError> {
+        // The last bytes may be a hole.
+        if self.end < self.size {
+            rustix::fs::ftruncate(&self.fd, self.size).doing("set the size of", b"staged file")?;
+            self.end = self.size;
+        }
         attributes.apply(&self.fd, attrs, self.kind)?;
         set_mtime(self.fd.as_fd(), mtime).doing("set the times of", b"staged file")
     }

@@ -4,15 +4,15 @@
 //! local user swaps into the way, the step fails instead of leading elsewhere (promise I19). No path string exists,
 //! so neither PATH_MAX nor the depth of the tree matters.
 //!
-//! A [`Walker`] lives for one job (a look, a batch): it keeps the descriptors of the way it went last, so neighbours
-//! cost one step.
+//! A [`Walker`] keeps the descriptors of the way it went last, so neighbours cost one step; but only for a moment.
 //!
 //! RACE: between a step and the use of its descriptor a user may move the directory, even out of the root. What is
 //! then done lands in the directory that was checked, under its new place: the same as if the user had moved it
-//! a moment later. Descriptors are not kept beyond a job for this reason.
+//! a moment later. For this reason a way is believed for [`FRESH`] and then walked again.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use polder_types::{FileIdent, Name, RelPath};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -24,6 +24,9 @@ use crate::{Root, STATE_DIR};
 
 /// How many descriptors a walker keeps: deeper ways are walked again from the last one kept.
 const KEPT_MAX: usize = 64;
+
+/// How long a way is believed.
+const FRESH: Duration = Duration::from_millis(20);
 
 /// A directory of the share by its place, and which one it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,13 +66,20 @@ pub struct Walker {
     device: u64,
     /// The way to the last directory: the first directories below the root, at most [`KEPT_MAX`].
     way: Vec<(Name, Dir)>,
+    /// When the first step of the way was taken.
+    since: Instant,
 }
 
 impl Walker {
     /// A walker that begins at the root.
     pub fn new(root: &Root) -> Result<Self, FsError> {
         let (fd, device) = root.open_readable()?;
-        Ok(Self { root: Dir { fd: Arc::new(fd), ident: root.ident() }, device, way: Vec::new() })
+        Ok(Self {
+            root: Dir { fd: Arc::new(fd), ident: root.ident() },
+            device,
+            way: Vec::new(),
+            since: Instant::now(),
+        })
     }
 
     /// Device number of the root: what has another one is not crossed.
@@ -94,8 +104,14 @@ impl Walker {
         if names.first().is_some_and(|name| name.as_bytes() == STATE_DIR) {
             return Err(FsError::new("enter the state directory", STATE_DIR, Errno::ACCESS));
         }
+        if self.since.elapsed() > FRESH {
+            self.way.clear();
+        }
         let shared = self.way.iter().zip(names).take_while(|((kept, _), name)| kept == *name).count();
         self.way.truncate(shared);
+        if shared == 0 {
+            self.since = Instant::now();
+        }
         let mut dir = self.way.last().map_or(&self.root, |(_, dir)| dir).clone();
         for (depth, name) in names.iter().enumerate().skip(shared) {
             dir = step(&dir, self.device, name).inspect_err(|_| self.way.clear())?;
