@@ -11,6 +11,14 @@ pub enum RowsError {
         /// What was being done, in the present tense.
         doing: &'static str,
     },
+    /// The disk takes nothing now: full, read-only, failing. Nothing was written; try again when the cause is gone.
+    #[error("{doing}: the disk of the share's rows cannot be used: {why}")]
+    Disk {
+        /// What was being done, in the present tense.
+        doing: &'static str,
+        /// What the database says.
+        why: String,
+    },
     /// A stored row breaks a rule of `docs/formats/share.md`. Never "treat as empty".
     #[error("the share's rows are damaged: {what}")]
     Corrupt {
@@ -36,7 +44,7 @@ impl RowsError {
 
     /// Whether the same call may succeed a little later.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Busy { .. })
+        matches!(self, Self::Busy { .. } | Self::Disk { .. })
     }
 }
 

@@ -90,6 +90,7 @@ fn failed(doing: &'static str, what: &str) -> RowsError {
 fn copy(error: &Arc<RowsError>) -> RowsError {
     match &**error {
         RowsError::Busy { doing } => RowsError::Busy { doing },
+        RowsError::Disk { doing, why } => RowsError::Disk { doing, why: why.clone() },
         RowsError::Corrupt { what } => RowsError::Corrupt { what: what.clone() },
         RowsError::Failed { doing, source } => failed(doing, &source.to_string()),
     }

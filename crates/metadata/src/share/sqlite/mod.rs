@@ -143,11 +143,57 @@ impl SqliteRows {
 pub(super) fn failed(doing: &'static str, error: rusqlite::Error) -> RowsError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => RowsError::Busy { doing },
+        Some(
+            ErrorCode::DiskFull | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen,
+        ) => RowsError::Disk { doing, why: error.to_string() },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             RowsError::corrupt(format!("{doing}: {error}"))
         }
         // The core looked before it wrote, inside the same transaction: a second row is damage, not a race.
         Some(ErrorCode::ConstraintViolation) => RowsError::corrupt(format!("{doing}: {error}")),
         _ => RowsError::Failed { doing, source: Box::new(error) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polder_ledger::{Rows, RowsMut, SnapshotRow};
+    use polder_types::Cursor;
+
+    use super::*;
+
+    fn snapshot(nth: u32) -> SnapshotRow {
+        let (name, note) = (format!("{nth:06}").into(), "x".repeat(200).into());
+        SnapshotRow { name, cursor: Cursor::default(), time_ms: 1, note }
+    }
+
+    /// The whole way of the writer thread: what was committed stays, what was not is gone, and it goes on.
+    #[test]
+    fn a_full_disk_voids_the_transaction_and_passes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rows = SqliteRows::new(super::super::open::writer(&dir.path().join("share.db")).unwrap());
+        rows.begin().unwrap();
+        rows.insert_snapshot(&snapshot(0)).unwrap();
+        rows.commit().unwrap();
+        let pages: i64 = rows.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        rows.connection.pragma_update(None, "max_page_count", pages + 3).unwrap();
+
+        rows.begin().unwrap();
+        rows.begin_part().unwrap();
+        let full = (1..10_000).find_map(|nth| rows.insert_snapshot(&snapshot(nth)).err()).unwrap();
+        assert!(matches!(full, RowsError::Disk { .. }) && full.is_temporary(), "{full}");
+        if rows.end_part(false).is_ok() {
+            rows.commit().unwrap();
+        } else {
+            rows.roll_back();
+        }
+        assert!(rows.is_idle());
+        assert_eq!(rows.snapshots(None, 100).unwrap().len(), 1);
+
+        rows.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+        rows.begin().unwrap();
+        rows.insert_snapshot(&snapshot(1)).unwrap();
+        rows.commit().unwrap();
+        assert_eq!(rows.snapshots(None, 100).unwrap().len(), 2);
     }
 }
