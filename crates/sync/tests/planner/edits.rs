@@ -79,10 +79,10 @@ impl User<'_> {
         match *edit {
             Edit::Create { dir, name, kind, mtime } => {
                 let at = self.place(dir, name);
-                let content = match kind % 6 {
-                    0 => Content::Directory,
-                    1 => Content::Symlink([b'x', b'0' + mtime].into()),
-                    2 => Content::empty_file(),
+                let content = match kind % 8 {
+                    0..=2 => Content::Directory,
+                    3 => Content::Symlink([b'x', b'0' + mtime].into()),
+                    4 => Content::empty_file(),
                     _ => file(self.ghost.write()),
                 };
                 if !self.is_taken(&at) {
@@ -129,7 +129,7 @@ impl User<'_> {
 
     fn place(&self, dir: u8, which: u8) -> Placed {
         let parent = match self.pick(dir) {
-            Some(uid) if !dir.is_multiple_of(3) => {
+            Some(uid) if !dir.is_multiple_of(4) => {
                 if self.world.has_directory(self.on_disk, uid) {
                     uid
                 } else {
