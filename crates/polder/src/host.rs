@@ -11,9 +11,9 @@ impl Host for Binary {
     fn carry_out(&self, request: HostRequest, ui: &mut Ui) -> Result<Exit, CliError> {
         match request {
             HostRequest::ServiceRun(request) => done(service::run(request, ui)),
-            HostRequest::AgentRegister(_)
-            | HostRequest::AgentRun(_)
-            | HostRequest::AgentWorker(_) => Err(CliError::new("this development version has no agent yet")),
+            HostRequest::AgentRegister(_) | HostRequest::AgentRun(_) | HostRequest::AgentWorker(_) => {
+                Err(CliError::new("this development version has no agent yet"))
+            }
             HostRequest::Evaluate(request) => evaluate::run(&request, ui),
             HostRequest::Up(request) => up::run(request, ui),
         }

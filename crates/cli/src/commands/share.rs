@@ -1,7 +1,7 @@
 //! `polder share`: shares themselves; their files are in `files`.
 
 use clap::{Args, Subcommand, ValueEnum};
-use polder_api::rest::{CaseMode, Client, ObjectName, Share, ShareCreate};
+use polder_api::rest::{CaseMode, Client, ObjectName, Share, ShareCreate, ShareState};
 
 use super::files;
 use crate::{CliError, Exit, Ui, confirm::Confirm, render, values::parse_size};
@@ -102,7 +102,8 @@ pub async fn run(command: ShareCommand, client: &Client, ui: &mut Ui) -> Result<
     match command {
         ShareCommand::Create(args) => create(args, client, ui).await,
         ShareCommand::List(args) => {
-            let shares = client.shares(args.deleted).await?;
+            let mut shares = client.shares(args.deleted).await?;
+            shares.retain(|share| (share.state == ShareState::Deleted) == args.deleted);
             ui.show(&shares, |shares| {
                 let headers = ["NAME", "STATE", ">ITEMS", ">SIZE", ">QUOTA", "CASE", "CREATED", "ID"];
                 render::table(&headers, shares.iter().map(row))

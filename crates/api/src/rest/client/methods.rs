@@ -32,7 +32,7 @@ impl Client {
         self.get(routes::WHOAMI, Query::default()).await
     }
 
-    /// All shares, or all deleted ones.
+    /// All shares; with those that are deleted and can be brought back, if `deleted`.
     pub async fn shares(&self, deleted: bool) -> Answer<Vec<Share>> {
         self.all(routes::SHARES, Query::default().flag("deleted", deleted)).await
     }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use polder_api::rest::{Client, Removed};
+use polder_api::rest::{Client, ProblemCode, Removed};
 
 use crate::{CliError, Exit, Ui, confirm::Confirm, render, values::Target};
 
@@ -40,6 +40,12 @@ pub async fn run(args: RmArgs, client: &Client, ui: &mut Ui) -> Result<Exit, Cli
     for target in &targets {
         match client.remove(&target.share, &target.path, args.recursive, None, args.confirm.dry_run).await {
             Ok(done) => removed.push(done),
+            Err(error) if error.code() == Some(ProblemCode::NotEmpty) => {
+                failed.push((
+                    target,
+                    CliError::from(error).hint("give -r to remove it with everything below it"),
+                ));
+            }
             Err(error) => failed.push((target, CliError::from(error))),
         }
     }

@@ -28,7 +28,10 @@ pub async fn run(args: StatArgs, client: &Client, ui: &mut Ui) -> Result<(), Cli
 
 fn text(stat: &EntryStat) -> String {
     let entry = &stat.entry;
-    let who = |name: &str, id: u32| format!("{} ({id})", name.escape_default());
+    let who = |name: &str, id: u32| match name {
+        "" => id.to_string(),
+        name => format!("{name} ({id})"),
+    };
     let mut rows = vec![
         ("path", stat.path.to_string()),
         ("kind", render::word(&entry.kind)),
@@ -43,7 +46,7 @@ fn text(stat: &EntryStat) -> String {
     }
     rows.push(("version", entry.version.to_string()));
     rows.push(("changed", stat.changed_at.to_string()));
-    rows.push(("changed by", stat.changed_by.escape_default().to_string()));
+    rows.push(("changed by", stat.changed_by.clone()));
     rows.push(("node", entry.node.to_string()));
     if let Some(content) = &stat.content_id {
         rows.push(("content", content.clone()));
