@@ -29,7 +29,7 @@ use crate::recycle::Recycle;
 use crate::staging::{Staged, set_mtime};
 use crate::steps::{Act, Batch, BatchResult, Over, Place, Step, StepResult};
 use crate::walk::{Dir, DirAt, Walker};
-use crate::{Root, STATE_DIR};
+use crate::{Root, RootError, STATE_DIR};
 
 /// Up to so many things are made durable one by one; beyond it the volume as a whole is cheaper.
 const SINGLY_DURABLE_MAX: usize = 4;
@@ -63,7 +63,7 @@ pub fn apply(
 ) -> BatchResult {
     let Batch { steps, dir_times, server, filter } = batch;
     let count = steps.len();
-    let begun = make_staged_durable(root, &steps).and_then(|()| Walker::new(root));
+    let begun = prove(root).and_then(|()| make_staged_durable(root, &steps)).and_then(|()| Walker::new(root));
     let walker = match begun {
         Ok(walker) => walker,
         Err(error) => {
@@ -104,6 +104,14 @@ pub fn apply(
         }
     }
     BatchResult { steps: results, dirs: applier.dir_stamps() }
+}
+
+/// Nothing is changed below a root that is not proven to be ours now.
+fn prove(root: &Root) -> Result<(), FsError> {
+    root.check().map_err(|error| match error {
+        RootError::Fs(error) => error,
+        _ => FsError::new("prove the identity of the root", b".", Errno::STALE),
+    })
 }
 
 fn make_staged_durable(root: &Root, steps: &[Step]) -> Result<(), FsError> {

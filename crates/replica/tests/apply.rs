@@ -513,6 +513,18 @@ fn i10_a_full_volume_leaves_the_old_version() {
     assert!(is_done(&e.apply_one(Act::Place { at: e.place("g"), staged: e.staged(b"fits"), over: None })));
 }
 
+/// Promise I5: below a root that is not proven, nothing is changed either.
+#[test]
+fn i5_nothing_is_applied_to_a_lost_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let e = Endpoint::new(dir.path());
+    let expect = e.write("f", b"old");
+    std::fs::rename(e.file(".polder/identity"), e.file(".polder/elsewhere")).unwrap();
+    let result = e.apply_one(Act::Replace { at: e.place("f"), expect, staged: e.staged(b"new"), keep: None });
+    assert!(matches!(result, StepResult::Failed(_)), "{result:?}");
+    assert_eq!(e.bytes("f").unwrap(), b"old");
+}
+
 /// `.polder` is nobody's business.
 #[test]
 fn the_state_directory_is_out_of_reach() {

@@ -12,13 +12,6 @@ use polder_replica::{Act, Batch, DirAt, Piece, Place, ReadOptions, Step, Walker,
 use polder_sync::Filter;
 use polder_types::RelPath;
 
-/// Processor time of this process, which others on the machine do not lengthen.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-}
-
 fn base() -> std::path::PathBuf {
     std::env::var_os("POLDER_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into)
 }

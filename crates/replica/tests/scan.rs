@@ -376,9 +376,10 @@ fn a_hot_rescan() {
             std::fs::File::create(s.e.file(&format!("dir-{}/document number {n}.txt", n / 40))).unwrap();
         }
     }
-    let clock = Instant::now();
+    let (clock, cpu) = (Instant::now(), cpu_seconds());
     let (parts, found) = s.everything();
     let seconds = clock.elapsed().as_secs_f64();
+    println!("discovery: processor {:.2} us a node", (cpu_seconds() - cpu) / found as f64 * 1e6);
     println!(
         "discovery: {found} nodes in {seconds:.2} s, {:.0}/s, {} parts",
         found as f64 / seconds,
@@ -391,11 +392,12 @@ fn a_hot_rescan() {
         let options =
             ScanOptions { threads, recursive: true, credit: u64::MAX, policy: AttrPolicy::default() };
         let root = DirAt { path: RelPath::root(), ident: None };
-        let clock = Instant::now();
+        let (clock, cpu) = (Instant::now(), cpu_seconds());
         let scan = Scan::start(s.e.root.clone(), Arc::default(), || s.db.reader(), &root, options).unwrap();
         let (parts, found) = finish(&scan);
         let seconds = clock.elapsed().as_secs_f64();
         assert!(parts.is_empty());
+        println!("processor: {:.2} us a node", (cpu_seconds() - cpu) / found as f64 * 1e6);
         println!(
             "rescan with {threads} threads: {found} nodes in {seconds:.2} s, {:.0}/s",
             found as f64 / seconds

@@ -185,17 +185,23 @@ fn assert_equal(db: &dyn TreeStore, model: &dyn TreeStore) {
     }
 }
 
+/// In memory where there is such a place: these databases are made by the hundred.
+fn folder() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
 fn case() -> impl Strategy<Value = CaseRule> {
     prop_oneof![Just(CaseRule::Sensitive), Just(CaseRule::Insensitive)]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     /// Promise I8: the database does what the model does, also across restarts.
     #[test]
     fn behaves_like_the_store_of_maps(case in case(), writes in prop::collection::vec(write(), 1..40)) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         let path = dir.path().join("state.db");
         let mut db = StateDb::open(&path, case).unwrap();
         let mut model = MemStore::new(case);
@@ -266,7 +272,7 @@ fn a_newer_database_is_refused() {
 /// Scenario 87: damage is told as damage, so that the agent re-baselines; nothing panics.
 #[test]
 fn damage_is_told_and_never_panics() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let path = dir.path().join("state.db");
     let mut db = StateDb::open(&path, CaseRule::Sensitive).unwrap();
     for number in 1..200 {
@@ -386,4 +392,76 @@ fn a_million_rows() {
         raw.pragma_query_value(None, "freelist_count", |row| row.get(0)).unwrap(),
     );
     println!("bytes a synced node: {} (file {} MB)", (pages - free) * 4096 / rows, pages * 4096 / 1_000_000);
+}
+
+/// The rows that the golden database holds.
+fn golden_rows() -> Vec<(NodeUid, SyncedNode)> {
+    let file = |number: u8, name: &str| {
+        let mut row = some_row(u64::from(number));
+        row.at = Placed { parent: NodeUid::ROOT, name: name.parse().unwrap() };
+        (node(number), row)
+    };
+    let mut odd = file(2, "Größe");
+    odd.1.attrs_here = attrs(2).hash();
+    odd.1.mtime_share = Timestamp { secs: i64::MIN, nanos: 999_999_999 };
+    odd.1.stamp.ident = FileIdent { ino: u64::MAX, generation: u32::MAX };
+    let mut link = file(3, "link");
+    link.1.content = content(1);
+    vec![file(1, "plain.txt"), odd, link]
+}
+
+/// I20: a database of each version that was ever released is read. `golden/state-1.sql` was dumped from one that was
+/// written by the first version; it is never changed.
+#[test]
+fn i20_databases_of_all_versions_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.execute_batch(include_str!("golden/state-1.sql")).unwrap();
+    drop(raw);
+    let db = StateDb::open(&path, CaseRule::Insensitive).unwrap();
+    db.verify().unwrap();
+    let rows = golden_rows();
+    for (uid, row) in &rows {
+        assert_eq!(db.synced(*uid).unwrap().as_ref(), Some(row));
+    }
+    assert_eq!(db.synced_at(NodeUid::ROOT, "größe".as_bytes()).unwrap(), Some(node(2)));
+    assert_eq!(db.cloud(node(1)).unwrap(), None);
+    assert_eq!(db.cloud(node(4)).unwrap(), Some(as_cloud(&rows[1].1)));
+    assert_eq!(db.cloud_changed_count().unwrap(), (2, 4096));
+    assert_eq!(db.attrs(attrs(1).hash()).unwrap().as_deref(), Some(&attrs(1)));
+    assert_eq!(db.cursor().unwrap(), Cursor { epoch: Epoch(1), seq: Seq(2), tag: Tag(u64::MAX) });
+    assert_eq!(db.next_batch().unwrap(), BatchNo(77));
+    assert_eq!(db.note("phase").unwrap().as_deref(), Some(&b"first"[..]));
+    let offer = Offer { uid: node(1), batch: BatchNo(76), group: 3, op: 4, becomes: Some(rows[0].1.clone()) };
+    assert_eq!(db.offers().unwrap(), [offer]);
+}
+
+/// Writes what the golden file was dumped from, to `POLDER_GOLDEN_DB`.
+#[test]
+#[ignore = "makes the golden file of a new version"]
+fn write_a_golden_database() {
+    let path = std::path::PathBuf::from(std::env::var_os("POLDER_GOLDEN_DB").expect("where to"));
+    let mut db = StateDb::open(&path, CaseRule::Insensitive).unwrap();
+    for number in 0..3 {
+        db.put_attrs(&attrs(number)).unwrap();
+    }
+    let rows = golden_rows();
+    for (uid, row) in &rows {
+        db.put_synced(*uid, Some(row)).unwrap();
+    }
+    db.put_cloud(node(1), None).unwrap();
+    db.put_cloud(node(4), Some(&as_cloud(&rows[1].1))).unwrap();
+    db.put_cursor(Cursor { epoch: Epoch(1), seq: Seq(2), tag: Tag(u64::MAX) }).unwrap();
+    db.put_next_batch(BatchNo(77)).unwrap();
+    db.put_note("phase", b"first").unwrap();
+    db.put_offer(&Offer {
+        uid: node(1),
+        batch: BatchNo(76),
+        group: 3,
+        op: 4,
+        becomes: Some(rows[0].1.clone()),
+    })
+    .unwrap();
+    db.commit(true).unwrap();
 }
