@@ -71,7 +71,9 @@ pub struct PlannedOp {
 /// What an operation does; the fields mean the same as in [`polder_types::Op`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A new node. Its values are those on disk, or, for a conflict copy, those of a version that the share has.
+    /// A new node. Its values are those on disk, or, for a conflict copy, those of a version that the share has. When
+    /// the id turns out to be known ([`polder_types::Refusal::Exists`]: the node was adopted here and deleted in the
+    /// share since), the local node is to be given a new one.
     Create {
         /// Where.
         at: Placed,

@@ -24,7 +24,8 @@ pub struct Settings {
     /// Name for conflict copies of the share's content.
     pub cloud: Arc<str>,
     /// Whether a directory's time that changed here, and nothing else of it, is sent. Set when all is quiet: times of
-    /// directories follow their children, and would make a version for each.
+    /// directories follow their children, and would make a version for each. While it is not set, nothing is planned
+    /// for such a directory, and it stays changed.
     pub directory_times: bool,
     /// Most nodes that one plan looks at: the window and what it pulls in. What needs more, waits.
     pub nodes_max: usize,
