@@ -57,6 +57,13 @@ impl ServiceClock {
         Ok(time)
     }
 
+    /// Lets service time pass.
+    #[cfg(test)]
+    pub fn advance(&self, by: Duration) {
+        let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        base.time.now.secs += by.as_secs() as i64;
+    }
+
     fn base(&self) -> Base {
         *self.base.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -33,6 +33,19 @@ fn share_error(error: ShareError) -> HostError {
     }
 }
 
+/// New packs of the shares that a revoked server followed are sealed with keys that it never had.
+fn renew_keys(state: &ServiceState, server: ServerId) -> Result<(), ShareError> {
+    let mut shares = std::collections::BTreeSet::new();
+    for endpoint in state.control().endpoints_of_server(server)? {
+        shares.extend(state.control().group(endpoint.group)?.map(|group| group.share));
+    }
+    for share in shares {
+        state.shares().begin_generation(&state.acting_service(), share)?;
+    }
+    state.agents().all_assignments_changed();
+    Ok(())
+}
+
 impl ServiceState {
     async fn opened(&self, share: ShareId) -> Result<Arc<crate::shares::OpenShare>, HostError> {
         let state = self.clone();
@@ -111,6 +124,12 @@ impl Host for ServiceState {
 
     fn server_revoked(&self, server: ServerId) {
         self.agents().revoked(server);
+        let state = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = renew_keys(&state, server) {
+                tracing::error!(%server, error = %Chain(&error), "new keys could not be made after a revocation");
+            }
+        });
     }
 
     async fn order(

@@ -130,6 +130,21 @@ impl Shares {
         Ok(share)
     }
 
+    /// Begins a generation of a share's sealing keys: a server that is no longer trusted knows the older ones. Waits for
+    /// the disk.
+    pub fn begin_generation(&self, acting: &Acting, id: ShareId) -> Result<(), ShareError> {
+        let (mut key, mut nonce) = ([0; 32], [0; 32]);
+        for bytes in [&mut key, &mut nonce] {
+            getrandom::fill(bytes).map_err(ShareError::Random)?;
+        }
+        let share = self.open(id)?;
+        let mut keys = (*share.keys()).clone();
+        keys.add_generation(key).map_err(|source| ShareError::Keys { share: id, source })?;
+        let wrapped = WrappedKeys(self.trust.master.wrap(&keys, nonce));
+        let row = self.control.set_keys(acting, id, &wrapped)?;
+        self.open_row(&row).map(drop)
+    }
+
     /// The share with this row in use. Waits for the disk when it is not open yet, and for one row when it is.
     pub fn open(&self, id: ShareId) -> Result<Arc<OpenShare>, ShareError> {
         let row = self.control.share(id)?.filter(Share::is_live).ok_or(ShareError::Unknown(id))?;

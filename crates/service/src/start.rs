@@ -108,7 +108,12 @@ fn open_packs(config: &ServiceConfig) -> Result<Arc<dyn PackStore>> {
     polder_packstore::open(&url).context("open the pack store")
 }
 
-fn open(config: ServiceConfig, address: SocketAddr, packs: Arc<dyn PackStore>) -> Result<ServiceState> {
+/// Opens the stores. Waits for the disk.
+pub(crate) fn open(
+    config: ServiceConfig,
+    address: SocketAddr,
+    packs: Arc<dyn PackStore>,
+) -> Result<ServiceState> {
     let trust = Arc::new(Trust::open(&config.data, &host_names(&config, address))?);
     std::fs::create_dir_all(&config.metadata)
         .with_context(|| format!("make the folder \"{}\"", config.metadata.display()))?;

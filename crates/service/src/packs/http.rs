@@ -34,6 +34,8 @@ use crate::state::ServiceState;
 const UPLOAD_KIB_MAX: usize = 128 * 1024;
 /// Longest silence in the middle of a pack.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Whoever sends more slowly than this keeps memory from others and is given up.
+const BYTES_PER_S_MIN: u64 = 32 * 1024;
 /// Bytes read from the store at one time for an answer.
 const PIECE_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -195,8 +197,11 @@ async fn write(
 async fn collect(body: Body, size: u64) -> Result<Vec<Bytes>, Status> {
     let mut stream = body.into_data_stream();
     let (mut parts, mut len) = (Vec::new(), 0u64);
+    let slowest = SILENCE_MAX + Duration::from_secs(size / BYTES_PER_S_MIN);
+    let end = tokio::time::Instant::now() + slowest;
     while len < size {
-        let next = tokio::time::timeout(SILENCE_MAX, stream.next()).await;
+        let next_by = end.min(tokio::time::Instant::now() + SILENCE_MAX);
+        let next = tokio::time::timeout_at(next_by, stream.next()).await;
         let part = next.map_err(|_| Status::aborted("the pack stopped arriving"))?;
         let part = part.ok_or_else(|| Status::aborted("the pack ended early"))?;
         let part = part.map_err(|error| Status::aborted(format!("the pack did not arrive: {error}")))?;
@@ -271,12 +276,8 @@ fn tail(parts: &[Bytes], want: usize) -> Vec<u8> {
     slices.concat()
 }
 
-/// Registers the chunks of a pack that is durable.
-pub async fn register(
-    state: &ServiceState,
-    share: &Arc<OpenShare>,
-    footer: &PackFooter,
-) -> Result<(), Status> {
+/// The rows of a pack with this footer.
+pub fn new_pack(footer: &PackFooter, replaces: Vec<PackId>) -> NewPack {
     let mut meta = Writer::new();
     footer.pack.encode(&mut meta);
     let chunks = footer.entries.iter().map(|entry| {
@@ -284,14 +285,23 @@ pub async fn register(
         entry.slot.encode(&mut slot);
         (entry.id, Slot::new(&slot.finish()).expect("a slot has at most 24 bytes"))
     });
-    let new = NewPack {
+    NewPack {
         id: footer.pack.id,
         bytes: footer.object_bytes,
         key_gen: footer.pack.generation.0,
         meta: meta.finish().into(),
         chunks: chunks.collect(),
-        replaces: Vec::new(),
-    };
+        replaces,
+    }
+}
+
+/// Registers the chunks of a pack that is durable.
+pub async fn register(
+    state: &ServiceState,
+    share: &Arc<OpenShare>,
+    footer: &PackFooter,
+) -> Result<(), Status> {
+    let new = new_pack(footer, Vec::new());
     let (answer, receive) = tokio::sync::oneshot::channel();
     let (db, time_ms) = (share.db.clone(), state.clock().now_ms());
     db.submit(

@@ -1,6 +1,10 @@
 //! Background work: reconcilers. Each is idempotent, takes no input, is woken by a signal and by a timer, runs in one
 //! process at a time (a lease), and has a status in the API.
 
+mod history;
+mod prune;
+mod repack;
+mod rows;
 mod verify;
 
 use std::collections::VecDeque;
@@ -16,7 +20,9 @@ use crate::failure::Chain;
 use crate::metric;
 use crate::state::ServiceState;
 
-pub use verify::Verify;
+use history::History;
+use prune::Prune;
+use verify::Verify;
 
 /// How long a lease lasts beyond the work that renews it: so long a killed process is waited for.
 const LEASE_SECS: i64 = 20;
@@ -47,6 +53,10 @@ pub trait Reconciler: Send + Sync {
     fn every(&self, state: &ServiceState) -> Duration {
         Duration::from_secs(state.config().reconcile_s.into())
     }
+    /// When it looks for the first time after a start.
+    fn first_after(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Makes things as they should be, once. `by_timer`: everything is to be looked at, not only what is known to wait.
     async fn run(&self, state: &ServiceState, by_timer: bool) -> Done;
 }
@@ -59,7 +69,7 @@ pub struct Work {
 }
 
 /// The names of all reconcilers.
-const NAMES: [&str; 1] = ["verify"];
+const NAMES: [&str; 3] = ["verify", "history", "prune"];
 
 impl Work {
     /// Nothing waits. `holder` names this process in leases.
@@ -97,7 +107,8 @@ impl Work {
 
 /// Starts all reconcilers; they end with `stop`.
 pub fn start(state: &ServiceState, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
-    let all: [Box<dyn Reconciler>; 1] = [Box::new(Verify::default())];
+    let all: [Box<dyn Reconciler>; 3] =
+        [Box::new(Verify::default()), Box::new(History), Box::new(Prune::default())];
     all.into_iter().map(|one| tokio::spawn(drive(state.clone(), one, stop.clone()))).collect()
 }
 
@@ -106,8 +117,14 @@ async fn drive(state: ServiceState, reconciler: Box<dyn Reconciler>, mut stop: w
     let mut reported = Reported::new(reconciler.name());
     let notify = state.work().notify(reconciler.name()).expect("every reconciler has a name in the table");
     // At the start everything is looked at: nobody knows what the last process left.
-    let (mut by_timer, mut timer) = (true, tokio::time::Instant::now());
+    let mut timer = tokio::time::Instant::now() + reconciler.first_after();
     loop {
+        let by_timer = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep_until(timer) => true,
+            () = notify.notified() => false,
+        };
         if by_timer {
             timer = tokio::time::Instant::now() + every;
         }
@@ -118,11 +135,6 @@ async fn drive(state: ServiceState, reconciler: Box<dyn Reconciler>, mut stop: w
         if !ran {
             // What woke this run still waits.
             timer = tokio::time::Instant::now() + LEASE_RETRY;
-        }
-        tokio::select! {
-            () = notify.notified() => by_timer = false,
-            () = tokio::time::sleep_until(timer) => by_timer = true,
-            _ = stop.wait_for(|stop| *stop) => return,
         }
     }
 }
@@ -230,3 +242,6 @@ fn settle<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
