@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 /// Version of the tables that this program writes.
@@ -65,7 +66,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection, polder_ledger::RowsError
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_MAX)?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        steady_plans(&connection)?;
         connection.pragma_update(None, "cache_size", -8_192)?;
         Ok(connection)
     };
@@ -74,7 +75,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection, polder_ledger::RowsError
 
 fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.busy_timeout(BUSY_MAX)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    steady_plans(connection)?;
     // FULL: a commit that was answered survives a power cut. The write-ahead log lets readers go on meanwhile.
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -84,6 +85,14 @@ fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.pragma_update(None, "wal_autocheckpoint", 4_096)?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     connection.pragma_update(None, "foreign_keys", false)
+}
+
+/// Keeps statements prepared. The bundled SQLite otherwise plans a statement again whenever a bound of a range is bound
+/// to another value: measured, 20 µs a call instead of 2.
+fn steady_plans(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    Ok(())
 }
 
 /// The file's version, if it is a share's (or empty) and not newer than we are.
