@@ -23,6 +23,7 @@ mod explain;
 mod groups;
 pub mod host;
 mod items;
+mod linger;
 mod open;
 pub mod openapi;
 mod params;
@@ -85,6 +86,7 @@ pub fn router(rest: Rest) -> Router {
         .route_layer(middleware::from_fn_with_state(rest.clone(), auth::check))
         .route("/v1", any(error::not_found))
         .route("/v1/{*rest}", any(error::not_found))
+        .layer(middleware::from_fn(linger::until_read))
         .with_state(rest)
 }
 
