@@ -215,17 +215,21 @@ impl Engine {
         known: Option<NodeUid>,
     ) -> Result<Option<NodeUid>, TreeError> {
         let key = self.overlay.key(at);
-        let Some(uid) = store.synced_at(key.0, &key.1)? else { return Ok(None) };
-        if !matches!(self.overlay.get(uid), Some(None)) || known == Some(uid) {
-            return Ok(None);
-        }
-        let missed = self.holds.get(&uid).is_some_and(|until| *until > self.now.mono_ms);
         let newcomer = match known {
             None => true,
             Some(known) => store.synced(known)?.is_none(),
         };
-        let same_kind = store.synced(uid)?.is_some_and(|row| row.content.kind() == kind);
-        Ok((same_kind && (missed || newcomer)).then_some(uid))
+        for uid in store.synced_all_at(key.0, &key.1)? {
+            if !matches!(self.overlay.get(uid), Some(None)) || known == Some(uid) {
+                continue;
+            }
+            let missed = self.holds.get(&uid).is_some_and(|until| *until > self.now.mono_ms);
+            let same_kind = store.synced(uid)?.is_some_and(|row| row.content.kind() == kind);
+            if same_kind && (missed || newcomer) {
+                return Ok(Some(uid));
+            }
+        }
+        Ok(None)
     }
 
     /// An empty name.
@@ -279,11 +283,32 @@ impl Engine {
             },
         };
         let node = LocalNode { at, kind, content, attrs, mtime, stamp };
+        if kind == Kind::File && entry.seen.links > 1 && old.as_ref().is_none_or(|old| old.stamp != stamp) {
+            self.look_at_other_names(store, uid, stamp)?;
+        }
         if old.as_ref().is_none_or(|old| old.at != node.at) {
             self.looks.dirs_touched.extend(old.map(|old| old.at.parent));
             self.looks.dirs_touched.insert(node.at.parent);
         }
         self.put_local(store, uid, node, row)
+    }
+
+    /// A file with several names changed: the watcher tells of one of them.
+    fn look_at_other_names(
+        &mut self,
+        store: &dyn TreeStore,
+        uid: NodeUid,
+        stamp: Stamp,
+    ) -> Result<(), TreeError> {
+        let mut names = store.synced_all_by_ident(stamp.ident)?;
+        names.extend(self.overlay.all_by_ident(stamp.ident));
+        for other in names.into_iter().filter(|other| *other != uid) {
+            let node = View { store, overlay: &self.overlay }.local_row(other)?;
+            if let Some(node) = node.filter(|node| node.stamp != stamp) {
+                self.looks.pend(node.at.parent, Some(node.at.name));
+            }
+        }
+        Ok(())
     }
 
     /// Stores a local state: in the overlay while it differs from the synced row; a stamp that alone differs, and
@@ -295,8 +320,13 @@ impl Engine {
         node: LocalNode,
         row: Option<polder_sync::SyncedNode>,
     ) -> Result<(), TreeError> {
+        let mut node = node;
         if let Some(row) = row {
             let agreed = as_local(&row);
+            // What is agreed is stored.
+            if node.content.known() == Some(&row.content) {
+                node.content = agreed.content.clone();
+            }
             let equal = LocalNode { stamp: agreed.stamp, ..node.clone() } == agreed;
             if equal {
                 self.overlay.forget(uid);

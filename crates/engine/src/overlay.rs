@@ -19,7 +19,7 @@ pub(crate) struct Overlay {
     case: CaseRule,
     nodes: BTreeMap<NodeUid, Option<LocalNode>>,
     by_place: BTreeMap<Key, NodeUid>,
-    by_ident: BTreeMap<FileIdent, NodeUid>,
+    by_ident: BTreeSet<(FileIdent, NodeUid)>,
     /// Directories among the nodes that are gone: while there is none, nobody's ancestors need be asked.
     gone_dirs: BTreeSet<NodeUid>,
 }
@@ -43,7 +43,13 @@ impl Overlay {
     }
 
     pub(crate) fn by_ident(&self, ident: FileIdent) -> Option<NodeUid> {
-        self.by_ident.get(&ident).copied()
+        self.all_by_ident(ident).next()
+    }
+
+    /// All present nodes of the overlay with this inode.
+    pub(crate) fn all_by_ident(&self, ident: FileIdent) -> impl Iterator<Item = NodeUid> {
+        let last = NodeUid([0xff; 16]);
+        self.by_ident.range((ident, NodeUid::ZERO)..=(ident, last)).map(|(_, uid)| *uid)
     }
 
     /// Nodes of the overlay that stand in a directory.
@@ -74,7 +80,7 @@ impl Overlay {
         if uid != NodeUid::ROOT {
             self.by_place.insert(self.key(&node.at), uid);
         }
-        self.by_ident.entry(node.stamp.ident).or_insert(uid);
+        self.by_ident.insert((node.stamp.ident, uid));
         self.nodes.insert(uid, Some(node));
     }
 
@@ -94,9 +100,7 @@ impl Overlay {
                 if self.by_place.get(&key) == Some(&uid) {
                     self.by_place.remove(&key);
                 }
-                if self.by_ident.get(&old.stamp.ident) == Some(&uid) {
-                    self.by_ident.remove(&old.stamp.ident);
-                }
+                self.by_ident.remove(&(old.stamp.ident, uid));
             }
             Some(None) | None => {
                 self.gone_dirs.remove(&uid);
@@ -201,8 +205,12 @@ impl Trees for View<'_> {
         if let Some(uid) = self.overlay.by_place.get(&(parent, key.into())) {
             return Ok(Some(*uid));
         }
-        let Some(uid) = self.store.synced_at(parent, key)? else { return Ok(None) };
-        Ok(if self.overlay.get(uid).is_none() && self.local(uid)?.is_some() { Some(uid) } else { None })
+        for uid in self.store.synced_all_at(parent, key)? {
+            if self.overlay.get(uid).is_none() && self.local(uid)?.is_some() {
+                return Ok(Some(uid));
+            }
+        }
+        Ok(None)
     }
 
     fn cloud_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError> {

@@ -288,7 +288,12 @@ impl Engine {
     }
 
     /// A new local node is a node of the share.
-    fn rekey(&mut self, store: &mut dyn TreeStore, from: NodeUid, to: NodeUid) -> Result<(), TreeError> {
+    pub(crate) fn rekey(
+        &mut self,
+        store: &mut dyn TreeStore,
+        from: NodeUid,
+        to: NodeUid,
+    ) -> Result<(), TreeError> {
         let now = self.now.mono_ms;
         let Some(Some(node)) = self.overlay.get(from) else {
             self.work.finish(from, false, now);
@@ -334,9 +339,10 @@ impl Engine {
                     node.attrs = if node.attrs == row.attrs_here { row.attrs_share } else { node.attrs };
                     node.mtime = row.mtime_share;
                 }
-                let equal = node == agreed;
-                let parted = node.kind != agreed.kind;
-                if equal && !parted {
+                if node.content.known() == Some(&row.content) {
+                    node.content = agreed.content.clone();
+                }
+                if node == agreed {
                     self.overlay.forget(uid);
                     self.holds.remove(&uid);
                 } else {

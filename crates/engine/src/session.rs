@@ -302,7 +302,30 @@ impl Engine {
         // What the feed brought stays unless it is older than this version.
         let newer = cloud.filter(|cloud| cloud.since > since);
         store.put_cloud(uid, newer.or(row.as_ref().map(as_cloud)).as_ref())?;
+        if let Some(row) = &row
+            && let Some(twin) = self.seen_as_new(store, uid, row)?
+        {
+            self.rekey(store, twin, uid)?;
+        }
         self.after_synced(store, uid)
+    }
+
+    /// The scan of this life may have seen what was offered before the answer was known, as something new.
+    fn seen_as_new(
+        &self,
+        store: &dyn TreeStore,
+        uid: NodeUid,
+        row: &SyncedNode,
+    ) -> Result<Option<NodeUid>, TreeError> {
+        let mut twin = None;
+        for other in self.overlay.all_by_ident(row.stamp.ident).filter(|other| *other != uid) {
+            let Some(Some(node)) = self.overlay.get(other) else { continue };
+            let unknown = store.synced(other)?.is_none() && store.cloud(other)?.is_none();
+            if unknown && node.kind == row.content.kind() && (twin.is_none() || node.at == row.at) {
+                twin = Some(other);
+            }
+        }
+        Ok(twin)
     }
 
     /// The whole tree is read anew and united with what is here; nothing is deleted meanwhile (I7).

@@ -181,6 +181,11 @@ impl TreeStore for MemStore {
         Ok(uids.and_then(|uids| uids.iter().find(|uid| **uid != NodeUid::ROOT).copied()))
     }
 
+    fn synced_all_at(&self, parent: NodeUid, key: &[u8]) -> Result<Vec<NodeUid>, TreeError> {
+        let uids = self.synced_places.get(&(parent, key.into())).into_iter().flatten();
+        Ok(uids.copied().filter(|uid| *uid != NodeUid::ROOT).collect())
+    }
+
     fn synced_children(
         &self,
         parent: NodeUid,
@@ -192,6 +197,10 @@ impl TreeStore for MemStore {
 
     fn synced_by_ident(&self, ident: FileIdent) -> Result<Option<NodeUid>, TreeError> {
         Ok(self.idents.get(&ident).and_then(|uids| uids.first().copied()))
+    }
+
+    fn synced_all_by_ident(&self, ident: FileIdent) -> Result<Vec<NodeUid>, TreeError> {
+        Ok(self.idents.get(&ident).into_iter().flatten().copied().collect())
     }
 
     fn put_synced(&mut self, uid: NodeUid, row: Option<&SyncedNode>) -> Result<(), TreeError> {
