@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use polder_types::{Kind, Name, NodeUid, Stamp, Timestamp, conflict_name};
-use rustix::fs::{AtFlags, RawDir, RenameFlags};
+use rustix::fs::{AtFlags, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Doing, ErrorClass, FsError};
@@ -24,7 +24,7 @@ use crate::ident::{CName, kind, stamp, stamp_at, stamp_fd};
 use crate::lease::{ReadLease, sole_user};
 use crate::read::{Piece, open_file};
 use crate::root::{Root, RootError};
-use crate::walk::Dir;
+use crate::walk::{Dir, open_beneath};
 
 /// How many names a rescue tries before it gives up.
 const NAMES_TRIED_MAX: u32 = 1000;
@@ -126,7 +126,7 @@ impl Recycle {
 
     /// All entries, to `each`; it may end the listing.
     pub fn list(&self, each: &mut dyn FnMut(Recycled) -> ControlFlow<()>) -> Result<(), FsError> {
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(&self.dir, ".", flags, rustix::fs::Mode::empty())
             .doing("open directory", b"recycle")?;
         let mut room = Vec::with_capacity(32 * 1024);
@@ -202,6 +202,49 @@ impl Recycle {
         }
         self.left_at.lock().expect("no holder of this lock panics").remove(&entry.0);
         Ok(Released::Gone)
+    }
+
+    /// Removes a directory of the area with everything in it: names that the filter leaves out, which were never part of
+    /// the share. For directories that have lain here for as long as known versions do.
+    ///
+    /// Directories in it are first moved up into the area itself, so that no depth is too deep; a crash leaves them
+    /// there, to be removed in the same way.
+    pub fn remove_leftovers(&self, entry: &RecycledName) -> Result<(), FsError> {
+        let mut dirs = vec![entry.0.clone()];
+        while let Some(name) = dirs.pop() {
+            let dir = self.open_subdir(&name)?;
+            let mut room = Vec::with_capacity(32 * 1024);
+            let mut entries = RawDir::new(&dir, room.spare_capacity_mut());
+            let mut inside = Vec::new();
+            while let Some(entry) = entries.next() {
+                let entry = entry.doing("list directory", name.as_bytes())?;
+                inside.extend(Name::parse(entry.file_name().to_bytes()).ok());
+            }
+            for child in inside {
+                let c_name = CName::new(&child);
+                match rustix::fs::unlinkat(&dir, c_name.as_c_str(), AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => (),
+                    Err(Errno::ISDIR) => dirs.push(self.move_up(&dir, &c_name)?),
+                    Err(errno) => return Err(FsError::new("remove", child.as_bytes(), errno)),
+                }
+            }
+            rustix::fs::unlinkat(&self.dir, CName::new(&name).as_c_str(), AtFlags::REMOVEDIR)
+                .doing("remove directory", name.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn open_subdir(&self, name: &Name) -> Result<OwnedFd, FsError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        open_beneath(self.dir(), name, flags).doing("open directory", name.as_bytes())
+    }
+
+    fn move_up(&self, from: &OwnedFd, name: &CName) -> Result<Name, FsError> {
+        let to = self.free_name(NodeUid::ZERO, &Stamp::default())?;
+        let flags = RenameFlags::NOREPLACE;
+        rustix::fs::renameat_with(from, name.as_c_str(), &self.dir, CName::new(&to).as_c_str(), flags)
+            .doing("move up", to.as_bytes())?;
+        Ok(to)
     }
 
     /// Gives an entry a name in a directory of the share again: `name`'s first free conflict name. Durable on return.

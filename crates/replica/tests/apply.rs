@@ -232,6 +232,23 @@ fn removal(base: &Path) {
     let left: Vec<_> =
         left.filter_map(|entry| std::fs::read(entry.unwrap().path().join("x.tmp")).ok()).collect();
     assert_eq!(left, [b"left"]);
+    // Later they are removed for good, however deep they go and whatever they point to.
+    let mut entry = None;
+    e.recycle
+        .list(&mut |recycled| {
+            if recycled.kind == Some(Kind::Directory) {
+                entry = Some(recycled.name);
+            }
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    let entry = entry.unwrap();
+    let top = e.file(".polder/recycle").join(entry.name().as_str().unwrap());
+    std::fs::create_dir_all(top.join("a/b/c")).unwrap();
+    std::fs::write(top.join("a/b/c/f"), b"x").unwrap();
+    std::os::unix::fs::symlink(e.file(""), top.join("a/link")).unwrap();
+    e.recycle.remove_leftovers(&entry).unwrap();
+    assert_eq!(e.recycled(), [b"bytes"]);
     e.mkdir("empty");
     let expect = e.stamp("empty");
     assert_eq!(done(e.apply_one(Act::Remove { at: e.place("empty"), kind: Kind::Directory, expect })), None);

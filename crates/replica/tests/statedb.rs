@@ -255,6 +255,23 @@ fn readers_see_whole_transactions_only() {
     assert_eq!(reader.child(NodeUid::ROOT, b"x").unwrap().as_ref(), children.first());
 }
 
+/// Also when there is nothing to make durable, and with readers coming and going.
+#[test]
+fn a_durable_commit_of_nothing_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    for round in 0..3 {
+        let mut db = StateDb::open(&path, CaseRule::Sensitive).unwrap();
+        db.commit(true).unwrap();
+        drop(db.reader().unwrap().children(NodeUid::ROOT, None, 1).unwrap());
+        db.commit(true).unwrap();
+        db.put_note("round", &[round]).unwrap();
+        db.commit(round == 1).unwrap();
+        drop(db.reader().unwrap());
+        db.commit(true).unwrap();
+    }
+}
+
 /// Promise I20: a database from the future is refused, not repaired.
 #[test]
 fn a_newer_database_is_refused() {
