@@ -24,18 +24,21 @@ const KEPT_OPEN: usize = 128;
 pub(crate) struct Node {
     /// `None` for the root.
     above: Option<(Arc<Node>, Name)>,
+    /// Steps from the root.
+    depth: usize,
     ident: OnceLock<FileIdent>,
     open: Mutex<Weak<OwnedFd>>,
 }
 
 impl Node {
     pub(crate) fn root(ident: FileIdent) -> Arc<Self> {
-        Arc::new(Self { above: None, ident: ident.into(), open: Mutex::default() })
+        Arc::new(Self { above: None, depth: 0, ident: ident.into(), open: Mutex::default() })
     }
 
     pub(crate) fn child(parent: &Arc<Self>, name: Name, ident: Option<FileIdent>) -> Arc<Self> {
         let ident = ident.map_or_else(OnceLock::new, Into::into);
-        Arc::new(Self { above: Some((parent.clone(), name)), ident, open: Mutex::default() })
+        let above = Some((parent.clone(), name));
+        Arc::new(Self { above, depth: parent.depth + 1, ident, open: Mutex::default() })
     }
 
     pub(crate) fn is_root(&self) -> bool {
@@ -69,6 +72,36 @@ impl Drop for Node {
         while let Some((parent, _)) = above {
             above = Arc::into_inner(parent).and_then(|mut parent| parent.above.take());
         }
+    }
+}
+
+/// Names from the root to the place that was asked for last. The next one is mostly near, so few names change, and a
+/// deep tree does not cost its depth at every step.
+#[derive(Default)]
+pub(crate) struct Path {
+    /// The places on the way, without the root.
+    nodes: Vec<Arc<Node>>,
+    names: Vec<Name>,
+}
+
+impl Path {
+    pub(crate) fn to(&mut self, node: &Arc<Node>) -> &[Name] {
+        let mut new = Vec::new();
+        let mut at = node;
+        while let Some((parent, _)) = &at.above {
+            if self.nodes.get(at.depth - 1).is_some_and(|known| Arc::ptr_eq(known, at)) {
+                break;
+            }
+            new.push(at.clone());
+            at = parent;
+        }
+        self.nodes.truncate(at.depth);
+        self.names.truncate(at.depth);
+        for node in new.into_iter().rev() {
+            self.names.extend(node.above.as_ref().map(|(_, name)| name.clone()));
+            self.nodes.push(node);
+        }
+        &self.names
     }
 }
 

@@ -16,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use polder_sync::Filter;
 use polder_types::{FileIdent, Name, NodeUid};
 
 use crate::attributes::AttrPolicy;
@@ -101,6 +102,7 @@ pub struct Scan {
 pub(crate) struct Shared {
     pub(crate) root: Arc<Root>,
     pub(crate) options: ScanOptions,
+    pub(crate) filter: Arc<Filter>,
     pub(crate) owners: Arc<Owners>,
     pub(crate) dirs: OpenDirs,
     pub(crate) work: Mutex<Work>,
@@ -129,6 +131,19 @@ impl Scan {
         from: &crate::DirAt,
         options: ScanOptions,
     ) -> Result<Self, StateError> {
+        Self::start_filtered(root, owners, readers, from, options, Arc::new(Filter::none()))
+    }
+
+    /// As [`Scan::start`], passing over the names that the filter leaves out: they are not told and not looked into. One
+    /// that has a synced row all the same is not missing.
+    pub fn start_filtered(
+        root: Arc<Root>,
+        owners: Arc<Owners>,
+        readers: impl Fn() -> Result<StateReader, StateError>,
+        from: &crate::DirAt,
+        options: ScanOptions,
+        filter: Arc<Filter>,
+    ) -> Result<Self, StateError> {
         let dirs = OpenDirs::new(&root);
         let mut start = Node::root(root.ident());
         for name in from.path.names() {
@@ -140,6 +155,7 @@ impl Scan {
         let shared = Arc::new(Shared {
             root,
             options,
+            filter,
             owners,
             dirs,
             work: Mutex::new(Work { stack: vec![start], busy: 0, ended: false }),

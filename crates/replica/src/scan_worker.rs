@@ -13,8 +13,8 @@ use crate::attributes::Attributes;
 use crate::compare::{Names, Rows, is_unchanged};
 use crate::error::{Doing, ErrorClass, FsError};
 use crate::ident::{CName, kind, stamp, statx_at, statx_fd};
-use crate::look::{LIST_BUFFER_BYTES, Look, entry_name, is_mount, look_at};
-use crate::place::Node;
+use crate::look::{Found, LIST_BUFFER_BYTES, Look, entry_name, is_mount, look_at};
+use crate::place::{Node, Path};
 use crate::scan::{PartEnd, ScanPart, Scanned, Shared};
 use crate::statedb::{Child, StateError, StateReader};
 
@@ -37,6 +37,7 @@ pub(crate) struct Worker<'a> {
     reader: &'a StateReader,
     attributes: Attributes,
     names: Names,
+    path: Path,
     room: Vec<u8>,
 }
 
@@ -64,6 +65,7 @@ impl<'a> Worker<'a> {
             reader,
             attributes,
             names: Names::default(),
+            path: Path::default(),
             room: Vec::with_capacity(LIST_BUFFER_BYTES),
         }
     }
@@ -213,6 +215,7 @@ impl<'a> Worker<'a> {
         }
         let Ok(name) = Name::parse(bytes) else { return false };
         match look_at(dir, self.shared.root.device(), &name, &mut self.attributes) {
+            Look::Found(found) if self.is_left_out(&listing.node, &found) => (),
             Look::Found(found) => {
                 // Equal after all where it changed between the two looks and back; or by another generation.
                 if found.seen.kind == Some(Kind::Directory) {
@@ -225,6 +228,12 @@ impl<'a> Worker<'a> {
             Look::Failed(error) => listing.part.failed.push((name, error)),
         }
         false
+    }
+
+    fn is_left_out(&mut self, node: &Arc<Node>, found: &Found) -> bool {
+        let path = self.path.to(node);
+        let is_dir = found.seen.kind == Some(Kind::Directory);
+        self.shared.filter.excludes(path, &found.seen.name, is_dir)
     }
 
     fn go_down(&self, listing: &mut Listing, bytes: &[u8], ident: FileIdent) {

@@ -260,6 +260,34 @@ fn i5_a_directory_in_motion_has_no_absences() {
     assert!(void > 0, "nothing moved in time");
 }
 
+/// Scenario 32: names that are left out are neither told nor looked into.
+#[test]
+fn left_out_names_are_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut s = Synced::new(dir.path());
+    s.e.mkdir("d");
+    s.e.mkdir("d/cache");
+    for file in ["d/cache/inside", "d/x.tmp", "d/plain", "cache"] {
+        s.e.write(file, b"x");
+    }
+    let filter = Arc::new(polder_sync::Filter::parse(&["*.tmp", "/d/cache/"]).unwrap());
+    let scan = |s: &Synced| {
+        let options =
+            ScanOptions { threads: 2, recursive: true, credit: u64::MAX, policy: AttrPolicy::default() };
+        let root = DirAt { path: RelPath::root(), ident: None };
+        let readers = || s.db.reader();
+        let scan =
+            Scan::start_filtered(s.e.root.clone(), Arc::default(), readers, &root, options, filter.clone());
+        finish(&scan.unwrap()).0
+    };
+    assert_eq!(differ(&scan(&s)), ["cache", "d", "plain"]);
+    // Synced before they were left out: they are still there.
+    s.settle();
+    s.e.write("d/x.tmp", b"changed");
+    let parts = scan(&s);
+    assert_eq!((differ(&parts).len(), missing(&parts)), (0, 0), "{parts:?}");
+}
+
 /// Back-pressure: without credit the scan stands still, in bounded memory.
 #[test]
 fn a_scan_waits_for_credit() {
