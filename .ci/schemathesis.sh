@@ -11,6 +11,7 @@ polder=${1:-target/debug/polder}
 examples=${2:-50}
 checks=${POLDER_SCHEMATHESIS_CHECKS:-not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance}
 version=4.32.5
+document=$PWD/docs/openapi.json
 
 work=$(mktemp -d)
 service=
@@ -45,9 +46,10 @@ call -X PUT --data-binary 'hello' "$url/v1/shares/demo/content/a/b.txt?parents=t
 call -H "$json" -d '{"name":"first"}' "$url/v1/shares/demo/snapshots"
 
 run() { # CONFIG
-  "$venv/bin/schemathesis" --config-file "$1" run docs/openapi.json --url "$url" --tls-verify "$work/service/ca.pem" \
+  # In its own folder: it keeps a cache where it runs.
+  (cd "$work" && "$venv/bin/schemathesis" --config-file "$1" run "$document" --url "$url" --tls-verify "$work/service/ca.pem" \
     -H "Authorization: Bearer $token" --checks "$checks" --max-examples "$examples" --continue-on-failure \
-    --suppress-health-check all --warnings off --seed "${POLDER_SCHEMATHESIS_SEED:-1}" || status=$?
+    --suppress-health-check all --warnings off --seed "${POLDER_SCHEMATHESIS_SEED:-1}") || status=$?
 }
 status=0
 echo "== everything as the document allows it"
@@ -60,8 +62,8 @@ cat >"$work/known.toml" <<'END'
 "path.share" = "demo"
 "path.group" = "demo"
 "path.reconciler" = "verify"
-"path.snapshot" = ["first", "second"]
-"path.path" = ["a", "a/b.txt", "new", "a/new", "%FF"]
+"path.snapshot" = "first"
+"path.path" = "a/b.txt"
 END
 run "$work/known.toml"
 if grep -E '"level":"ERROR"| ERROR ' "$work/log"; then

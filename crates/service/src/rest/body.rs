@@ -27,6 +27,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             }
             Err(_) => return Err(RestError::BadRequest("the body ends early".into())),
         };
+        // serde would take a list of a struct's fields in order for the struct.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(RestError::BadRequest("the body is to be a JSON object".into()));
+        }
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             RestError::BadRequest(format!(
                 "the body: {}",

@@ -96,6 +96,15 @@ fn api_share(share: &rows::Share, summary: Option<ShareSummary>) -> api::Share {
     }
 }
 
+/// Sizes are 63 bits wide everywhere: in files, in databases, in the document.
+fn ensure_quota(quota_bytes: Option<u64>) -> Result<(), RestError> {
+    if quota_bytes.is_some_and(|bytes| bytes > polder_types::FILE_BYTES_MAX) {
+        let most = polder_types::FILE_BYTES_MAX;
+        return Err(RestError::BadRequest(format!("the field \"quota_bytes\": at most {most}")));
+    }
+    Ok(())
+}
+
 /// The key by which shares are listed: names are unique among live shares only.
 fn list_key(share: &rows::Share) -> String {
     format!("{} {}", share.name.key(), share.id)
@@ -123,6 +132,7 @@ pub async fn create(
     _: Params,
     Body(body): Body<api::ShareCreate>,
 ) -> Result<(StatusCode, Json<api::Share>), RestError> {
+    ensure_quota(body.quota_bytes)?;
     let acting = caller.acting(rest.now());
     let name = row_name(&body.name)?;
     let share = rest.host.create_share(&acting, &name, body.case.into(), body.quota_bytes).await?;
@@ -145,6 +155,7 @@ pub async fn change(
     Path(which): Path<String>,
     Body(body): Body<api::ShareChange>,
 ) -> Result<Json<api::Share>, RestError> {
+    ensure_quota(body.quota_bytes.flatten())?;
     let mut share = rest.share(&which).await?;
     if let Some(quota_bytes) = body.quota_bytes {
         if params.dry_run()? {
