@@ -187,7 +187,9 @@ impl Applier<'_> {
                 if !case_only {
                     return Err(self.refused(&target));
                 }
-                rename(&source, &target, RenameFlags::empty())?;
+                if !self.rename_case(&source, &target)? {
+                    return Err(self.refused(&target));
+                }
             }
             Err(error) => return Err(error.into()),
         }
@@ -357,6 +359,33 @@ impl Applier<'_> {
         // A symlink's descriptor cannot be made durable by itself.
         self.touch_file((kind != Kind::Symlink).then_some(file));
         Ok(done)
+    }
+}
+
+impl Applier<'_> {
+    /// Changes the case of a name where the disk folds names. The kernel takes both for one name and does nothing, so it
+    /// goes over a conflict name: a crash in between leaves it under that one, where the scan finds it by its inode.
+    /// `false`: both names stood there.
+    fn rename_case(&self, source: &Target, target: &Target) -> Result<bool, FsError> {
+        for attempt in 0..NAMES_TRIED_MAX {
+            let name = conflict_name(&target.name, self.server, attempt);
+            let between = Target { dir: source.dir.clone(), c_name: CName::new(&name), name };
+            match rename(source, &between, RenameFlags::NOREPLACE) {
+                Ok(()) => {
+                    return match rename(&between, target, RenameFlags::NOREPLACE) {
+                        Ok(()) => Ok(true),
+                        // Two hard links whose names differ in case, on a disk that tells them apart: as it was.
+                        Err(error) => {
+                            rename(&between, source, RenameFlags::NOREPLACE)?;
+                            if error.class == ErrorClass::Exists { Ok(false) } else { Err(error) }
+                        }
+                    };
+                }
+                Err(error) if error.class == ErrorClass::Exists => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(FsError::new("find a free conflict name for", target.name.as_bytes(), Errno::EXIST))
     }
 }
 

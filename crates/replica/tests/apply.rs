@@ -181,6 +181,12 @@ fn moves_and_exchanges(base: &Path) {
     let StepResult::Done { now, other, .. } = e.apply_one(act) else { panic!("not exchanged") };
     assert_eq!((now, other), (e.look("b"), e.look("a")));
     assert_eq!((e.bytes("a").unwrap(), e.bytes("b").unwrap()), (b"B".to_vec(), b"A".to_vec()));
+    // Two names of one file that differ in case alone are two names here.
+    std::fs::hard_link(e.file("a"), e.file("A")).unwrap();
+    let result = e.apply_one(Act::Move { from: e.place("a"), expect: e.stamp("a"), to: e.place("A") });
+    assert!(matches!(result, StepResult::Refused { found: Some(_) }), "{result:?}");
+    assert_eq!(e.names(), ["A", "a", "b", "d"]);
+    std::fs::remove_file(e.file("A")).unwrap();
     // Edits follow the node: only the identity counts.
     e.write("b", b"A and more");
     let result = e.apply_one(Act::Move { from: e.place("b"), expect: a, to: e.place("d/b") });
