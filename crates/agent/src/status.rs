@@ -1,6 +1,6 @@
 //! Errors and states as people read them.
 
-use polder_api::grpc::{convert, limits, pb};
+use polder_api::grpc::{limits, pb};
 use polder_engine::{FailureClass, Phase, Problem, Reason, Status, Unreachable};
 use polder_types::EndpointId;
 
@@ -101,7 +101,7 @@ fn problem(problem: &Problem) -> pb::Problem {
     let reason = if problem.text.is_empty() { hint.to_owned() } else { format!("{}: {hint}", problem.text) };
     pb::Problem {
         uid: problem.uid.0.to_vec().into(),
-        path: convert::cut_path(&problem.path),
+        path: path_bytes(&problem.path).into(),
         code: code.to_owned(),
         reason: cut(reason),
         since_unix_ms: problem.since_unix_ms as i64,
@@ -147,4 +147,11 @@ fn cut(mut text: String) -> String {
         text.truncate(end);
     }
     text
+}
+
+/// A path within the bounds of a message; a longer one loses its end.
+fn path_bytes(path: &polder_types::RelPath) -> Vec<u8> {
+    let mut bytes = path.to_bytes();
+    bytes.truncate(limits::PATH_BYTES_MAX);
+    bytes
 }

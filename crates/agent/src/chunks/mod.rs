@@ -13,7 +13,8 @@ mod track;
 
 pub(crate) use fetch::{FetchError, Fetcher};
 pub(crate) use places::Places;
-pub(crate) use remote::{Open, Remote, RemoteError};
+pub(crate) use pack::Packing;
+pub(crate) use remote::{Open, Remote, RemoteError, pack_ref, slot};
 pub(crate) use store::{Lanes, Store};
 
 use polder_chunk::{ChunkIdKey, ChunkRules, ShareKeys};

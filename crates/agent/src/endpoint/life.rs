@@ -1,0 +1,459 @@
+//! One life of an endpoint: events in, steps of the engine, one commit, effects out.
+
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use polder_api::grpc::convert::Assignment;
+use polder_engine::{
+    Announced, BrakeSettings, Command, Effect, Engine, Event, InitialMode, Level, LogLine, Now, Phase, Settings,
+    Started,
+};
+use polder_replica::{AttrPolicy, Root, StateDb};
+use polder_sync::{Filter, TreeStore};
+use polder_types::{Author, GroupAnswer, InstanceId, Refusal};
+use tokio::sync::Semaphore;
+
+use super::disk::Disk;
+use super::jobs::Jobs;
+use super::network::{self, Announcement, FeedReader, Opening, Outcome};
+use super::{Ended, Input, LOCK, Shown, Thread};
+use crate::chunks::{Fetcher, Lanes, Packing, Places, Remote, Share, Store, random};
+use crate::status::{self, Extra};
+
+/// Facts that are taken into one commit.
+const FACTS_MAX: usize = 256;
+/// How often the root is proven again.
+const ROOT_CHECK: Duration = Duration::from_secs(1);
+/// Finished packs in memory, in MiB.
+const PACKS_MIB_MAX: usize = 96;
+/// Openings that are remembered until one is accepted.
+const OPENINGS_MAX: usize = polder_api::grpc::limits::PREVIOUS_OPENINGS_MAX;
+
+const NOTE_INSTANCE: &str = "agent/instance";
+const NOTE_OPENINGS: &str = "agent/openings";
+
+/// Everything that one life needs.
+pub(crate) struct Life {
+    engine: Engine,
+    db: StateDb,
+    disk: Arc<Disk>,
+    jobs: Jobs,
+    store: Store,
+    remote: Arc<Remote>,
+    feed: FeedReader,
+    instance: InstanceId,
+    began: Instant,
+    wake_at_ms: Option<u64>,
+    root_checked: Instant,
+    /// Files were read for storing that are not known to be durable here yet.
+    reads_to_settle: bool,
+    rate: Rate,
+    ended: Option<Box<str>>,
+}
+
+impl Life {
+    /// Opens the database and starts the jobs.
+    pub(crate) fn begin(thread: &Thread, root: Root) -> Result<Self> {
+        let assignment = &thread.assignment;
+        let root = Arc::new(root);
+        let mut db = StateDb::open(&root.database_path(), assignment.case).context("open the state database")?;
+        let instance = instance(&mut db)?;
+        let keys = polder_chunk::ShareKeys::from_secret_bytes(&assignment.share_keys.0);
+        let share = Share::new(keys.context("read the share's keys")?);
+        let settings = settings(&thread.common.server_name, assignment)?;
+        let policy = AttrPolicy { privilege_bits: assignment.apply_privileged_attrs, ..AttrPolicy::default() };
+        let filter = Arc::clone(&settings.filter);
+        let disk = Arc::new(Disk::new(root, policy, filter, &thread.common.server_name).context("open the folder")?);
+        let remote: Arc<Remote> = Arc::default();
+        let places: Arc<Places> = Arc::default();
+        let runtime = thread.common.runtime.clone();
+        let fetcher = Fetcher {
+            share: share.clone(),
+            remote: Arc::clone(&remote),
+            places: Arc::clone(&places),
+            runtime: runtime.clone(),
+        };
+        let packing = Packing {
+            share,
+            remote: Arc::clone(&remote),
+            tracker: std::sync::Mutex::default(),
+            facts: thread.facts.clone(),
+            runtime,
+            room: Arc::new(Semaphore::new(PACKS_MIB_MAX)),
+        };
+        Ok(Self {
+            engine: Engine::new(settings, random()),
+            db,
+            jobs: Jobs::start(&disk, &fetcher, &thread.facts),
+            store: Lanes::start(Arc::new(packing), &disk),
+            disk,
+            feed: FeedReader::new(Arc::clone(&remote), places),
+            remote,
+            instance,
+            began: Instant::now(),
+            wake_at_ms: None,
+            root_checked: Instant::now(),
+            reads_to_settle: false,
+            rate: Rate::default(),
+            ended: None,
+        })
+    }
+
+    /// Lives until the end.
+    pub(crate) fn run(mut self, thread: &mut Thread) -> Ended {
+        let outcome = self.run_inner(thread);
+        self.remote.set(None);
+        match outcome {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "the endpoint begins again");
+                Ended::Again(format!("{error:#}").into())
+            }
+        }
+    }
+
+    fn run_inner(&mut self, thread: &mut Thread) -> Result<Ended> {
+        let mut hands = self.disk.hands();
+        let root = hands.look_at_root().context("look at the folder")?;
+        let started = Event::Started(Started { instance: self.instance, root: Ok(root) });
+        let mut effects = Vec::new();
+        self.step(started, &mut effects)?;
+        if thread.assignment.paused {
+            self.step(Event::Command(Command::Pause), &mut effects)?;
+        }
+        if thread.link.is_some() {
+            self.step(Event::Connected, &mut effects)?;
+        }
+        self.show(thread, |shown| *shown = Shown { watching: self.jobs.watching(), ..Shown::default() });
+        loop {
+            self.carry_out(thread, effects)?;
+            if let Some(why) = self.ended.take() {
+                return Ok(Ended::Again(why));
+            }
+            effects = Vec::new();
+            if self.round(thread, &mut effects)? {
+                return Ok(Ended::ForGood);
+            }
+            if let Err(error) = self.check_root() {
+                return Ok(Ended::Again(status::chain(&error).into()));
+            }
+        }
+    }
+
+    /// Takes what has come, at least one thing or the passing of time. `true`: the endpoint ends.
+    fn round(&mut self, thread: &mut Thread, effects: &mut Vec<Effect>) -> Result<bool> {
+        let mut next = match thread.from.recv_timeout(self.until_wake()) {
+            Ok(input) => Some(input),
+            Err(RecvTimeoutError::Timeout) => {
+                let due = self.wake_at_ms.is_some_and(|at| at <= self.now().mono_ms);
+                if due {
+                    self.wake_at_ms = None;
+                    self.step(Event::Woke, effects)?;
+                }
+                None
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(true),
+        };
+        for _ in 0..FACTS_MAX {
+            let Some(input) = next else { break };
+            if self.take(thread, input, effects)? {
+                return Ok(true);
+            }
+            next = thread.from.try_recv().ok();
+        }
+        Ok(false)
+    }
+
+    fn until_wake(&self) -> Duration {
+        let wake = self.wake_at_ms.map(|at| Duration::from_millis(at.saturating_sub(self.now().mono_ms)));
+        wake.map_or(ROOT_CHECK, |wake| wake.min(ROOT_CHECK))
+    }
+
+    fn take(&mut self, thread: &mut Thread, input: Input, effects: &mut Vec<Effect>) -> Result<bool> {
+        match input {
+            Input::Fact(event) => {
+                self.reads_to_settle |= matches!(event, Event::Read { .. });
+                self.step(event, effects)?;
+            }
+            Input::Network(outcome) => self.network(thread, outcome, effects)?,
+            Input::Up(link) => {
+                if thread.link.replace(link).is_some() {
+                    self.lose_link(polder_engine::Unreachable::Network("a new session".into()), effects)?;
+                }
+                self.step(Event::Connected, effects)?;
+            }
+            Input::Down(why) => {
+                thread.link = None;
+                self.lose_link(why, effects)?;
+            }
+            Input::Head(head) => {
+                thread.head = thread.head.max(head);
+                self.step(Event::Head(head), effects)?;
+            }
+            Input::Settings(assignment) => self.settings(thread, *assignment, effects)?,
+            Input::Command(command) => self.step(Event::Command(command), effects)?,
+            Input::Explain(path, answer) => {
+                let explained = self.engine.explain(&mut self.db, &path).map_err(|error| status::chain(&error));
+                let _ = answer.send(explained);
+            }
+            Input::End => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    fn lose_link(&mut self, why: polder_engine::Unreachable, effects: &mut Vec<Effect>) -> Result<()> {
+        self.remote.set(None);
+        self.step(Event::Disconnected { why }, effects)
+    }
+
+    fn settings(&mut self, thread: &mut Thread, new: Assignment, effects: &mut Vec<Effect>) -> Result<()> {
+        let old = std::mem::replace(&mut thread.assignment, new);
+        let new = &thread.assignment;
+        if old.share_keys != new.share_keys || old.apply_privileged_attrs != new.apply_privileged_attrs {
+            // Keys and policies are in the hands of many threads: begin anew.
+            self.ended = Some("its settings changed".into());
+            return Ok(());
+        }
+        let settings = settings(&thread.common.server_name, new)?;
+        *self.disk.filter.write().expect(LOCK) = Arc::clone(&settings.filter);
+        self.step(Event::Command(Command::Settings(Box::new(settings))), effects)?;
+        if old.paused != new.paused {
+            let command = if new.paused { Command::Pause } else { Command::Resume };
+            self.step(Event::Command(command), effects)?;
+        }
+        Ok(())
+    }
+
+    fn network(&mut self, thread: &Thread, outcome: Outcome, effects: &mut Vec<Effect>) -> Result<()> {
+        match outcome {
+            Outcome::Page { job, page } => self.step(Event::Page { job, page }, effects),
+            Outcome::Answered { job, answer } => {
+                if let Ok(answer) = &answer {
+                    self.missing_chunks(&answer.groups);
+                    // What the share was told must not be lost here by a power cut: then the next start would take
+                    // the old bytes for an edit.
+                    if std::mem::take(&mut self.reads_to_settle) {
+                        self.disk.make_durable().context("make the volume durable")?;
+                    }
+                }
+                self.step(Event::Answered { job, answer }, effects)
+            }
+            Outcome::NotOpen { link } if thread.link.as_ref().is_some_and(|now| now.number == link) => {
+                self.lose_link(polder_engine::Unreachable::Network("opened anew".into()), effects)?;
+                self.step(Event::Connected, effects)
+            }
+            Outcome::Announced { job, link, answer }
+                if thread.link.as_ref().is_some_and(|now| now.number == link) =>
+            {
+                self.announced(job, answer, effects)
+            }
+            // Of a session that is over.
+            Outcome::NotOpen { .. } | Outcome::Announced { .. } => Ok(()),
+        }
+    }
+
+    /// The service lacks chunks that were thought to be there: they are not believed in again.
+    fn missing_chunks(&self, groups: &[GroupAnswer]) {
+        for group in groups {
+            if let GroupAnswer::Refused { why: Refusal::ChunksMissing(ids), .. } = group {
+                self.store.lost(ids);
+            }
+        }
+    }
+
+    fn announced(&mut self, job: polder_engine::JobId, answer: Opening, effects: &mut Vec<Effect>) -> Result<()> {
+        let answer = match answer {
+            Opening::Accepted { open, head } => {
+                self.db.put_note(NOTE_OPENINGS, &open.opening)?;
+                self.remote.set(Some(*open));
+                Announced::Accepted { head, answers: Vec::new(), answers_known: false, held: false }
+            }
+            Opening::Rebaseline(why) => {
+                // A new instance: what the old one is said to have done proves nothing any more.
+                self.db.put_note(NOTE_INSTANCE, &random::<16>())?;
+                self.db.put_note(NOTE_OPENINGS, &[])?;
+                self.ended = Some("it is compared with the share anew".into());
+                Announced::Rebaseline { why }
+            }
+            Opening::Refused(why) => return self.lose_link(why, effects),
+            Opening::Failed(why) => Announced::Failed(why),
+        };
+        self.step(Event::Announced { job, answer }, effects)
+    }
+
+    fn step(&mut self, event: Event, effects: &mut Vec<Effect>) -> Result<()> {
+        let now = self.now();
+        effects.extend(self.engine.step(&mut self.db, now, event)?);
+        Ok(())
+    }
+
+    /// Commits, and then does what the steps said.
+    fn carry_out(&mut self, thread: &Thread, effects: Vec<Effect>) -> Result<()> {
+        let announcement = self.prepare_announcement(thread, &effects)?;
+        let durable = effects.iter().any(Effect::needs_durable_store);
+        self.db.commit(durable).context("commit the state database")?;
+        let runtime = &thread.common.runtime;
+        if let (Some(what), Some(link)) = (announcement, thread.link.clone()) {
+            runtime.spawn(network::announce(link, what, thread.facts.clone()));
+        }
+        for effect in effects {
+            match effect {
+                Effect::Look { job, places } => self.jobs.look(job, places),
+                Effect::List { job, dir, recursive, credit } => {
+                    let rows = self.db.reader().context("read the state database")?;
+                    self.jobs.list(job, &dir, recursive, credit, rows);
+                }
+                Effect::Credit { job, more } => self.jobs.credit(job, more),
+                Effect::Read(read) => self.store.read(read),
+                Effect::Apply(apply) => self.jobs.apply(apply),
+                Effect::Cancel(job) => {
+                    self.store.cancel(job);
+                    self.jobs.forget_scan(job);
+                }
+                Effect::Announce { .. } => (),
+                Effect::FetchFeed { job, after, page } => {
+                    let feed = self.feed.clone();
+                    runtime.spawn(feed.page(job, Some(after), page.is_some(), thread.facts.clone()));
+                }
+                Effect::FetchTree { job, page } => {
+                    let feed = self.feed.clone();
+                    runtime.spawn(feed.page(job, None, page.is_some(), thread.facts.clone()));
+                }
+                Effect::Send { job, batch, known, groups } => {
+                    let author = Author { by: self.instance, batch };
+                    let batch = network::Batch { job, author, known, groups };
+                    runtime.spawn(network::send(Arc::clone(&self.remote), batch, thread.facts.clone()));
+                }
+                Effect::WakeAt(at) => self.wake_at_ms = Some(at),
+                Effect::Status(status) => self.status(thread, status),
+                Effect::Log(line) => log(&line),
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws the opening of an announcement and writes it down, to be durable before it is sent.
+    fn prepare_announcement(&mut self, thread: &Thread, effects: &[Effect]) -> Result<Option<Announcement>> {
+        let announce = effects.iter().rev().find_map(|effect| match effect {
+            Effect::Announce { job, next, known, .. } => Some((*job, *next, *known)),
+            _ => None,
+        });
+        let Some((job, next, known)) = announce else { return Ok(None) };
+        let noted = self.db.note(NOTE_OPENINGS)?.unwrap_or_default();
+        let previous: Vec<[u8; 16]> =
+            noted.chunks_exact(16).map(|nonce| nonce.try_into().expect("sixteen bytes")).collect();
+        let opening = random();
+        // The first is the last accepted one, and is kept; of the others the newest.
+        let mut kept: Vec<[u8; 16]> = previous.clone();
+        while kept.len() + 1 > OPENINGS_MAX {
+            kept.remove(1);
+        }
+        kept.push(opening);
+        self.db.put_note(NOTE_OPENINGS, &kept.concat())?;
+        let endpoint = thread.assignment.endpoint;
+        Ok(Some(Announcement { job, endpoint, instance: self.instance, opening, previous, next, known }))
+    }
+
+    fn status(&mut self, thread: &Thread, status: Arc<polder_engine::Status>) {
+        let extra = self.rate.extra(&self.remote, status.phase == Phase::InSync, self.now());
+        let watching = self.jobs.watching();
+        self.show(thread, |shown| *shown = Shown { status: Some(status), waiting: None, watching, extra });
+    }
+
+    fn show(&self, thread: &Thread, change: impl FnOnce(&mut Shown)) {
+        change(&mut thread.shown.lock().expect(LOCK));
+    }
+
+    fn check_root(&mut self) -> Result<(), polder_replica::RootError> {
+        if self.root_checked.elapsed() < ROOT_CHECK {
+            return Ok(());
+        }
+        self.root_checked = Instant::now();
+        self.disk.root.check()
+    }
+
+    fn now(&self) -> Now {
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        Now { mono_ms: self.began.elapsed().as_millis() as u64, unix_ms }
+    }
+}
+
+/// The instance of this database, drawn when it is new.
+fn instance(db: &mut StateDb) -> Result<InstanceId> {
+    if let Some(instance) = db.note(NOTE_INSTANCE)?.and_then(|bytes| InstanceId::from_slice(&bytes)) {
+        return Ok(instance);
+    }
+    let instance = InstanceId(random());
+    db.put_note(NOTE_INSTANCE, &instance.0)?;
+    db.commit(true)?;
+    Ok(instance)
+}
+
+/// The engine's settings of an endpoint.
+fn settings(server_name: &str, assignment: &Assignment) -> Result<Settings> {
+    let filters = &assignment.filters;
+    let filter = if filters.default_skip_list { Filter::defaults() } else { Filter::none() };
+    let filter = filter.with(&filters.exclude_globs).context("read the filters of the endpoint")?;
+    let brake = &assignment.brake;
+    let defaults = BrakeSettings::default();
+    let initial = match assignment.initial_upload {
+        polder_api::grpc::convert::InitialUpload::Merge => InitialMode::Merge,
+        polder_api::grpc::convert::InitialUpload::Authoritative => InitialMode::Authoritative,
+    };
+    let unbraked = BrakeSettings { floor: u64::MAX, ceiling: u64::MAX, ..defaults };
+    let braked = BrakeSettings {
+        window_ms: u64::from(brake.window_s) * 1000,
+        floor: brake.count_min,
+        ceiling: brake.count_max,
+        one_in: 10_000_u64.checked_div(brake.share_basis_points.into()).unwrap_or(u64::MAX),
+    };
+    Ok(Settings {
+        case: assignment.case,
+        filter: Arc::new(filter),
+        initial,
+        brake: if brake.enabled { braked } else { unbraked },
+        ..Settings::new(server_name)
+    })
+}
+
+/// Bytes over time.
+#[derive(Debug, Default)]
+struct Rate {
+    /// Moment and counts, at most ten seconds back.
+    past: std::collections::VecDeque<(u64, u64, u64)>,
+    last_sync_unix_ms: i64,
+}
+
+impl Rate {
+    fn extra(&mut self, remote: &Remote, in_sync: bool, now: Now) -> Extra {
+        let (sent_bytes, received_bytes) = remote.moved_bytes();
+        while self.past.front().is_some_and(|(at, ..)| at + 10_000 < now.mono_ms) {
+            self.past.pop_front();
+        }
+        self.past.push_back((now.mono_ms, sent_bytes, received_bytes));
+        let (at, sent, received) = self.past[0];
+        let ms = (now.mono_ms - at).max(1000);
+        if in_sync {
+            self.last_sync_unix_ms = now.unix_ms as i64;
+        }
+        Extra {
+            sent_bytes,
+            received_bytes,
+            sent_bytes_per_s: (sent_bytes - sent) * 1000 / ms,
+            received_bytes_per_s: (received_bytes - received) * 1000 / ms,
+            last_sync_unix_ms: self.last_sync_unix_ms,
+        }
+    }
+}
+
+fn log(line: &LogLine) {
+    let node = line.uid.map(|uid| uid.to_string());
+    let path = line.path.as_ref().map(ToString::to_string);
+    match line.level {
+        Level::Debug => tracing::debug!(node, path, "{}", line.text),
+        Level::Info => tracing::info!(node, path, "{}", line.text),
+        Level::Warn => tracing::warn!(node, path, "{}", line.text),
+    }
+}

@@ -1,0 +1,237 @@
+//! One endpoint: a thread that waits for the root, and then lives with it.
+//!
+//! A *life* ([`life`]) begins when the root was proven and ends when it is lost, when the service demands a new instance, or
+//! when the endpoint is removed. Everything of a life (engine, database, jobs) is made anew with it: what must survive
+//! is in the database.
+
+mod apply;
+pub(crate) mod disk;
+mod jobs;
+mod life;
+mod network;
+mod root;
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use polder_api::grpc::convert::Assignment;
+use polder_engine::{Command, Event, Unreachable};
+use polder_types::{Cursor, EndpointId};
+use tokio::runtime::Handle;
+
+use crate::connection::Client;
+use crate::status::Extra;
+use crate::{StateDir, status};
+
+/// A connection to the service in which a session stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    /// For calls.
+    pub client: Client,
+    /// For the bytes of packs.
+    pub http: reqwest::Client,
+    /// Address of the service.
+    pub base: Arc<str>,
+    /// Of this process, as told in the session's first message.
+    pub process_nonce: [u8; 16],
+    /// Tells one session from the next: facts of an earlier one are dropped.
+    pub number: u64,
+}
+
+/// What reaches an endpoint's thread.
+pub(crate) enum Input {
+    /// A fact for the engine.
+    Fact(Event),
+    /// A fact of the network, with what the agent itself must do about it.
+    Network(network::Outcome),
+    /// A session stands.
+    Up(Link),
+    /// There is none.
+    Down(Unreachable),
+    /// The share's head moved.
+    Head(Cursor),
+    /// New settings.
+    Settings(Box<Assignment>),
+    /// Somebody wants something.
+    Command(Command),
+    /// Why is this path as it is?
+    Explain(polder_types::RelPath, Sender<Result<polder_engine::Explained, String>>),
+    /// Go.
+    End,
+}
+
+/// Where facts are sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts(Sender<Input>);
+
+impl Facts {
+    /// Sends a fact. When the endpoint has ended nobody wants it.
+    pub(crate) fn send(&self, event: Event) {
+        let _ = self.0.send(Input::Fact(event));
+    }
+
+    fn network(&self, outcome: network::Outcome) {
+        let _ = self.0.send(Input::Network(outcome));
+    }
+}
+
+/// What an endpoint shows of itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shown {
+    /// The engine's status; none while there is no life.
+    pub status: Option<Arc<polder_engine::Status>>,
+    /// Why there is no life.
+    pub waiting: Option<Box<str>>,
+    /// How changes are noticed.
+    pub watching: &'static str,
+    /// Counts of the transfer.
+    pub extra: Extra,
+}
+
+/// A running endpoint, from outside.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    /// Its settings as last assigned.
+    pub assignment: Mutex<Box<Assignment>>,
+    to: Sender<Input>,
+    shown: Arc<Mutex<Shown>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// What every endpoint of an agent has in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Common {
+    /// The agent's folder.
+    pub state: StateDir,
+    /// This server's name, for conflict copies.
+    pub server_name: Arc<str>,
+    /// Where the network runs.
+    pub runtime: Handle,
+    /// Paths of all endpoints of this machine, which must not overlap.
+    pub paths: Arc<Mutex<Vec<(EndpointId, std::path::PathBuf)>>>,
+}
+
+const LOCK: &str = "no holder of this lock panics";
+
+impl Endpoint {
+    /// Starts the endpoint's thread.
+    pub(crate) fn start(common: Common, assignment: Assignment) -> Self {
+        let (to, from) = channel();
+        let shown: Arc<Mutex<Shown>> = Arc::default();
+        let thread = Thread {
+            common,
+            assignment: assignment.clone(),
+            facts: Facts(to.clone()),
+            from,
+            shown: Arc::clone(&shown),
+            link: None,
+            head: Cursor::default(),
+        };
+        let thread = spawn_thread("endpoint", move || thread.run());
+        Self { assignment: Mutex::new(Box::new(assignment)), to, shown, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Tells the endpoint something.
+    pub(crate) fn tell(&self, input: Input) {
+        let _ = self.to.send(input);
+    }
+
+    /// What it shows of itself.
+    pub(crate) fn shown(&self) -> Shown {
+        self.shown.lock().expect(LOCK).clone()
+    }
+
+    /// The message about it for the service.
+    pub(crate) fn message(&self, endpoint: EndpointId) -> polder_api::grpc::pb::EndpointStatus {
+        status::message_of(endpoint, &self.shown())
+    }
+
+    /// Ends it and waits until its files are closed.
+    pub(crate) fn end(&self) {
+        self.tell(Input::End);
+        if let Some(thread) = self.thread.lock().expect(LOCK).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Why a life ended.
+enum Ended {
+    /// The endpoint was removed or the agent stops.
+    ForGood,
+    /// The root was lost, or the service demands a new instance: begin again.
+    Again(Box<str>),
+}
+
+struct Thread {
+    common: Common,
+    assignment: Assignment,
+    facts: Facts,
+    from: Receiver<Input>,
+    shown: Arc<Mutex<Shown>>,
+    link: Option<Link>,
+    head: Cursor,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let span = tracing::info_span!(
+            "endpoint", endpoint = %self.assignment.endpoint, share = %self.assignment.share
+        );
+        let _entered = span.entered();
+        loop {
+            let why = match root::open(&self.common, &self.assignment) {
+                Ok(root) => match self.live(root) {
+                    Ended::ForGood => return,
+                    Ended::Again(why) => why,
+                },
+                Err(error) => status::chain(&error).into(),
+            };
+            if self.wait(why) {
+                return;
+            }
+        }
+    }
+
+    fn live(&mut self, root: polder_replica::Root) -> Ended {
+        match life::Life::begin(self, root) {
+            Ok(life) => life.run(self),
+            Err(error) => Ended::Again(format!("{error:#}").into()),
+        }
+    }
+
+    /// Waits for a while before the root is tried again. `true`: the endpoint ends.
+    fn wait(&mut self, why: Box<str>) -> bool {
+        {
+            let mut shown = self.shown.lock().expect(LOCK);
+            if shown.waiting.as_ref() != Some(&why) {
+                tracing::info!(why = %why, "the endpoint waits");
+            }
+            *shown = Shown { waiting: Some(why), watching: "none", ..Shown::default() };
+        }
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(1);
+        while let Some(left) = until.checked_duration_since(std::time::Instant::now()) {
+            match self.from.recv_timeout(left) {
+                Ok(Input::End) => return true,
+                Ok(Input::Up(link)) => self.link = Some(link),
+                Ok(Input::Down(_)) => self.link = None,
+                Ok(Input::Head(head)) => self.head = self.head.max(head),
+                Ok(Input::Settings(settings)) => self.assignment = *settings,
+                // Facts of the life that ended; commands that nobody can carry out now.
+                Ok(_) => (),
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => break,
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return true,
+            }
+        }
+        false
+    }
+}
+
+/// Starts a named thread, in the span of the one that starts it.
+pub(crate) fn spawn_thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
+    let span = tracing::Span::current();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || span.in_scope(run))
+        .expect("the system gives a thread to an agent that starts")
+}

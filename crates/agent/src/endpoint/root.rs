@@ -1,0 +1,47 @@
+//! Opening an endpoint's root: adoption the first time, proof of identity ever after.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use polder_api::grpc::convert::Assignment;
+use polder_replica::{Root, RootError};
+
+use super::{Common, LOCK};
+
+/// Why there is no root.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The folder is not ours, not there, or already somebody's.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The agent's own folder failed.
+    #[error("remember that the folder was taken in")]
+    State(#[source] crate::StateDirError),
+}
+
+/// The endpoint's path as the system takes it.
+pub(crate) fn path(assignment: &Assignment) -> PathBuf {
+    PathBuf::from(std::ffi::OsStr::from_bytes(&assignment.path))
+}
+
+/// Opens the root. A folder that was never taken in is adopted; one that was must prove that it is the same, so that
+/// an empty mount point is never adopted in place of its volume (promise I5).
+pub(crate) fn open(common: &Common, assignment: &Assignment) -> Result<Root, OpenError> {
+    let path = path(assignment);
+    let adopted = format!("adopted-{}", assignment.endpoint);
+    if common.state.file(&adopted).exists() {
+        return Ok(Root::open(&path, assignment.endpoint)?);
+    }
+    let paths = common.paths.lock().expect(LOCK).clone();
+    let others: Vec<&Path> =
+        paths.iter().filter(|(id, _)| *id != assignment.endpoint).map(|(_, path)| path.as_path()).collect();
+    let root = match Root::adopt(&path, assignment.endpoint, &others) {
+        // A disk that came from another machine, or an agent's folder that was lost, with the endpoint's state on it.
+        Err(RootError::AlreadyAdopted { endpoint, .. }) if endpoint == assignment.endpoint => {
+            Root::open(&path, assignment.endpoint)?
+        }
+        outcome => outcome?,
+    };
+    common.state.put(&adopted, &assignment.path, 0o600).map_err(OpenError::State)?;
+    Ok(root)
+}
