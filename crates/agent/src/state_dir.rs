@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use polder_types::ServerId;
+use polder_types::{EndpointId, ServerId};
 use serde::{Deserialize, Serialize};
 
 const RENEWAL_BORDER: &str = "# certificate";
@@ -121,6 +121,26 @@ impl StateDir {
             self.put("cert.pem", certificate.trim_start().as_bytes(), 0o644)?;
         }
         fs::remove_file(&path).map_err(|source| StateDirError::File { doing: "remove", path, source })
+    }
+
+    /// Whether a person on this server has paused an endpoint.
+    pub fn is_paused(&self, endpoint: EndpointId) -> bool {
+        self.file(&format!("paused-{endpoint}")).exists()
+    }
+
+    /// Remembers that a person has paused an endpoint, or let it go on.
+    pub fn set_paused(&self, endpoint: EndpointId, paused: bool) -> Result<(), StateDirError> {
+        let name = format!("paused-{endpoint}");
+        if paused {
+            return self.put(&name, b"", 0o600);
+        }
+        let path = self.file(&name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StateDirError::File { doing: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads a file as text.

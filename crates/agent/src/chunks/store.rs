@@ -185,7 +185,7 @@ impl LaneThread {
         }
         let finished = builder.take().expect("not taken before").finish(&mut sink);
         let content = finished.map_err(|error| ReadOutcome::Failed(build_failure(error)))?;
-        let entry = seen_entry(done.found).ok_or(ReadOutcome::Gone)?;
+        let entry = seen_entry(done.found);
         Ok(Stable { job: read.job, entry, content, store })
     }
 
@@ -198,8 +198,11 @@ impl LaneThread {
         if sealed.is_err() {
             self.packer.drop_gathered();
         }
-        // What the share is told must not be lost here by a power cut: the synced row would call the old bytes an edit.
-        if let Err(error) = self.disk.make_durable() {
+        // A content that is only compared may be settled at once, so it is made durable here. One that is stored waits
+        // for the service's answer, and is made durable then (`endpoint::life`), for many files at a time.
+        if stable.iter().any(|stable| !stable.store)
+            && let Err(error) = self.disk.make_durable()
+        {
             sealed = Err(failure(&error));
         }
         for Stable { job, entry, content, store } in stable {

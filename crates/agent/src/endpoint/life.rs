@@ -120,7 +120,7 @@ impl Life {
         let started = Event::Started(Started { instance: self.instance, root: Ok(root) });
         let mut effects = Vec::new();
         self.step(started, &mut effects)?;
-        if thread.assignment.paused {
+        if thread.assignment.paused || thread.common.state.is_paused(thread.assignment.endpoint) {
             self.step(Event::Command(Command::Pause), &mut effects)?;
         }
         if thread.link.is_some() {
@@ -195,8 +195,9 @@ impl Life {
             Input::Settings(assignment) => self.settings(thread, *assignment, effects)?,
             Input::Command(command) => self.step(Event::Command(command), effects)?,
             Input::Explain(path, answer) => {
-                let explained = self.engine.explain(&mut self.db, &path).map_err(|error| status::chain(&error));
-                let _ = answer.send(explained);
+                let status = thread.shown.lock().expect(LOCK).status.clone();
+                let explained = super::explain::explain(&self.db, thread.assignment.case, &path, status.as_deref());
+                let _ = answer.send(explained.map_err(|error| status::chain(&error)));
             }
             Input::End => return Ok(true),
         }

@@ -5,11 +5,14 @@
 //! is in the database.
 
 mod apply;
+mod explain;
 pub(crate) mod disk;
 mod jobs;
 mod life;
 mod network;
 mod root;
+
+pub(crate) use explain::Explained;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -55,7 +58,7 @@ pub(crate) enum Input {
     /// Somebody wants something.
     Command(Command),
     /// Why is this path as it is?
-    Explain(polder_types::RelPath, Sender<Result<polder_engine::Explained, String>>),
+    Explain(polder_types::RelPath, Sender<Result<Explained, String>>),
     /// Go.
     End,
 }

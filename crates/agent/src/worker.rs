@@ -1,0 +1,217 @@
+//! The worker: the agent proper. Holds the endpoints, the session and the control socket together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use polder_api::grpc::convert::Assignment;
+use polder_engine::Unreachable;
+use polder_types::{EndpointId, ShareId};
+use tokio::io::AsyncReadExt;
+use tokio::runtime::Handle;
+
+use crate::chunks::random;
+use crate::endpoint::{Common, Endpoint, Input, Link};
+use crate::{Identity, StateDir, control, session};
+
+/// How a worker is started.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// The state folder.
+    pub state: PathBuf,
+}
+
+/// A certificate that could not be renewed is tried again after so many seconds.
+const RENEWAL_RETRY_S: i64 = 600;
+
+/// Runs until standard input ends, which it does when the holder wants it or dies. Returns the exit code.
+pub async fn work(options: WorkerOptions) -> Result<i32> {
+    let state = StateDir::open(&options.state)?;
+    state.finish_renewal()?;
+    let identity = match state.identity() {
+        Ok(identity) => identity,
+        Err(error) => {
+            tracing::error!(error = crate::status::chain(&error), "this server has no identity");
+            return Ok(crate::holder::EXIT_HOPELESS);
+        }
+    };
+    tracing::info!(server = %identity.server_id, name = identity.server_name, "the agent starts");
+    let hub = Arc::new(Hub::new(state, identity));
+    let socket = control::listen(&hub).context("open the control socket")?;
+    let sessions = tokio::spawn(session::keep(Arc::clone(&hub)));
+    let code = tokio::select! {
+        () = end_of_input() => 0,
+        () = hub.reload.notified() => control::EXIT_RELOAD,
+    };
+    sessions.abort();
+    socket.abort();
+    tokio::task::spawn_blocking(move || hub.end_all()).await.context("end the endpoints")?;
+    Ok(code)
+}
+
+async fn end_of_input() {
+    let mut input = tokio::io::stdin();
+    let mut room = [0; 64];
+    while matches!(input.read(&mut room).await, Ok(read) if read > 0) {}
+}
+
+/// What the parts of a worker share.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    /// The state folder.
+    pub state: StateDir,
+    /// Who this server is.
+    pub identity: Identity,
+    /// Fresh for this process.
+    pub process_nonce: [u8; 16],
+    /// What the kernel calls itself.
+    pub system: String,
+    /// When this process started.
+    pub started: SystemTime,
+    /// Somebody wants the worker to be replaced.
+    pub reload: tokio::sync::Notify,
+    common: Common,
+    endpoints: Mutex<BTreeMap<EndpointId, Arc<Endpoint>>>,
+    link: Mutex<Option<Link>>,
+    unreachable: Mutex<Option<Unreachable>>,
+    renewal_tried: Mutex<Option<Instant>>,
+}
+
+const LOCK: &str = "no holder of this lock panics";
+
+impl Hub {
+    fn new(state: StateDir, identity: Identity) -> Self {
+        let common = Common {
+            state: state.clone(),
+            server_name: identity.server_name.as_str().into(),
+            runtime: Handle::current(),
+            paths: Arc::default(),
+        };
+        let system = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+        Self {
+            state,
+            identity,
+            process_nonce: random(),
+            system,
+            started: SystemTime::now(),
+            reload: tokio::sync::Notify::new(),
+            common,
+            endpoints: Mutex::default(),
+            link: Mutex::default(),
+            unreachable: Mutex::default(),
+            renewal_tried: Mutex::default(),
+        }
+    }
+
+    /// The endpoints as they are now.
+    pub(crate) fn endpoints(&self) -> BTreeMap<EndpointId, Arc<Endpoint>> {
+        self.endpoints.lock().expect(LOCK).clone()
+    }
+
+    /// Starts, changes and ends endpoints until they are those of the list.
+    pub(crate) async fn assign(&self, assignments: Vec<Assignment>, link: &Link) {
+        let wanted: BTreeSet<EndpointId> = assignments.iter().map(|assignment| assignment.endpoint).collect();
+        let paths = assignments.iter().map(|one| (one.endpoint, crate::endpoint::path(one)));
+        *self.common.paths.lock().expect(LOCK) = paths.collect();
+        let mut gone = Vec::new();
+        self.endpoints.lock().expect(LOCK).retain(|id, endpoint| {
+            let stays = wanted.contains(id);
+            if !stays {
+                gone.push(Arc::clone(endpoint));
+            }
+            stays
+        });
+        for endpoint in gone {
+            let endpoint_id = endpoint.assignment.lock().expect(LOCK).endpoint;
+            tracing::info!(endpoint = %endpoint_id, "the endpoint was removed from this server; its files stay");
+            let _ = tokio::task::spawn_blocking(move || endpoint.end()).await;
+        }
+        let mut endpoints = self.endpoints.lock().expect(LOCK);
+        for assignment in assignments {
+            match endpoints.get(&assignment.endpoint) {
+                Some(endpoint) => {
+                    let mut known = endpoint.assignment.lock().expect(LOCK);
+                    if **known != assignment {
+                        **known = assignment.clone();
+                        endpoint.tell(Input::Settings(Box::new(assignment)));
+                    }
+                }
+                None => {
+                    let id = assignment.endpoint;
+                    let endpoint = Endpoint::start(self.common.clone(), assignment);
+                    endpoint.tell(Input::Up(link.clone()));
+                    endpoints.insert(id, Arc::new(endpoint));
+                }
+            }
+        }
+    }
+
+    /// Tells every endpoint.
+    pub(crate) fn tell_all(&self, input: impl Fn() -> Input) {
+        self.endpoints.lock().expect(LOCK).values().for_each(|endpoint| endpoint.tell(input()));
+    }
+
+    /// Tells the endpoints of a share.
+    pub(crate) fn tell_share(&self, share: ShareId, input: impl Fn() -> Input) {
+        for endpoint in self.endpoints.lock().expect(LOCK).values() {
+            if endpoint.assignment.lock().expect(LOCK).share == share {
+                endpoint.tell(input());
+            }
+        }
+    }
+
+    /// Tells one endpoint. `false`: there is none.
+    pub(crate) fn tell_endpoint(&self, id: EndpointId, input: impl Fn() -> Input) -> bool {
+        match self.endpoints.lock().expect(LOCK).get(&id) {
+            Some(endpoint) => {
+                endpoint.tell(input());
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The session that stands.
+    pub(crate) fn link(&self) -> Option<Link> {
+        self.link.lock().expect(LOCK).clone()
+    }
+
+    /// A session stands, or is over.
+    pub(crate) fn set_link(&self, link: Option<Link>) {
+        *self.link.lock().expect(LOCK) = link;
+    }
+
+    /// Remembers why there is no session. `true`: that is news.
+    pub(crate) fn set_unreachable(&self, why: Option<Unreachable>) -> bool {
+        std::mem::replace(&mut *self.unreachable.lock().expect(LOCK), why.clone()) != why
+    }
+
+    /// Whether the certificate is to be renewed now.
+    pub(crate) fn renewal_is_due(&self) -> bool {
+        let Ok(identity) = self.state.identity() else { return false };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
+        let mut tried = self.renewal_tried.lock().expect(LOCK);
+        let waits = tried.is_some_and(|at| (at.elapsed().as_secs() as i64) < RENEWAL_RETRY_S);
+        let due = now >= identity.renew_at_unix_s && !waits;
+        if due {
+            *tried = Some(Instant::now());
+        }
+        due
+    }
+
+    /// Resident memory of this process.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages: u64 = statm.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+        pages * 4096
+    }
+
+    fn end_all(&self) {
+        let endpoints = std::mem::take(&mut *self.endpoints.lock().expect(LOCK));
+        // All are told before any is waited for.
+        endpoints.values().for_each(|endpoint| endpoint.tell(Input::End));
+        endpoints.values().for_each(|endpoint| endpoint.end());
+    }
+}
