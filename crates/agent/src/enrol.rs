@@ -57,12 +57,13 @@ pub async fn register(options: RegisterOptions) -> Result<Registered> {
         server_id,
         server_name: options.name.clone(),
         renew_at_unix_s: reply.renew_at,
+        expires_at_unix_s: reply.expires_at,
     })?;
     Ok(Registered { server_id, name: options.name })
 }
 
 /// Trades the certificate for a new one, with a new key, before the old one ends.
-pub(crate) async fn renew(state: &StateDir, client: &mut Client) -> Result<()> {
+pub(crate) async fn renew(state: &StateDir, client: &mut Client) -> Result<Identity> {
     let (key_pem, csr_pem) = new_key()?;
     let request =
         pb::RenewRequest { protocol: PROTOCOL_VERSION, csr_pem, agent_version: env!("CARGO_PKG_VERSION").to_owned() };
@@ -73,8 +74,9 @@ pub(crate) async fn renew(state: &StateDir, client: &mut Client) -> Result<()> {
     state.finish_renewal()?;
     let mut identity = state.identity()?;
     identity.renew_at_unix_s = reply.renew_at;
+    identity.expires_at_unix_s = reply.expires_at;
     state.put_identity(&identity)?;
-    Ok(())
+    Ok(identity)
 }
 
 fn new_key() -> Result<(String, String)> {

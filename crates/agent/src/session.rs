@@ -203,7 +203,10 @@ async fn renew_when_due(hub: &Hub, client: &mut connection::Client) {
         return;
     }
     match enrol::renew(&hub.state, client).await {
-        Ok(()) => tracing::info!("the certificate of this server was renewed"),
+        Ok(identity) => {
+            hub.renewed(&identity);
+            tracing::info!("the certificate of this server was renewed");
+        }
         Err(error) => tracing::warn!(error = format!("{error:#}"), "the certificate could not be renewed yet"),
     }
 }

@@ -56,6 +56,8 @@ pub struct Identity {
     pub server_name: String,
     /// When the certificate is to be renewed, seconds since 1970.
     pub renew_at_unix_s: i64,
+    /// When the certificate ends, seconds since 1970.
+    pub expires_at_unix_s: i64,
 }
 
 /// The folder.
@@ -178,6 +180,7 @@ mod tests {
             server_id: ServerId([3; 16]),
             server_name: "site-a".into(),
             renew_at_unix_s: 17,
+            expires_at_unix_s: 18,
         };
         state.put_identity(&identity).unwrap();
         assert_eq!(state.identity().unwrap().server_id, identity.server_id);

@@ -64,7 +64,7 @@ pub(crate) struct Extra {
 
 fn state(status: &Status) -> (pb::EndpointState, String) {
     let held = || {
-        let held = status.held.unwrap_or_default();
+        let Some(held) = status.held else { return "held by the mass-change brake".to_owned() };
         format!(
             "the mass-change brake holds {} deletes, {} overwrites and {} renames (allowed: {}): \
              `polder endpoint release` lets them go or throws them back",
@@ -154,4 +154,19 @@ fn path_bytes(path: &polder_types::RelPath) -> Vec<u8> {
     let mut bytes = path.to_bytes();
     bytes.truncate(limits::PATH_BYTES_MAX);
     bytes
+}
+
+/// What the service is told of an endpoint, alive or waiting.
+pub(crate) fn message_of(endpoint: EndpointId, shown: &crate::endpoint::Shown) -> pb::EndpointStatus {
+    match (&shown.status, &shown.waiting) {
+        (Some(status), _) => message(endpoint, status, shown.watching, &shown.extra),
+        (None, waiting) => pb::EndpointStatus {
+            endpoint_id: endpoint.0.to_vec().into(),
+            state: if waiting.is_some() { pb::EndpointState::Stopped } else { pb::EndpointState::Starting }.into(),
+            why: cut(waiting.as_deref().unwrap_or("").to_owned()),
+            applied: Some(polder_types::Cursor::default().into()),
+            watching: shown.watching.to_owned(),
+            ..pb::EndpointStatus::default()
+        },
+    }
 }

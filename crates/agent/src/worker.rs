@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use polder_api::grpc::convert::Assignment;
@@ -23,8 +23,8 @@ pub struct WorkerOptions {
     pub state: PathBuf,
 }
 
-/// A certificate that could not be renewed is tried again after so many seconds.
-const RENEWAL_RETRY_S: i64 = 600;
+/// A certificate that could not be renewed is tried again after so long.
+const RENEWAL_RETRY: Duration = Duration::from_secs(600);
 
 /// Runs until standard input ends, which it does when the holder wants it or dies. Returns the exit code.
 pub async fn work(options: WorkerOptions) -> Result<i32> {
@@ -76,7 +76,15 @@ pub(crate) struct Hub {
     endpoints: Mutex<BTreeMap<EndpointId, Arc<Endpoint>>>,
     link: Mutex<Option<Link>>,
     unreachable: Mutex<Option<Unreachable>>,
-    renewal_tried: Mutex<Option<Instant>>,
+    renewal: Mutex<Renewal>,
+}
+
+/// The certificate's times, so that the identity is not read again and again.
+#[derive(Debug, Clone, Copy)]
+struct Renewal {
+    renew_at_unix_s: i64,
+    expires_at_unix_s: i64,
+    tried: Option<Instant>,
 }
 
 const LOCK: &str = "no holder of this lock panics";
@@ -88,6 +96,11 @@ impl Hub {
             server_name: identity.server_name.as_str().into(),
             runtime: Handle::current(),
             paths: Arc::default(),
+        };
+        let renewal = Renewal {
+            renew_at_unix_s: identity.renew_at_unix_s,
+            expires_at_unix_s: identity.expires_at_unix_s,
+            tried: None,
         };
         let system = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
         Self {
@@ -101,7 +114,7 @@ impl Hub {
             endpoints: Mutex::default(),
             link: Mutex::default(),
             unreachable: Mutex::default(),
-            renewal_tried: Mutex::default(),
+            renewal: Mutex::new(renewal),
         }
     }
 
@@ -188,17 +201,30 @@ impl Hub {
         std::mem::replace(&mut *self.unreachable.lock().expect(LOCK), why.clone()) != why
     }
 
-    /// Whether the certificate is to be renewed now.
+    /// Whether the certificate is to be renewed now. Says so once, and again after a while.
     pub(crate) fn renewal_is_due(&self) -> bool {
-        let Ok(identity) = self.state.identity() else { return false };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
-        let mut tried = self.renewal_tried.lock().expect(LOCK);
-        let waits = tried.is_some_and(|at| (at.elapsed().as_secs() as i64) < RENEWAL_RETRY_S);
-        let due = now >= identity.renew_at_unix_s && !waits;
+        let mut renewal = self.renewal.lock().expect(LOCK);
+        let waits = renewal.tried.is_some_and(|at| at.elapsed() < RENEWAL_RETRY);
+        let due = now >= renewal.renew_at_unix_s && !waits;
         if due {
-            *tried = Some(Instant::now());
+            renewal.tried = Some(Instant::now());
         }
         due
+    }
+
+    /// The certificate was renewed.
+    pub(crate) fn renewed(&self, identity: &Identity) {
+        *self.renewal.lock().expect(LOCK) = Renewal {
+            renew_at_unix_s: identity.renew_at_unix_s,
+            expires_at_unix_s: identity.expires_at_unix_s,
+            tried: None,
+        };
+    }
+
+    /// When the certificate ends.
+    pub(crate) fn certificate_expires_unix_s(&self) -> i64 {
+        self.renewal.lock().expect(LOCK).expires_at_unix_s
     }
 
     /// Resident memory of this process.

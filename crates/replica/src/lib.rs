@@ -51,7 +51,7 @@ pub use identity::Identity;
 pub use look::{Found, Listed, Look, list, look, look_dir};
 pub use overlap::{Overlap, overlap};
 pub use owners::Owners;
-pub use read::{PIECE_BYTES, Piece, Proof, Read, ReadDone, ReadOptions, read};
+pub use read::{PIECE_BYTES, Piece, Proof, Read, ReadDone, ReadOptions, read, read_ranges};
 pub use recycle::{Recycle, Recycled, RecycledName, Released};
 pub use root::{Root, RootError, STATE_DIR};
 pub use scan::{PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, TimedOut};

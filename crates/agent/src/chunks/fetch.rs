@@ -198,7 +198,7 @@ impl Opener {
                 key
             }
         };
-        let place = location.range();
+        let place = location.slot.range();
         let inside = (place.start - run.range.start) as usize..(place.end - run.range.start) as usize;
         key.open(id, &location.slot, &bytes[inside], &mut self.scratch)
     }
@@ -209,7 +209,7 @@ fn runs(pack: PackRef, url: &Arc<str>, mut chunks: Vec<(ChunkId, ChunkLocation)>
     chunks.sort_unstable_by_key(|(_, location)| location.slot.offset);
     let mut runs: Vec<Run> = Vec::new();
     for (id, location) in chunks {
-        let place = location.range();
+        let place = location.slot.range();
         match runs.last_mut() {
             Some(run)
                 if place.start <= run.range.end + GAP_BYTES_MAX

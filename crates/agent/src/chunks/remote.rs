@@ -156,9 +156,9 @@ impl Remote {
             let (packs, located) = convert::decode_located(reply, part)?;
             let refs = packs.iter().map(pack_ref).collect::<Result<Vec<_>, _>>()?;
             places.put_packs(&packs);
-            for (id, place) in located {
+            for (id, place) in part.iter().zip(located).filter_map(|(id, place)| Some((id, place?))) {
                 if let (Some(pack), Some(slot)) = (refs.get(place.pack_index as usize), slot(&place.slot)) {
-                    places.put(id, ChunkLocation { pack: *pack, slot });
+                    places.put(*id, ChunkLocation { pack: *pack, slot });
                 }
             }
         }

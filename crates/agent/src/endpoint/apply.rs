@@ -1,12 +1,12 @@
 //! Applying: get the contents, build the files in staging, hand the batch to `replica`, translate what came of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::anyhow;
 use polder_chunk::{ExtentWalk, VerifiedChunk, WalkStep};
 use polder_engine::{Apply, ApplyAct, ApplyOver, ApplyResult, ApplyStep, Failure, FailureClass, Place};
-use polder_replica::{Act, Batch, Found, FsError, Over, ReadOptions, Staged, Step, StepResult};
+use polder_replica::{Act, Batch, Found, FsError, Over, Staged, Step, StepResult};
 use polder_types::{Attrs, Body, ChunkId, Content, Extent, ExtentSource, Stamp, Timestamp};
 
 use super::disk::{Disk, Hands, dir_at, failure, seen_entry};
@@ -14,7 +14,6 @@ use crate::chunks::{FetchError, Fetcher};
 
 /// Chunks of one large file that are fetched together.
 const WINDOW_BYTES: u64 = 16 * 1024 * 1024;
-const LOCAL_PIECE: usize = 1024 * 1024;
 
 /// One thread that applies.
 pub(crate) struct Applier {
@@ -194,8 +193,8 @@ impl Applier {
         base: Option<(&Place, &Content)>,
     ) -> Result<Staged, Unstaged> {
         let local = match base {
-            Some((place, base)) => self.local_chunks(place, base, content)?,
-            None => BTreeMap::new(),
+            Some((_, base)) if base != content => self.local_chunks(base)?,
+            _ => BTreeMap::new(),
         };
         let mut staged = self.disk.staging.file(size, false)?;
         let mut walk = ExtentWalk::new(content).map_err(|error| damaged(&error))?;
@@ -254,18 +253,9 @@ impl Applier {
         Ok(())
     }
 
-    /// Where whole chunks of `base` lie in the file on disk, for those that `content` may use. Trees of both are compared
-    /// node by node only in so far as `base` has other nodes.
-    fn local_chunks(
-        &mut self,
-        _place: &Place,
-        base: &Content,
-        content: &Content,
-    ) -> Result<BTreeMap<ChunkId, (u64, u64)>, Unstaged> {
+    /// Where the whole chunks of `base` lie in the file on disk.
+    fn local_chunks(&mut self, base: &Content) -> Result<BTreeMap<ChunkId, (u64, u64)>, Unstaged> {
         let mut found = BTreeMap::new();
-        if base == content {
-            return Ok(found);
-        }
         let mut walk = ExtentWalk::new(base).map_err(|error| damaged(&error))?;
         while let Some(step) = walk.step() {
             match step {
@@ -291,7 +281,7 @@ impl Applier {
     ) -> Result<Vec<VerifiedChunk>, Unstaged> {
         let ids = self.fetcher.share.ids;
         let ranges: Vec<(u64, usize)> = wanted.iter().map(|(_, offset, len)| (*offset, *len as usize)).collect();
-        let read = self.hands.read_ranges(place, &ranges, LOCAL_PIECE);
+        let read = self.hands.read_ranges(place, &ranges);
         let bytes = match read {
             Ok(bytes) => bytes,
             // It is an optimisation: what cannot be read here is fetched.
@@ -380,23 +370,14 @@ fn act(act: ApplyAct, staged: Option<Staged>) -> Act {
 fn translate(result: StepResult, held: &mut Vec<String>) -> ApplyResult {
     let entry = |found: Option<Found>| found.map(seen_entry);
     match result {
-        StepResult::Done { now, other, unknown } => {
+        StepResult::Done { now, other, unknown, exact } => {
             if let Some(polder_replica::Unknown::Held(name)) = &unknown {
                 held.push(name.name().to_string());
             }
-            ApplyResult::Done { now: entry(now), other: entry(other) }
+            ApplyResult::Done { now: entry(now), other: entry(other), exact }
         }
         StepResult::Refused { found } => ApplyResult::Refused { found: entry(found) },
         StepResult::Failed(error) => ApplyResult::Failed(failure(&error)),
         StepResult::Skipped => ApplyResult::Skipped,
     }
 }
-
-/// Chunks that a content names directly; used to see at a glance what a batch will fetch.
-#[cfg(test)]
-pub(crate) fn direct(content: &Content) -> BTreeSet<ChunkId> {
-    content.direct_chunks().collect()
-}
-
-/// Options of a read that nobody waits for.
-pub(crate) const PLAIN: ReadOptions<'static> = ReadOptions { durable: false, clone_in: None };

@@ -24,8 +24,10 @@ pub(crate) struct Disk {
     pub filter: RwLock<Arc<Filter>>,
     /// For conflict names.
     pub server_name: Box<str>,
-    policy: AttrPolicy,
-    owners: Arc<Owners>,
+    /// Which attributes are taken and applied.
+    pub policy: AttrPolicy,
+    /// Names of owners here.
+    pub owners: Arc<Owners>,
 }
 
 /// One thread's way into the tree.
@@ -103,6 +105,16 @@ impl Hands {
         self.walk(|walker, attributes| polder_replica::read(walker, attributes, &dir, &at.name, options, consume))
     }
 
+    /// Reads ranges of a file that stands at a place; `None` for one that is shorter now.
+    pub(crate) fn read_ranges(
+        &mut self,
+        at: &Place,
+        ranges: &[(u64, usize)],
+    ) -> Result<Vec<Option<Vec<u8>>>, FsError> {
+        let dir = dir_at(&at.dir);
+        self.walk(|walker, _| polder_replica::read_ranges(walker, &dir, &at.name, ranges))
+    }
+
     /// Looks at places, those of one directory together. An answer "nothing" stands only if the root is still ours
     /// afterwards (promise I5).
     pub(crate) fn look(&mut self, places: &[LookAt]) -> Vec<Look> {
@@ -161,7 +173,7 @@ pub(crate) fn dir_at(dir: &Dir) -> DirAt {
 
 fn look_found(look: polder_replica::Look) -> LookFound {
     match look {
-        polder_replica::Look::Entry(found) => LookFound::Entry(seen_entry(found)),
+        polder_replica::Look::Found(found) => LookFound::Entry(seen_entry(found)),
         polder_replica::Look::Absent => LookFound::Nothing,
         polder_replica::Look::Failed(error) => LookFound::Failed(failure(&error)),
         polder_replica::Look::Mount => LookFound::Failed(Failure {

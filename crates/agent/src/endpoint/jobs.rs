@@ -3,9 +3,13 @@
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use polder_engine::{Apply, Dir, Event, Hint, JobId, Lane, LookAt};
-use polder_replica::{Credit, ListedPart, ScanOptions, StateReader, WatchEvent, Watcher};
+use polder_engine::{Apply, Dir, Event, Hint, JobId, Lane, ListEnd, ListPart, LookAt};
+use polder_replica::{
+    Method, Noticed, PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, StateReader, WatchOptions, Watcher,
+};
+use polder_types::CaseRule;
 
 use super::apply::{Applied, Applier};
 use super::disk::{Disk, dir_at, failure, seen_entry};
@@ -16,6 +20,9 @@ use crate::chunks::Fetcher;
 const APPLY_THREADS: usize = 2;
 /// Threads of a walk.
 const SCAN_THREADS: usize = 2;
+/// Parts of a listing that go to the engine in one fact.
+const PARTS_MAX: usize = 64;
+const LONG: Duration = Duration::from_secs(3600);
 
 /// The disk's work.
 #[derive(Debug)]
@@ -23,7 +30,7 @@ pub(crate) struct Jobs {
     looks: Sender<(JobId, Vec<LookAt>)>,
     small: Sender<Apply>,
     large: Sender<Apply>,
-    scans: Mutex<HashMap<JobId, Credit>>,
+    scans: Mutex<HashMap<JobId, ScanHandle>>,
     disk: Arc<Disk>,
     facts: Facts,
     watcher: Option<Watcher>,
@@ -61,7 +68,11 @@ impl Jobs {
 
     /// How changes are noticed.
     pub(crate) fn watching(&self) -> &'static str {
-        self.watcher.as_ref().map_or("scan", Watcher::kind)
+        match self.watcher.as_ref().map(Watcher::method) {
+            Some(Method::Fanotify) => "fanotify",
+            Some(Method::Inotify) => "inotify",
+            None => "scan",
+        }
     }
 
     /// Queues looks.
@@ -78,31 +89,37 @@ impl Jobs {
         let _ = lane.send(apply);
     }
 
-    /// Begins a walk.
-    pub(crate) fn list(&self, job: JobId, dir: &Dir, recursive: bool, credit: u32, rows: StateReader) {
-        let credit = Credit::new(credit);
-        self.scans.lock().expect(LOCK).insert(job, credit.clone());
-        let options = ScanOptions {
-            recursive,
-            threads: if recursive { SCAN_THREADS } else { 1 },
-            filter: self.disk.filter(),
-            credit,
-        };
-        let (disk, facts, start) = (Arc::clone(&self.disk), self.facts.clone(), dir_at(dir));
-        spawn_thread("scan", move || scan(&disk, &facts, job, start, options, &rows));
+    /// Begins a walk. Its readers see what the state database has committed.
+    pub(crate) fn list(&self, job: JobId, dir: &Dir, recursive: bool, credit: u32, case: CaseRule) {
+        let options =
+            ScanOptions { threads: SCAN_THREADS, recursive, credit: credit.into(), policy: self.disk.policy };
+        let root = Arc::clone(&self.disk.root);
+        let database = root.database_path();
+        let readers = || StateReader::open(&database, case);
+        match Scan::start(root, Arc::clone(&self.disk.owners), readers, &dir_at(dir), options) {
+            Ok(scan) => {
+                self.scans.lock().expect(LOCK).insert(job, scan.handle());
+                let facts = self.facts.clone();
+                spawn_thread("scan", move || tell(&scan, job, &facts));
+            }
+            Err(error) => {
+                tracing::warn!(error = crate::status::chain(&error), "a scan could not begin");
+                self.facts.send(Event::ListDone { job, entry_count: 0, complete: false });
+            }
+        }
     }
 
     /// Lets a walk send more.
     pub(crate) fn credit(&self, job: JobId, more: u32) {
         if let Some(credit) = self.scans.lock().expect(LOCK).get(&job) {
-            credit.add(more);
+            credit.credit(more.into());
         }
     }
 
     /// A walk is given up, or is over.
     pub(crate) fn forget_scan(&self, job: JobId) {
         if let Some(credit) = self.scans.lock().expect(LOCK).remove(&job) {
-            credit.stop();
+            credit.cancel();
         }
     }
 }
@@ -110,7 +127,7 @@ impl Jobs {
 impl Drop for Jobs {
     fn drop(&mut self) {
         for credit in self.scans.lock().expect(LOCK).values() {
-            credit.stop();
+            credit.cancel();
         }
     }
 }
@@ -135,57 +152,80 @@ fn apply_all(from: &Mutex<Receiver<Apply>>, mut applier: Applier, facts: &Facts)
     }
 }
 
-fn scan(
-    disk: &Disk,
-    facts: &Facts,
-    job: JobId,
-    start: polder_replica::DirAt,
-    options: ScanOptions,
-    rows: &StateReader,
-) {
-    let mut send = |parts: Vec<ListedPart>| {
-        let parts = parts.into_iter().map(list_part).collect();
-        facts.send(Event::Listed { job, parts });
-    };
-    let done = polder_replica::scan(&disk.root, &mut || disk.hands().attributes, rows, start, options, &mut send);
-    match done {
-        Ok(done) => facts.send(Event::ListDone { job, entry_count: done.entry_count, complete: done.complete }),
-        Err(error) => {
-            tracing::warn!(error = crate::status::chain(&error), "the scan was broken off");
-            facts.send(Event::ListDone { job, entry_count: 0, complete: false });
+/// Hands on what a scan tells, several parts at a time where they are small.
+fn tell(scan: &Scan, job: JobId, facts: &Facts) {
+    let mut parts = Vec::new();
+    loop {
+        // What is at hand goes out before this waits for more.
+        let next = match scan.next_within(if parts.is_empty() { LONG } else { Duration::ZERO }) {
+            Ok(next) => next,
+            Err(_) => {
+                if !parts.is_empty() {
+                    facts.send(Event::Listed { job, parts: std::mem::take(&mut parts) });
+                }
+                continue;
+            }
+        };
+        let (entry_count, complete) = match next {
+            Some(Scanned::Part(part)) => {
+                parts.push(list_part(part));
+                if parts.len() < PARTS_MAX {
+                    continue;
+                }
+                facts.send(Event::Listed { job, parts: std::mem::take(&mut parts) });
+                continue;
+            }
+            Some(Scanned::Done { entry_count }) => (entry_count, true),
+            Some(Scanned::RootLost(error)) => {
+                tracing::info!(error = crate::status::chain(&error), "the scan was broken off");
+                (0, false)
+            }
+            Some(Scanned::Failed(error)) => {
+                tracing::warn!(error = crate::status::chain(&error), "the scan was broken off");
+                (0, false)
+            }
+            None => (0, false),
+        };
+        if !parts.is_empty() {
+            facts.send(Event::Listed { job, parts });
         }
+        return facts.send(Event::ListDone { job, entry_count, complete });
     }
 }
 
-fn list_part(part: ListedPart) -> polder_engine::ListPart {
-    use polder_replica::ListedEnd;
-    polder_engine::ListPart {
+fn list_part(part: ScanPart) -> ListPart {
+    for (name, error) in &part.failed {
+        tracing::debug!(%name, error = crate::status::chain(error), "an entry could not be looked at");
+    }
+    ListPart {
         dir: part.dir,
         differ: part.differ.into_iter().map(seen_entry).collect(),
         missing: part.missing,
         end: part.end.map(|end| match end {
-            ListedEnd::Complete => polder_engine::ListEnd::Complete,
-            ListedEnd::Unreadable(error) => polder_engine::ListEnd::Unreadable(failure(&error)),
-            ListedEnd::Void => polder_engine::ListEnd::Void,
+            PartEnd::Complete => ListEnd::Complete,
+            PartEnd::Unreadable(error) => ListEnd::Unreadable(failure(&error)),
+            PartEnd::Void => ListEnd::Void,
         }),
     }
 }
 
 fn start_watcher(disk: &Arc<Disk>, facts: &Facts) -> Option<Watcher> {
-    let facts = facts.clone();
-    let watcher = Watcher::start(&disk.root, move |events| {
-        let mut hints = Vec::with_capacity(events.len());
-        for event in events {
-            match event {
-                WatchEvent::Hint { dir, name } => hints.push(Hint { dir, name }),
-                WatchEvent::Overflow => facts.send(Event::Overflow),
-            }
+    let told = facts.clone();
+    let tell = move |noticed| match noticed {
+        Noticed::Hints(hints) => {
+            let hints = hints.into_iter().map(|hint| Hint { dir: hint.dir, name: hint.name });
+            told.send(Event::Hints(hints.collect()));
         }
-        if !hints.is_empty() {
-            facts.send(Event::Hints(hints));
+        Noticed::Overflow => told.send(Event::Overflow),
+        Noticed::Unwatched(count) => {
+            tracing::warn!(count, "directories cannot be watched: raise fs.inotify.max_user_watches; scans find changes");
         }
-    });
-    watcher
+        Noticed::Failed(error) => {
+            tracing::warn!(error = crate::status::chain(&error), "the watcher ended; scans find changes");
+            told.send(Event::Overflow);
+        }
+    };
+    Watcher::start(&disk.root, WatchOptions::default(), tell)
         .inspect_err(|error| {
             tracing::warn!(error = crate::status::chain(error), "changes cannot be watched; they are found by scans");
         })

@@ -303,8 +303,7 @@ impl Life {
             match effect {
                 Effect::Look { job, places } => self.jobs.look(job, places),
                 Effect::List { job, dir, recursive, credit } => {
-                    let rows = self.db.reader().context("read the state database")?;
-                    self.jobs.list(job, &dir, recursive, credit, rows);
+                    self.jobs.list(job, &dir, recursive, credit, thread.assignment.case);
                 }
                 Effect::Credit { job, more } => self.jobs.credit(job, more),
                 Effect::Read(read) => self.store.read(read),

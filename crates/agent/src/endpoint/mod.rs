@@ -13,6 +13,7 @@ mod network;
 mod root;
 
 pub(crate) use explain::Explained;
+pub(crate) use root::path;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};

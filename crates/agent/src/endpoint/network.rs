@@ -7,7 +7,7 @@ use polder_api::grpc::convert::{self, CommitOutcome, FeedDecoder, FeedPage, Offe
 use polder_api::grpc::{Reason, pb};
 use polder_chunk::{ChunkLocation, PackRef};
 use polder_engine::{
-    Announced, BatchError, Failure, FailureClass, FeedError, FeedRow, JobId, Page, PageToken, Unreachable,
+    BatchError, Failure, FailureClass, FeedError, FeedRow, JobId, Page, PageToken, Unreachable,
 };
 use polder_types::{Author, BatchAnswer, BatchNo, Cursor, EndpointId, Group, InstanceId, NodeState};
 use tokio::sync::Mutex;

@@ -1,0 +1,251 @@
+//! What people ask of this agent: through the service's session, or through the control socket on this machine.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use polder_api::control::{
+    AgentEndpoint, AgentInfo, Answer, LocalExplain, NetworkCheck, Request, SOCKET, read_line, write_line,
+};
+use polder_api::grpc::pb;
+use polder_api::rest::{ItemState, JsonBytes, JsonPath, Problem, ProblemCode, Time};
+use polder_engine::Command;
+use polder_types::{EndpointId, RelPath, Timestamp};
+use tokio::io::BufReader;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+
+use crate::connection;
+use crate::endpoint::{Endpoint, Explained, Input};
+use crate::worker::Hub;
+
+/// A worker that ends with this code wants to be replaced at once.
+pub(crate) const EXIT_RELOAD: i32 = 79;
+/// A client of the socket that says nothing for so long is sent away.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an endpoint may take to explain a path.
+const EXPLAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Answers on the control socket until aborted.
+pub(crate) fn listen(hub: &Arc<Hub>) -> Result<JoinHandle<()>> {
+    let path = hub.state.file(SOCKET);
+    // A socket of a worker that died; a live one would hold the endpoints' locks.
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).with_context(|| format!("bind \"{}\"", path.display()))?;
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).context("protect the control socket")?;
+    let hub = Arc::clone(hub);
+    Ok(tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(serve(Arc::clone(&hub), stream))),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to the control socket failed");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }))
+}
+
+async fn serve(hub: Arc<Hub>, stream: UnixStream) {
+    let (from, mut to) = stream.into_split();
+    let request = tokio::time::timeout(PATIENCE, read_line::<Request>(&mut BufReader::new(from))).await;
+    let answers = match request {
+        Ok(Ok(Some(request))) => answer(&hub, request).await,
+        Ok(Ok(None)) | Err(_) => return,
+        Ok(Err(error)) => vec![problem(ProblemCode::BadRequest, &error.to_string(), None)],
+    };
+    for answer in answers {
+        if write_line(&mut to, &answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn problem(code: ProblemCode, message: &str, hint: Option<&str>) -> Answer {
+    Answer::Problem(Problem { code, message: message.to_owned(), hint: hint.map(str::to_owned) })
+}
+
+async fn answer(hub: &Arc<Hub>, request: Request) -> Vec<Answer> {
+    match request {
+        Request::Info => vec![info(hub)],
+        Request::Status => vec![Answer::Status { endpoints: hub.rest_statuses() }],
+        Request::Pause { endpoint } => vec![set_paused(hub, endpoint, true)],
+        Request::Resume { endpoint } => vec![set_paused(hub, endpoint, false)],
+        Request::Reload => {
+            let answer = info(hub);
+            hub.reload.notify_one();
+            vec![answer]
+        }
+        Request::NetworkTest => {
+            let mut answers = network_test(hub).await;
+            answers.push(Answer::Done);
+            answers
+        }
+        Request::Explain { path } => vec![explain(hub, &path).await],
+    }
+}
+
+fn info(hub: &Hub) -> Answer {
+    let secs = hub.started.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
+    let endpoints = hub.endpoints().into_iter().map(|(id, endpoint)| {
+        let assignment = endpoint.assignment.lock().expect("no holder of this lock panics").clone();
+        AgentEndpoint {
+            id,
+            share: hub.object_name(&assignment.share_name),
+            path: JsonBytes(assignment.path.clone()),
+            paused: assignment.paused || hub.state.is_paused(id),
+            watcher: endpoint.shown().watching.to_owned(),
+        }
+    });
+    Answer::Info(AgentInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started_at: Time(Timestamp::new(secs, 0)),
+        server: hub.identity.server_id,
+        name: hub.object_name(&hub.identity.server_name),
+        service: hub.identity.service_url.clone(),
+        connected: hub.link().is_some(),
+        certificate_expires_at: Time(Timestamp::new(hub.certificate_expires_unix_s(), 0)),
+        endpoints: endpoints.collect(),
+    })
+}
+
+fn set_paused(hub: &Hub, endpoint: Option<EndpointId>, paused: bool) -> Answer {
+    let endpoints = hub.endpoints();
+    let wanted: Vec<EndpointId> = match endpoint {
+        Some(id) if !endpoints.contains_key(&id) => {
+            return problem(ProblemCode::NotFound, "this server has no such endpoint", Some("polder endpoint list"));
+        }
+        Some(id) => vec![id],
+        None => endpoints.keys().copied().collect(),
+    };
+    for id in wanted {
+        if let Err(error) = hub.state.set_paused(id, paused) {
+            return problem(ProblemCode::Internal, &crate::status::chain(&error), None);
+        }
+        let command = if paused { Command::Pause } else { Command::Resume };
+        hub.tell_endpoint(id, || Input::Command(command.clone()));
+    }
+    info(hub)
+}
+
+async fn explain(hub: &Hub, path: &JsonBytes) -> Answer {
+    // The deepest endpoint whose path is above; they do not nest, so there is at most one.
+    let found = hub.endpoints().into_iter().find_map(|(id, endpoint)| {
+        let root = endpoint.assignment.lock().expect("no holder of this lock panics").path.clone();
+        let below = path.0.strip_prefix(root.as_slice())?;
+        (below.is_empty() || below.starts_with(b"/")).then(|| (id, endpoint, below.to_vec()))
+    });
+    let Some((id, endpoint, below)) = found else {
+        return problem(ProblemCode::NotFound, "no endpoint of this server holds the path", Some("polder endpoint list"));
+    };
+    let Ok(below) = RelPath::parse(&below) else {
+        return problem(ProblemCode::BadRequest, "this is no path below an endpoint", None);
+    };
+    match ask_endpoint(endpoint.clone(), below.clone()).await {
+        Ok(explained) => Answer::Explain(local_explain(hub, id, &endpoint, below, explained)),
+        Err(why) => problem(ProblemCode::Unavailable, &why, Some("`polder status` says how the endpoint is")),
+    }
+}
+
+async fn ask_endpoint(endpoint: Arc<Endpoint>, path: RelPath) -> Result<Explained, String> {
+    let (to, from) = channel();
+    endpoint.tell(Input::Explain(path, to));
+    let answer = tokio::task::spawn_blocking(move || from.recv_timeout(EXPLAIN_PATIENCE)).await;
+    match answer {
+        Ok(Ok(explained)) => explained,
+        _ => Err("the endpoint does not answer now".to_owned()),
+    }
+}
+
+fn local_explain(hub: &Hub, id: EndpointId, endpoint: &Endpoint, path: RelPath, found: Explained) -> LocalExplain {
+    let state = match (found.code, found.synced) {
+        (None, _) => ItemState::Synced,
+        (Some("waiting"), _) => ItemState::Pending,
+        (Some("skipped"), _) => ItemState::Excluded,
+        (Some("held"), _) => ItemState::Held,
+        (Some("review"), _) => ItemState::Review,
+        (Some("unknown"), _) => ItemState::Absent,
+        (Some(_), _) => ItemState::Failed,
+    };
+    let share = endpoint.assignment.lock().expect("no holder of this lock panics").share_name.clone();
+    LocalExplain {
+        endpoint: id,
+        share: hub.object_name(&share),
+        path: JsonPath(path),
+        state,
+        reason: found.reason,
+        hint: found.hint,
+        synced_version: found.synced.map(|seq| seq.0),
+    }
+}
+
+/// Tries the ways to the service, one after the other, and stops at the first that fails.
+async fn network_test(hub: &Hub) -> Vec<Answer> {
+    let began = Instant::now();
+    let connected = connection::connect(&hub.state).await;
+    let micros = began.elapsed().as_micros() as u64;
+    let check = |step: &str, ok: bool, detail: String, hint: Option<&str>, micros: u64| {
+        Answer::Network(NetworkCheck { step: step.to_owned(), ok, detail, hint: hint.map(str::to_owned), micros })
+    };
+    if let Err(error) = connected {
+        let hint = Some("is the address right, does the service run, may this machine reach its port?");
+        return vec![check("connect", false, format!("{error:#}"), hint, micros)];
+    }
+    let mut answers = vec![check("connect", true, format!("TLS to {} stands", hub.identity.service_url), None, micros)];
+    let session = hub.link().is_some();
+    let detail = if session { "the session of this agent stands" } else { "this agent has no session now" };
+    answers.push(check("session", session, detail.to_owned(), (!session).then_some("see the agent's log"), 0));
+    answers
+}
+
+/// Carries out what the service hands on from an administrator.
+pub(crate) async fn carry_out(hub: &Arc<Hub>, command: pb::Command) -> pb::CommandAnswer {
+    let id = command.id;
+    let outcome = carry_out_inner(hub, command).await;
+    let (done, message, json) = match outcome {
+        Ok(json) => (true, String::new(), json),
+        Err(message) => (false, message, Vec::new()),
+    };
+    pb::CommandAnswer { id, done, message, json: json.into() }
+}
+
+async fn carry_out_inner(hub: &Arc<Hub>, command: pb::Command) -> Result<Vec<u8>, String> {
+    use pb::command::Command as Wire;
+    let endpoint = EndpointId::from_slice(&command.endpoint_id).ok_or("the command names no endpoint")?;
+    let tell = |command: Command| {
+        let told = hub.tell_endpoint(endpoint, || Input::Command(command.clone()));
+        if told { Ok(Vec::new()) } else { Err("this server has no such endpoint".to_owned()) }
+    };
+    match command.command.ok_or("the command is empty")? {
+        Wire::Pause(_) => tell(Command::Pause),
+        Wire::Resume(_) => tell(Command::Resume),
+        Wire::Release(release) => {
+            tell(if release.accept { Command::ReleaseAccept } else { Command::ReleaseRevert })
+        }
+        Wire::Rescan(_) => tell(Command::Rescan(RelPath::root())),
+        Wire::Review(_) => Err("there is nothing to review on this endpoint".to_owned()),
+        Wire::Detach(_) => {
+            // Nothing is tiered on an endpoint without a gate: all bytes are here, so it can be let go at once.
+            tell(Command::Stop)
+        }
+        Wire::Explain(explain) => {
+            let path = RelPath::parse(&explain.path).map_err(|error| error.to_string())?;
+            let found = hub.endpoints().remove(&endpoint).ok_or("this server has no such endpoint")?;
+            let explained = ask_endpoint(Arc::clone(&found), path.clone()).await?;
+            let explained = local_explain(hub, endpoint, &found, path, explained);
+            serde_json::to_vec(&explained).map_err(|error| error.to_string())
+        }
+        Wire::ListProblems(list) => {
+            let found = hub.endpoints().remove(&endpoint).ok_or("this server has no such endpoint")?;
+            let status = found.shown().status.ok_or("the endpoint is not running")?;
+            let problems = status.problems.iter().skip(list.offset as usize).take(list.count_max as usize);
+            serde_json::to_vec(&problems.map(crate::status::problem_json).collect::<Vec<_>>())
+                .map_err(|error| error.to_string())
+        }
+    }
+}
