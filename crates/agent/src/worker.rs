@@ -1,6 +1,7 @@
 //! The worker: the agent proper. Holds the endpoints, the session and the control socket together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,7 +10,6 @@ use anyhow::{Context, Result};
 use polder_api::grpc::convert::Assignment;
 use polder_engine::Unreachable;
 use polder_types::{EndpointId, ShareId};
-use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 
 use crate::chunks::random;
@@ -51,10 +51,15 @@ pub async fn work(options: WorkerOptions) -> Result<i32> {
     Ok(code)
 }
 
+/// Standard input is read by a thread of its own: it blocks, and ends with the process.
 async fn end_of_input() {
-    let mut input = tokio::io::stdin();
-    let mut room = [0; 64];
-    while matches!(input.read(&mut room).await, Ok(read) if read > 0) {}
+    let (to, ended) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let mut room = [0; 64];
+        while matches!(std::io::stdin().read(&mut room), Ok(read) if read > 0) {}
+        drop(to);
+    });
+    let _ = ended.await;
 }
 
 /// What the parts of a worker share.

@@ -266,7 +266,7 @@ impl Applier<'_> {
 
     /// Done, with what stands at the target now.
     pub(crate) fn done(&mut self, at: &Target) -> StepResult {
-        StepResult::Done { now: self.found(at), other: None, unknown: None }
+        StepResult::Done { now: self.found(at), other: None, unknown: None, exact: true }
     }
 
     fn place(&mut self, at: &Place, mut staged: Staged) -> Acted {

@@ -30,9 +30,14 @@ impl Applier<'_> {
 
     /// Whether the node stands there, whatever has been written to it.
     pub(crate) fn is_node(&self, at: &Target, ident: FileIdent) -> Result<bool, FsError> {
+        Ok(self.node(at, ident)?.is_some())
+    }
+
+    /// The stamp of the node, if it stands there.
+    fn node(&self, at: &Target, ident: FileIdent) -> Result<Option<Stamp>, FsError> {
         match stamp_at(at.dir.as_fd(), at.c_name.as_c_str()) {
-            Ok((_, stamp)) => Ok(stamp.ident == ident),
-            Err(Errno::NOENT) => Ok(false),
+            Ok((_, stamp)) => Ok(Some(stamp).filter(|stamp| stamp.ident == ident)),
+            Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(FsError::new("stat", at.name.as_bytes(), errno)),
         }
     }
@@ -84,6 +89,7 @@ impl Applier<'_> {
         mut staged: Staged,
         keep: &Target,
     ) -> Acted {
+        let exact = self.is_as_expected(at, expect)?;
         match self.rename_staged(&staged, keep) {
             Ok(()) => staged.set_taken(),
             Err(error) if error.class == ErrorClass::Exists => return Err(self.refused(keep)),
@@ -104,7 +110,7 @@ impl Applier<'_> {
         let other = self.found(keep);
         let as_expected = other.as_ref().is_some_and(|other| other.seen.stamp.ident == expect.ident);
         let unknown = (!as_expected).then_some(Unknown::Rescued);
-        Ok(StepResult::Done { now: self.found(at), other, unknown })
+        Ok(StepResult::Done { now: self.found(at), other, unknown, exact })
     }
 
     /// Exchanges what is staged with what stands there, which then lies in the recycle area.
@@ -137,7 +143,7 @@ impl Applier<'_> {
         }
         self.placed(at, &staged);
         let (other, unknown) = self.judge(&entry.name, at, expect, displaced)?;
-        Ok(StepResult::Done { now: self.found(at), other, unknown })
+        Ok(StepResult::Done { now: self.found(at), other, unknown, exact: true })
     }
 
     fn recycle_dir(&self) -> Result<crate::Dir, FsError> {
@@ -174,9 +180,7 @@ impl Applier<'_> {
 
     pub(crate) fn move_to(&mut self, from: &Place, expect: &Stamp, to: &Place) -> Acted {
         let (source, target) = (self.target(from)?, self.target(to)?);
-        if !self.is_node(&source, expect.ident)? {
-            return Err(self.refused(&source));
-        }
+        let Some(before) = self.node(&source, expect.ident)? else { return Err(self.refused(&source)) };
         match rename(&source, &target, RenameFlags::NOREPLACE) {
             Ok(()) => (),
             // One entry under another case on a disk that folds names: the kernel calls it taken.
@@ -204,7 +208,7 @@ impl Applier<'_> {
         if now.as_ref().is_some_and(|now| now.seen.kind == Some(Kind::Directory)) {
             self.dir_moved(from, to, false);
         }
-        Ok(StepResult::Done { now, other: None, unknown: None })
+        Ok(StepResult::Done { now, other: None, unknown: None, exact: before == *expect })
     }
 
     pub(crate) fn exchange(
@@ -215,12 +219,10 @@ impl Applier<'_> {
         expect_with: &Stamp,
     ) -> Acted {
         let (first, second) = (self.target(from)?, self.target(to)?);
-        if !self.is_node(&first, expect.ident)? {
-            return Err(self.refused(&first));
-        }
-        if !self.is_node(&second, expect_with.ident)? {
+        let Some(before) = self.node(&first, expect.ident)? else { return Err(self.refused(&first)) };
+        let Some(before_with) = self.node(&second, expect_with.ident)? else {
             return Err(self.refused(&second));
-        }
+        };
         exchange(&first, &second)?;
         if !self.is_node(&second, expect.ident)? || !self.is_node(&first, expect_with.ident)? {
             exchange(&first, &second)?;
@@ -231,7 +233,8 @@ impl Applier<'_> {
         // Either may be a directory; the paths below both are exchanged.
         self.dir_moved(from, to, true);
         let (now, other) = (self.found(&second), self.found(&first));
-        Ok(StepResult::Done { now, other, unknown: None })
+        let exact = before == *expect && before_with == *expect_with;
+        Ok(StepResult::Done { now, other, unknown: None, exact })
     }
 
     pub(crate) fn remove(&mut self, uid: NodeUid, at: &Place, kind: Kind, expect: &Stamp) -> Acted {
@@ -254,7 +257,7 @@ impl Applier<'_> {
         }
         self.recycle.remember(&entry.name, stamp.ctime);
         self.touch_dir(&target.dir);
-        Ok(StepResult::Done { now: None, other: None, unknown: None })
+        Ok(StepResult::Done { now: None, other: None, unknown: None, exact: true })
     }
 
     fn remove_dir(&mut self, uid: NodeUid, at: &Place, target: &Target, expect: &Stamp) -> Acted {
@@ -275,7 +278,7 @@ impl Applier<'_> {
         }
         self.touch_dir(&target.dir);
         self.dir_gone();
-        Ok(StepResult::Done { now: None, other: None, unknown: None })
+        Ok(StepResult::Done { now: None, other: None, unknown: None, exact: true })
     }
 
     /// Moves a directory with what the filter leaves out into the recycle area, as a whole.

@@ -132,6 +132,9 @@ pub enum StepResult {
         /// Set when what was displaced had been changed between the check and the exchange, so that it holds bytes that
         /// nobody knows.
         unknown: Option<Unknown>,
+        /// Whether what was there before was exactly as expected, change time included. Only moves, exchanges and
+        /// placements over what moves away are done without: an edit moves along, and is told by this.
+        exact: bool,
     },
     /// What was expected was not there; nothing was changed. Not an error.
     Refused {
