@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use polder_api::control::{
     AgentEndpoint, AgentInfo, Answer, LocalExplain, NetworkCheck, Request, SOCKET, read_line, write_line,
 };
-use polder_api::grpc::pb;
-use polder_api::rest::{ItemState, JsonBytes, JsonPath, Problem, ProblemCode, Time};
+use polder_api::grpc::{answers, pb};
+use polder_api::rest::{ItemState, JsonBytes, JsonPath, ObjectName, Problem, ProblemCode, Time};
 use polder_engine::Command;
 use polder_types::{EndpointId, RelPath, Timestamp};
 use tokio::io::BufReader;
@@ -26,6 +26,8 @@ use crate::worker::Hub;
 pub(crate) const EXIT_RELOAD: i32 = 79;
 /// A client of the socket that says nothing for so long is sent away.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Items in one answer, so that it stays below its bound of 1 MiB with paths of ordinary length.
+const PROBLEMS_ANSWERED_MAX: usize = 500;
 /// How long an endpoint may take to explain a path.
 const EXPLAIN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -72,7 +74,7 @@ fn problem(code: ProblemCode, message: &str, hint: Option<&str>) -> Answer {
 async fn answer(hub: &Arc<Hub>, request: Request) -> Vec<Answer> {
     match request {
         Request::Info => vec![info(hub)],
-        Request::Status => vec![Answer::Status { endpoints: hub.rest_statuses() }],
+        Request::Status => vec![statuses(hub)],
         Request::Pause { endpoint } => vec![set_paused(hub, endpoint, true)],
         Request::Resume { endpoint } => vec![set_paused(hub, endpoint, false)],
         Request::Reload => {
@@ -90,28 +92,47 @@ async fn answer(hub: &Arc<Hub>, request: Request) -> Vec<Answer> {
 }
 
 fn info(hub: &Hub) -> Answer {
+    info_inner(hub).unwrap_or_else(|why| problem(ProblemCode::Internal, &why, None))
+}
+
+fn object_name(text: &str) -> Result<ObjectName, String> {
+    text.parse().map_err(|error: polder_api::rest::TextError| error.to_string())
+}
+
+fn info_inner(hub: &Hub) -> Result<Answer, String> {
     let secs = hub.started.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
     let endpoints = hub.endpoints().into_iter().map(|(id, endpoint)| {
         let assignment = endpoint.assignment.lock().expect("no holder of this lock panics").clone();
-        AgentEndpoint {
+        Ok(AgentEndpoint {
             id,
-            share: hub.object_name(&assignment.share_name),
+            share: object_name(&assignment.share_name)?,
             path: JsonBytes(assignment.path.clone()),
             paused: assignment.paused || hub.state.is_paused(id),
             watcher: endpoint.shown().watching.to_owned(),
-        }
+        })
     });
-    Answer::Info(AgentInfo {
+    Ok(Answer::Info(AgentInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         started_at: Time(Timestamp::new(secs, 0)),
         server: hub.identity.server_id,
-        name: hub.object_name(&hub.identity.server_name),
+        name: object_name(&hub.identity.server_name)?,
         service: hub.identity.service_url.clone(),
         connected: hub.link().is_some(),
         certificate_expires_at: Time(Timestamp::new(hub.certificate_expires_unix_s(), 0)),
-        endpoints: endpoints.collect(),
-    })
+        endpoints: endpoints.collect::<Result<_, String>>()?,
+    }))
+}
+
+fn statuses(hub: &Hub) -> Answer {
+    let endpoints = hub.endpoints().into_iter().map(|(id, endpoint)| {
+        let path = endpoint.assignment.lock().expect("no holder of this lock panics").path.clone();
+        crate::status::rest(id, &hub.identity, path, &endpoint.shown())
+    });
+    match endpoints.collect() {
+        Ok(endpoints) => Answer::Status { endpoints },
+        Err(why) => problem(ProblemCode::Internal, &why, None),
+    }
 }
 
 fn set_paused(hub: &Hub, endpoint: Option<EndpointId>, paused: bool) -> Answer {
@@ -147,7 +168,8 @@ async fn explain(hub: &Hub, path: &JsonBytes) -> Answer {
         return problem(ProblemCode::BadRequest, "this is no path below an endpoint", None);
     };
     match ask_endpoint(endpoint.clone(), below.clone()).await {
-        Ok(explained) => Answer::Explain(local_explain(hub, id, &endpoint, below, explained)),
+        Ok(explained) => local_explain(id, &endpoint, below, explained)
+            .map_or_else(|why| problem(ProblemCode::Internal, &why, None), Answer::Explain),
         Err(why) => problem(ProblemCode::Unavailable, &why, Some("`polder status` says how the endpoint is")),
     }
 }
@@ -162,7 +184,12 @@ async fn ask_endpoint(endpoint: Arc<Endpoint>, path: RelPath) -> Result<Explaine
     }
 }
 
-fn local_explain(hub: &Hub, id: EndpointId, endpoint: &Endpoint, path: RelPath, found: Explained) -> LocalExplain {
+fn local_explain(
+    id: EndpointId,
+    endpoint: &Endpoint,
+    path: RelPath,
+    found: Explained,
+) -> Result<LocalExplain, String> {
     let state = match (found.code, found.synced) {
         (None, _) => ItemState::Synced,
         (Some("waiting"), _) => ItemState::Pending,
@@ -173,15 +200,15 @@ fn local_explain(hub: &Hub, id: EndpointId, endpoint: &Endpoint, path: RelPath, 
         (Some(_), _) => ItemState::Failed,
     };
     let share = endpoint.assignment.lock().expect("no holder of this lock panics").share_name.clone();
-    LocalExplain {
+    Ok(LocalExplain {
         endpoint: id,
-        share: hub.object_name(&share),
+        share: object_name(&share)?,
         path: JsonPath(path),
         state,
         reason: found.reason,
         hint: found.hint,
         synced_version: found.synced.map(|seq| seq.0),
-    }
+    })
 }
 
 /// Tries the ways to the service, one after the other, and stops at the first that fails.
@@ -237,15 +264,18 @@ async fn carry_out_inner(hub: &Arc<Hub>, command: pb::Command) -> Result<Vec<u8>
             let path = RelPath::parse(&explain.path).map_err(|error| error.to_string())?;
             let found = hub.endpoints().remove(&endpoint).ok_or("this server has no such endpoint")?;
             let explained = ask_endpoint(Arc::clone(&found), path.clone()).await?;
-            let explained = local_explain(hub, endpoint, &found, path, explained);
-            serde_json::to_vec(&explained).map_err(|error| error.to_string())
+            let local = local_explain(endpoint, &found, path, explained)?;
+            let answer = answers::Explained { state: local.state, reason: local.reason, hint: local.hint };
+            serde_json::to_vec(&answer).map_err(|error| error.to_string())
         }
         Wire::ListProblems(list) => {
             let found = hub.endpoints().remove(&endpoint).ok_or("this server has no such endpoint")?;
             let status = found.shown().status.ok_or("the endpoint is not running")?;
-            let problems = status.problems.iter().skip(list.offset as usize).take(list.count_max as usize);
-            serde_json::to_vec(&problems.map(crate::status::problem_json).collect::<Vec<_>>())
-                .map_err(|error| error.to_string())
+            let problems = status.problems.iter().skip(list.offset as usize);
+            let problems = problems.take((list.count_max as usize).min(PROBLEMS_ANSWERED_MAX));
+            let items = problems.map(crate::status::problem_item).collect();
+            let list = answers::ProblemList { total: status.problems.len() as u64, items };
+            serde_json::to_vec(&list).map_err(|error| error.to_string())
         }
     }
 }

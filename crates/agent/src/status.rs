@@ -1,8 +1,9 @@
 //! Errors and states as people read them.
 
-use polder_api::grpc::{limits, pb};
+use polder_api::grpc::{answers, limits, pb};
+use polder_api::rest::{Direction, EndpointState, EndpointStatus, Flow, JsonBytes, JsonPath, Time};
 use polder_engine::{FailureClass, Phase, Problem, Reason, Status, Unreachable};
-use polder_types::EndpointId;
+use polder_types::{EndpointId, Timestamp};
 
 /// An error with its causes, on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
@@ -168,5 +169,83 @@ pub(crate) fn message_of(endpoint: EndpointId, shown: &crate::endpoint::Shown) -
             watching: shown.watching.to_owned(),
             ..pb::EndpointStatus::default()
         },
+    }
+}
+
+/// An item with a problem, as the service lists it.
+pub(crate) fn problem_item(problem: &Problem) -> answers::ProblemItem {
+    let (code, hint) = words(problem.reason);
+    let direction = match problem.reason {
+        Reason::DirUnreadable | Reason::Busy | Reason::Read(_) => Direction::Scan,
+        Reason::Apply(_) => Direction::Download,
+        _ => Direction::Upload,
+    };
+    let reason = if problem.text.is_empty() { hint } else { &*problem.text };
+    answers::ProblemItem {
+        path: JsonPath(problem.path.clone()),
+        direction: Some(direction),
+        code: code.to_owned(),
+        reason: reason.to_owned(),
+        hint: Some(hint.to_owned()),
+        since: Time(Timestamp::from_unix_millis(problem.since_unix_ms)),
+        attempts: problem.tries,
+        next_at: None,
+        found: None,
+    }
+}
+
+/// Health of an endpoint for the command line on this machine.
+pub(crate) fn rest(
+    id: EndpointId,
+    identity: &crate::Identity,
+    path: Vec<u8>,
+    shown: &crate::endpoint::Shown,
+) -> Result<EndpointStatus, String> {
+    let flow = |left: polder_engine::Remaining, bytes_per_second: u64, bytes_moved: u64| Flow {
+        items_left: left.count,
+        bytes_left: left.bytes,
+        bytes_per_second,
+        bytes_moved,
+        ..Flow::default()
+    };
+    let status = shown.status.as_deref();
+    let (up, down) = status.map_or_else(Default::default, |status| (status.up, status.down));
+    let (phase, reason) = match status {
+        Some(status) => (rest_state(status), state(status).1),
+        None => (EndpointState::Stopped, shown.waiting.as_deref().unwrap_or("starting").to_owned()),
+    };
+    Ok(EndpointStatus {
+        id,
+        server_id: identity.server_id,
+        server: identity.server_name.parse().map_err(|error: polder_api::rest::TextError| error.to_string())?,
+        path: JsonBytes(path),
+        state: phase,
+        in_sync: phase == EndpointState::InSync,
+        reason: Some(reason).filter(|reason| !reason.is_empty()),
+        heard_at: None,
+        applied: status.map_or(0, |status| status.cursor.seq.0),
+        upload: flow(up, shown.extra.sent_bytes_per_s, shown.extra.sent_bytes),
+        download: flow(down, shown.extra.received_bytes_per_s, shown.extra.received_bytes),
+        nodes: status.map_or(0, |status| status.entry_count),
+        local_bytes: 0,
+        tiered_bytes: 0,
+        recycled_bytes: 0,
+        errors: status.map_or(0, |status| status.problem_count),
+        held: status.and_then(|status| status.held).map_or(0, |held| held.deletes + held.overwrites + held.renames),
+        review: 0,
+        problems: Vec::new(),
+    })
+}
+
+fn rest_state(status: &Status) -> EndpointState {
+    match status.phase {
+        Phase::Starting => EndpointState::Pending,
+        Phase::RootLost | Phase::Refused => EndpointState::Stopped,
+        Phase::Unreachable => EndpointState::Offline,
+        Phase::Paused => EndpointState::Paused,
+        Phase::Held => EndpointState::Held,
+        Phase::Syncing if status.scanning => EndpointState::Scanning,
+        Phase::Syncing | Phase::Problems => EndpointState::Syncing,
+        Phase::InSync => EndpointState::InSync,
     }
 }

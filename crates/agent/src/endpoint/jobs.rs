@@ -225,7 +225,7 @@ fn start_watcher(disk: &Arc<Disk>, facts: &Facts) -> Option<Watcher> {
             told.send(Event::Overflow);
         }
     };
-    Watcher::start(&disk.root, WatchOptions::default(), tell)
+    Watcher::start(&disk.root, WatchOptions::default(), Box::new(tell))
         .inspect_err(|error| {
             tracing::warn!(error = crate::status::chain(error), "changes cannot be watched; they are found by scans");
         })

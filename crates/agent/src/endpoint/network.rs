@@ -273,7 +273,7 @@ async fn commit(remote: &Remote, open: &Open, batch: Batch) -> Result<BatchAnswe
         groups: batch.groups,
     };
     let request = convert::encode_commit(&offered);
-    remote.count(convert::encoded_bytes(&request), 0);
+    remote.count(prost::Message::encoded_len(&request) as u64, 0);
     let reply = open.client.clone().commit(request).await.map_err(|status| not_answered(&status))?;
     let outcome = convert::decode_reply(reply.into_inner(), group_count).map_err(|_| BatchError::Lost)?;
     match outcome {
