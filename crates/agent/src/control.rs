@@ -139,7 +139,11 @@ fn set_paused(hub: &Hub, endpoint: Option<EndpointId>, paused: bool) -> Answer {
     let endpoints = hub.endpoints();
     let wanted: Vec<EndpointId> = match endpoint {
         Some(id) if !endpoints.contains_key(&id) => {
-            return problem(ProblemCode::NotFound, "this server has no such endpoint", Some("polder endpoint list"));
+            return problem(
+                ProblemCode::NotFound,
+                "this server has no such endpoint",
+                Some("polder endpoint list"),
+            );
         }
         Some(id) => vec![id],
         None => endpoints.keys().copied().collect(),
@@ -162,7 +166,11 @@ async fn explain(hub: &Hub, path: &JsonBytes) -> Answer {
         (below.is_empty() || below.starts_with(b"/")).then(|| (id, endpoint, below.to_vec()))
     });
     let Some((id, endpoint, below)) = found else {
-        return problem(ProblemCode::NotFound, "no endpoint of this server holds the path", Some("polder endpoint list"));
+        return problem(
+            ProblemCode::NotFound,
+            "no endpoint of this server holds the path",
+            Some("polder endpoint list"),
+        );
     };
     let Ok(below) = RelPath::parse(&below) else {
         return problem(ProblemCode::BadRequest, "this is no path below an endpoint", None);
@@ -217,16 +225,29 @@ async fn network_test(hub: &Hub) -> Vec<Answer> {
     let connected = connection::connect(&hub.state).await;
     let micros = began.elapsed().as_micros() as u64;
     let check = |step: &str, ok: bool, detail: String, hint: Option<&str>, micros: u64| {
-        Answer::Network(NetworkCheck { step: step.to_owned(), ok, detail, hint: hint.map(str::to_owned), micros })
+        Answer::Network(NetworkCheck {
+            step: step.to_owned(),
+            ok,
+            detail,
+            hint: hint.map(str::to_owned),
+            micros,
+        })
     };
     if let Err(error) = connected {
         let hint = Some("is the address right, does the service run, may this machine reach its port?");
         return vec![check("connect", false, format!("{error:#}"), hint, micros)];
     }
-    let mut answers = vec![check("connect", true, format!("TLS to {} stands", hub.identity.service_url), None, micros)];
+    let mut answers =
+        vec![check("connect", true, format!("TLS to {} stands", hub.identity.service_url), None, micros)];
     let session = hub.link().is_some();
     let detail = if session { "the session of this agent stands" } else { "this agent has no session now" };
-    answers.push(check("session", session, detail.to_owned(), (!session).then_some("see the agent's log"), 0));
+    answers.push(check(
+        "session",
+        session,
+        detail.to_owned(),
+        (!session).then_some("see the agent's log"),
+        0,
+    ));
     answers
 }
 

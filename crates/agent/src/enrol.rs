@@ -48,7 +48,8 @@ pub async fn register(options: RegisterOptions) -> Result<Registered> {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let reply = client.register(request).await.map_err(|status| told(&status))?.into_inner();
-    let server_id = ServerId::from_slice(&reply.server_id).context("the service gave a server id of a wrong length")?;
+    let server_id =
+        ServerId::from_slice(&reply.server_id).context("the service gave a server id of a wrong length")?;
     state.put("key.pem", key_pem.as_bytes(), 0o600)?;
     state.put("cert.pem", reply.certificate_pem.as_bytes(), 0o644)?;
     state.put("ca.pem", options.ca_pem.as_bytes(), 0o644)?;
@@ -65,8 +66,11 @@ pub async fn register(options: RegisterOptions) -> Result<Registered> {
 /// Trades the certificate for a new one, with a new key, before the old one ends.
 pub(crate) async fn renew(state: &StateDir, client: &mut Client) -> Result<Identity> {
     let (key_pem, csr_pem) = new_key()?;
-    let request =
-        pb::RenewRequest { protocol: PROTOCOL_VERSION, csr_pem, agent_version: env!("CARGO_PKG_VERSION").to_owned() };
+    let request = pb::RenewRequest {
+        protocol: PROTOCOL_VERSION,
+        csr_pem,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
     let reply = client.renew(request).await.map_err(|status| told(&status))?.into_inner();
     // Key before certificate: a crash between the two leaves a pair that does not fit, so both are kept as one file
     // first and taken apart at the next start (`StateDir::finish_renewal`).

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use std::pin::Pin;
+
 use anyhow::{Context, Result, bail};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,7 +24,7 @@ pub struct HolderOptions {
     /// The executable of the worker; read anew at every start, so that an upgrade is a replaced file and a reload.
     pub executable: PathBuf,
     /// Arguments that make it a worker.
-    pub arguments: Vec<String>,
+    pub arguments: Vec<std::ffi::OsString>,
 }
 
 const RESTART_WAIT_MIN: Duration = Duration::from_millis(50);
@@ -32,12 +34,14 @@ const HEALTHY: Duration = Duration::from_secs(10);
 /// A worker that exits with this code says that starting it again is of no use (not registered, revoked folder).
 pub(crate) const EXIT_HOPELESS: i32 = 78;
 
-/// Keeps a worker running until SIGTERM or SIGINT; SIGHUP replaces it. Returns when the worker has ended for good.
-pub async fn hold(options: HolderOptions) -> Result<()> {
+/// Keeps a worker running until `stop` is ready; SIGHUP replaces it. Returns when the worker has ended for good.
+pub async fn hold(options: HolderOptions, stop_it: impl Future<Output = ()>) -> Result<()> {
     let state = StateDir::open(&options.state)?;
     state.identity()?;
-    state.put("holder.pid", std::process::id().to_string().as_bytes(), 0o600)?;
-    let mut signals = Signals::new()?;
+    let mut signals = Signals {
+        hangup: signal(SignalKind::hangup()).context("listen to signals")?,
+        stop: std::pin::pin!(stop_it),
+    };
     let mut wait = RESTART_WAIT_MIN;
     loop {
         let began = Instant::now();
@@ -54,6 +58,11 @@ pub async fn hold(options: HolderOptions) -> Result<()> {
                 wait = RESTART_WAIT_MIN;
                 continue;
             }
+            Ended::ByItself(status) if status.code() == Some(crate::control::EXIT_RELOAD) => {
+                tracing::info!("the worker is replaced");
+                wait = RESTART_WAIT_MIN;
+                continue;
+            }
             Ended::ByItself(status) if status.code() == Some(EXIT_HOPELESS) => {
                 bail!("the worker gave up; its last message says why");
             }
@@ -67,40 +76,21 @@ pub async fn hold(options: HolderOptions) -> Result<()> {
     }
 }
 
-/// Asks the holder of a state folder to replace its worker.
-pub async fn reload(state: &StateDir) -> Result<()> {
-    let pid = state.read("holder.pid").context("no agent runs with this state folder")?;
-    let pid: u32 = pid.trim().parse().context("read the holder's process id")?;
-    let status = Command::new("kill").arg("-HUP").arg(pid.to_string()).status().await.context("signal the holder")?;
-    if status.success() { Ok(()) } else { bail!("no agent runs with this state folder") }
-}
-
 enum Ended {
     ByItself(std::process::ExitStatus),
     Stop,
     Reload,
 }
 
-struct Signals {
-    term: Signal,
-    interrupt: Signal,
+struct Signals<'a, F> {
     hangup: Signal,
+    stop: Pin<&'a mut F>,
 }
 
-impl Signals {
-    fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).context("listen to signals");
-        Ok(Self {
-            term: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
+impl<F: Future<Output = ()>> Signals<'_, F> {
     async fn next(&mut self) -> Ended {
         tokio::select! {
-            _ = self.term.recv() => Ended::Stop,
-            _ = self.interrupt.recv() => Ended::Stop,
+            () = self.stop.as_mut() => Ended::Stop,
             _ = self.hangup.recv() => Ended::Reload,
         }
     }

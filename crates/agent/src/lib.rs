@@ -34,7 +34,7 @@ mod state_dir;
 mod status;
 mod worker;
 
-pub use enrol::{RegisterOptions, Registered, register};
-pub use holder::{HolderOptions, hold, reload};
+pub use enrol::{RegisterOptions, Registered, default_name, register};
+pub use holder::{HolderOptions, hold};
 pub use state_dir::{Identity, StateDir, StateDirError};
 pub use worker::{WorkerOptions, work};

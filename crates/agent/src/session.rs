@@ -130,7 +130,8 @@ async fn receive(
     match message.message {
         Some(Message::Assignments(list)) => {
             convert::at_most(list.endpoints.len(), polder_api::grpc::limits::ENDPOINTS_MAX, "endpoints")?;
-            let assignments = list.endpoints.into_iter().map(Assignment::try_from).collect::<Result<Vec<_>, _>>();
+            let assignments =
+                list.endpoints.into_iter().map(Assignment::try_from).collect::<Result<Vec<_>, _>>();
             let assignments = assignments.context("read the assignments")?;
             hub.assign(assignments, link).await;
         }
@@ -148,7 +149,8 @@ async fn receive(
             });
         }
         Some(Message::Stopped(stopped)) => {
-            let endpoint = convert::id(&stopped.endpoint_id, "endpoint_id", polder_types::EndpointId::from_slice)?;
+            let endpoint =
+                convert::id(&stopped.endpoint_id, "endpoint_id", polder_types::EndpointId::from_slice)?;
             let why = match stopped.stop() {
                 pb::Stop::Clone => Unreachable::Clone,
                 pb::Stop::Deleted => Unreachable::Revoked("the endpoint was deleted".into()),
@@ -207,6 +209,8 @@ async fn renew_when_due(hub: &Hub, client: &mut connection::Client) {
             hub.renewed(&identity);
             tracing::info!("the certificate of this server was renewed");
         }
-        Err(error) => tracing::warn!(error = format!("{error:#}"), "the certificate could not be renewed yet"),
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "the certificate could not be renewed yet")
+        }
     }
 }

@@ -70,7 +70,8 @@ impl StateDir {
         let fail = |doing, source| StateDirError::File { doing, path: path.to_owned(), source };
         if !path.is_dir() {
             fs::create_dir_all(path).map_err(|error| fail("create the folder", error))?;
-            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|error| fail("protect", error))?;
+            fs::set_permissions(path, Permissions::from_mode(0o700))
+                .map_err(|error| fail("protect", error))?;
         }
         Ok(Self(path.to_owned()))
     }
@@ -87,7 +88,11 @@ impl StateDir {
 
     /// Fails when this folder has an identity.
     pub fn ensure_unregistered(&self) -> Result<(), StateDirError> {
-        if self.file("identity.toml").exists() { Err(StateDirError::Registered(self.0.clone())) } else { Ok(()) }
+        if self.file("identity.toml").exists() {
+            Err(StateDirError::Registered(self.0.clone()))
+        } else {
+            Ok(())
+        }
     }
 
     /// Who this server is.
@@ -156,7 +161,8 @@ impl StateDir {
         let path = self.file(name);
         let beside = self.file(&format!("{name}.new"));
         let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&beside, &path)?;

@@ -22,7 +22,12 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// What the service is told of an endpoint.
-pub(crate) fn message(endpoint: EndpointId, status: &Status, watching: &str, extra: &Extra) -> pb::EndpointStatus {
+pub(crate) fn message(
+    endpoint: EndpointId,
+    status: &Status,
+    watching: &str,
+    extra: &Extra,
+) -> pb::EndpointStatus {
     let (state, why) = state(status);
     pb::EndpointStatus {
         endpoint_id: endpoint.0.to_vec().into(),
@@ -82,7 +87,9 @@ fn state(status: &Status) -> (pb::EndpointState, String) {
         Phase::Held => (pb::EndpointState::Held, held()),
         Phase::Syncing if status.scanning => (pb::EndpointState::Scanning, String::new()),
         Phase::Syncing => (pb::EndpointState::Syncing, status.rebaseline.as_deref().unwrap_or("").to_owned()),
-        Phase::Problems => (pb::EndpointState::Syncing, format!("{} items have problems", status.problem_count)),
+        Phase::Problems => {
+            (pb::EndpointState::Syncing, format!("{} items have problems", status.problem_count))
+        }
         Phase::InSync => (pb::EndpointState::InSync, String::new()),
     }
 }
@@ -92,7 +99,9 @@ pub(crate) fn unreachable(why: &Unreachable) -> String {
     match why {
         Unreachable::Network(text) => format!("the service is not reachable: {text}"),
         Unreachable::Revoked(text) => format!("the service no longer accepts this server: {text}"),
-        Unreachable::Clone => "another live agent has the same identity: register one of the two anew".to_owned(),
+        Unreachable::Clone => {
+            "another live agent has the same identity: register one of the two anew".to_owned()
+        }
         Unreachable::Version(text) => format!("the service speaks another version of the protocol: {text}"),
     }
 }
@@ -114,9 +123,10 @@ fn problem(problem: &Problem) -> pb::Problem {
 pub(crate) fn words(reason: Reason) -> (&'static str, &'static str) {
     match reason {
         Reason::Busy => ("busy", "it changes all the time or is open for writing; it is taken once it rests"),
-        Reason::DirUnreadable => {
-            ("unreadable", "this directory cannot be read; nothing below it is deleted or overwritten meanwhile")
-        }
+        Reason::DirUnreadable => (
+            "unreadable",
+            "this directory cannot be read; nothing below it is deleted or overwritten meanwhile",
+        ),
         Reason::Read(class) | Reason::Store(class) | Reason::Apply(class) => class_words(class),
         Reason::ShareQuota => ("share_quota", "the share's quota is reached: raise it or delete something"),
         Reason::BadName => ("bad_name", "this share cannot have the name: rename the item"),
@@ -132,12 +142,20 @@ fn class_words(class: FailureClass) -> (&'static str, &'static str) {
         FailureClass::NoSpace => ("no_space", "the volume is full: make room"),
         FailureClass::DiskQuota => ("disk_quota", "a quota of this file system is used up"),
         FailureClass::ReadOnly => ("read_only", "the volume is mounted read-only, perhaps after an error"),
-        FailureClass::Denied => ("permission", "the agent is not allowed to; look at `lsattr` and the security module"),
+        FailureClass::Denied => {
+            ("permission", "the agent is not allowed to; look at `lsattr` and the security module")
+        }
         FailureClass::Io => ("io", "the disk or file system fails: look at the kernel's log"),
         FailureClass::Unsupported => ("unsupported", "this file system cannot have it"),
-        FailureClass::Exhausted => ("exhausted", "too many open files or too little memory; tried again by itself"),
-        FailureClass::Damaged => ("damaged", "the share's bytes do not match their hash; `polder errors` on the service"),
-        FailureClass::Unreachable => ("unreachable", "the service or its store does not answer; tried again by itself"),
+        FailureClass::Exhausted => {
+            ("exhausted", "too many open files or too little memory; tried again by itself")
+        }
+        FailureClass::Damaged => {
+            ("damaged", "the share's bytes do not match their hash; `polder errors` on the service")
+        }
+        FailureClass::Unreachable => {
+            ("unreachable", "the service or its store does not answer; tried again by itself")
+        }
         FailureClass::Other => ("other", "tried again by itself"),
     }
 }
@@ -163,7 +181,8 @@ pub(crate) fn message_of(endpoint: EndpointId, shown: &crate::endpoint::Shown) -
         (Some(status), _) => message(endpoint, status, shown.watching, &shown.extra),
         (None, waiting) => pb::EndpointStatus {
             endpoint_id: endpoint.0.to_vec().into(),
-            state: if waiting.is_some() { pb::EndpointState::Stopped } else { pb::EndpointState::Starting }.into(),
+            state: if waiting.is_some() { pb::EndpointState::Stopped } else { pb::EndpointState::Starting }
+                .into(),
             why: cut(waiting.as_deref().unwrap_or("").to_owned()),
             applied: Some(polder_types::Cursor::default().into()),
             watching: shown.watching.to_owned(),
@@ -217,7 +236,10 @@ pub(crate) fn rest(
     Ok(EndpointStatus {
         id,
         server_id: identity.server_id,
-        server: identity.server_name.parse().map_err(|error: polder_api::rest::TextError| error.to_string())?,
+        server: identity
+            .server_name
+            .parse()
+            .map_err(|error: polder_api::rest::TextError| error.to_string())?,
         path: JsonBytes(path),
         state: phase,
         in_sync: phase == EndpointState::InSync,
@@ -231,7 +253,9 @@ pub(crate) fn rest(
         tiered_bytes: 0,
         recycled_bytes: 0,
         errors: status.map_or(0, |status| status.problem_count),
-        held: status.and_then(|status| status.held).map_or(0, |held| held.deletes + held.overwrites + held.renames),
+        held: status
+            .and_then(|status| status.held)
+            .map_or(0, |held| held.deletes + held.overwrites + held.renames),
         review: 0,
         problems: Vec::new(),
     })

@@ -107,7 +107,8 @@ impl Hub {
             expires_at_unix_s: identity.expires_at_unix_s,
             tried: None,
         };
-        let system = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+        let system =
+            std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
         Self {
             state,
             identity,

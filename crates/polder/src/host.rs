@@ -2,7 +2,7 @@
 
 use polder_cli::{CliError, Exit, Host, HostRequest, Ui};
 
-use crate::{evaluate, service, up};
+use crate::{agent, evaluate, service, up};
 
 /// This executable.
 pub struct Binary;
@@ -11,9 +11,9 @@ impl Host for Binary {
     fn carry_out(&self, request: HostRequest, ui: &mut Ui) -> Result<Exit, CliError> {
         match request {
             HostRequest::ServiceRun(request) => done(service::run(request, ui)),
-            HostRequest::AgentRegister(_) | HostRequest::AgentRun(_) | HostRequest::AgentWorker(_) => {
-                Err(CliError::new("this development version has no agent yet"))
-            }
+            HostRequest::AgentRegister(request) => agent::register(request, ui),
+            HostRequest::AgentRun(request) => agent::run(request, ui),
+            HostRequest::AgentWorker(request) => agent::work(request, ui),
             HostRequest::Evaluate(request) => evaluate::run(&request, ui),
             HostRequest::Up(request) => up::run(request, ui),
         }

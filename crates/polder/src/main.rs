@@ -6,6 +6,7 @@
 //!
 //! Architecture invariant: no decision about files or shares is made here.
 
+mod agent;
 mod evaluate;
 mod host;
 mod logging;

@@ -124,8 +124,9 @@ pub fn read_ranges(
         let mut bytes = vec![0; *len];
         let mut done = 0;
         while done < *len {
-            let got = retry_interrupted(|| rustix::io::pread(&file, &mut bytes[done..], offset + done as u64))
-                .doing("read", name.as_bytes())?;
+            let got =
+                retry_interrupted(|| rustix::io::pread(&file, &mut bytes[done..], offset + done as u64))
+                    .doing("read", name.as_bytes())?;
             if got == 0 {
                 return Ok(None);
             }

@@ -120,7 +120,8 @@ impl Fetcher {
     }
 
     fn plan(&self, wanted: &BTreeSet<ChunkId>) -> Result<Vec<Run>, FetchError> {
-        let unknown: Vec<ChunkId> = wanted.iter().copied().filter(|id| self.places.get(*id).is_none()).collect();
+        let unknown: Vec<ChunkId> =
+            wanted.iter().copied().filter(|id| self.places.get(*id).is_none()).collect();
         if !unknown.is_empty() {
             self.runtime.block_on(self.remote.locate(&unknown, &self.places))?;
         }
@@ -159,7 +160,8 @@ impl Fetcher {
             while let Some(got) = from.blocking_recv() {
                 let (run, bytes) = got?;
                 for (id, location) in &run.chunks {
-                    let chunk = opener.open(&self.share, *id, location, &run, &bytes).map_err(FetchError::Damaged)?;
+                    let chunk =
+                        opener.open(&self.share, *id, location, &run, &bytes).map_err(FetchError::Damaged)?;
                     sink(chunk).map_err(FetchError::Sink)?;
                     wanted.remove(id);
                 }

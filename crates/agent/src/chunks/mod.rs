@@ -12,8 +12,8 @@ mod store;
 mod track;
 
 pub(crate) use fetch::{FetchError, Fetcher};
-pub(crate) use places::Places;
 pub(crate) use pack::Packing;
+pub(crate) use places::Places;
 pub(crate) use remote::{Open, Remote, RemoteError, pack_ref, slot};
 pub(crate) use store::{Lanes, Store};
 

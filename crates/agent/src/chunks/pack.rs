@@ -123,7 +123,10 @@ impl Packer {
                     return Ok(());
                 }
                 Err(error) => {
-                    return Err(Failure { class: FailureClass::Damaged, text: crate::status::chain(&error).into() });
+                    return Err(Failure {
+                        class: FailureClass::Damaged,
+                        text: crate::status::chain(&error).into(),
+                    });
                 }
             }
         }

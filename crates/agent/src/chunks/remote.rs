@@ -1,8 +1,8 @@
 //! The service, as far as chunks and packs are concerned.
 
 use std::ops::Range;
-use std::sync::{Arc, RwLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use polder_api::grpc::convert::{self, BadMessage, PackPlace};
@@ -53,7 +53,9 @@ impl RemoteError {
     pub(crate) fn failure(&self) -> Failure {
         let class = match self {
             Self::Bad(_) | Self::Length { .. } => FailureClass::Damaged,
-            Self::NotOpen | Self::Status(_) | Self::Http(_) | Self::HttpStatus(_) => FailureClass::Unreachable,
+            Self::NotOpen | Self::Status(_) | Self::Http(_) | Self::HttpStatus(_) => {
+                FailureClass::Unreachable
+            }
         };
         Failure { class, text: crate::status::chain(self).into() }
     }
@@ -85,6 +87,8 @@ pub(crate) struct Open {
     pub endpoint: EndpointId,
     /// The accepted opening.
     pub opening: [u8; 16],
+    /// Number of the session.
+    pub link: u64,
 }
 
 impl Open {
@@ -138,7 +142,8 @@ impl Remote {
         let open = self.open()?;
         let mut have = Vec::with_capacity(ids.len());
         for part in ids.chunks(limits::CHUNKS_ASKED_MAX) {
-            let request = pb::HaveRequest { opening: open.named(), chunk_ids: convert::encode_chunk_ids(part) };
+            let request =
+                pb::HaveRequest { opening: open.named(), chunk_ids: convert::encode_chunk_ids(part) };
             self.count(part.len() as u64 * 32, 0);
             let reply = open.client.clone().have(request).await?.into_inner();
             have.extend(convert::decode_have(&reply, part.len())?);
@@ -150,7 +155,8 @@ impl Remote {
     pub(crate) async fn locate(&self, ids: &[ChunkId], places: &Places) -> Result<(), RemoteError> {
         let open = self.open()?;
         for part in ids.chunks(limits::CHUNKS_ASKED_MAX) {
-            let request = pb::LocateRequest { opening: open.named(), chunk_ids: convert::encode_chunk_ids(part) };
+            let request =
+                pb::LocateRequest { opening: open.named(), chunk_ids: convert::encode_chunk_ids(part) };
             self.count(part.len() as u64 * 32, 0);
             let reply = open.client.clone().locate(request).await?.into_inner();
             let (packs, located) = convert::decode_located(reply, part)?;

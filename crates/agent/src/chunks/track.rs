@@ -102,13 +102,17 @@ impl Tracker {
 
     /// The service says that it lacks these chunks: they are sent again with the next read that has them.
     pub(crate) fn lost(&mut self, ids: &[ChunkId]) {
-        ids.iter().for_each(|id| drop(self.recent.remove(&id.key16())));
+        for id in ids {
+            self.recent.remove(&id.key16());
+        }
     }
 
     /// The read came to nothing.
     pub(crate) fn forget(&mut self, read: JobId) {
         if self.reads.remove(&read).is_some() {
-            self.packs.values_mut().for_each(|pack| drop(pack.reads.remove(&read)));
+            for pack in self.packs.values_mut() {
+                pack.reads.remove(&read);
+            }
         }
     }
 

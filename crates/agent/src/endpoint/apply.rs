@@ -96,7 +96,8 @@ impl Applier {
         let filter = self.disk.filter();
         let dir_times = apply.dir_times.iter().map(|(dir, time)| (Arc::new(dir_at(dir)), *time)).collect();
         let batch = Batch { steps, dir_times, server: &self.disk.server_name, filter: &filter };
-        let done = polder_replica::apply(&self.disk.root, &self.disk.recycle, &mut self.hands.attributes, batch);
+        let done =
+            polder_replica::apply(&self.disk.root, &self.disk.recycle, &mut self.hands.attributes, batch);
         let mut held = Vec::new();
         let mut found = done.steps.into_iter();
         for (at, number) in number.iter().enumerate() {
@@ -105,7 +106,8 @@ impl Applier {
                 results[at] = Some(translate(result, &mut held));
             }
         }
-        let results = results.into_iter().map(|result| result.expect("every step was left out or carried out"));
+        let results =
+            results.into_iter().map(|result| result.expect("every step was left out or carried out"));
         Applied { results: results.collect(), dirs: done.dirs, held }
     }
 
@@ -210,7 +212,12 @@ impl Applier {
                     offset = at;
                     if let ExtentSource::Chunk { id, skip } = extent.source {
                         let len = extent.len as usize;
-                        window.entry(id).or_default().push(Want { step: 0, offset, skip: skip as usize, len });
+                        window.entry(id).or_default().push(Want {
+                            step: 0,
+                            offset,
+                            skip: skip as usize,
+                            len,
+                        });
                         window_bytes += extent.len;
                     }
                     if window_bytes >= WINDOW_BYTES {
@@ -280,7 +287,8 @@ impl Applier {
         wanted: &[(ChunkId, u64, u64)],
     ) -> Result<Vec<VerifiedChunk>, Unstaged> {
         let ids = self.fetcher.share.ids;
-        let ranges: Vec<(u64, usize)> = wanted.iter().map(|(_, offset, len)| (*offset, *len as usize)).collect();
+        let ranges: Vec<(u64, usize)> =
+            wanted.iter().map(|(_, offset, len)| (*offset, *len as usize)).collect();
         let read = self.hands.read_ranges(place, &ranges);
         let bytes = match read {
             Ok(bytes) => bytes,
@@ -309,7 +317,13 @@ impl Small {
 }
 
 /// Writes the part of a chunk that an extent names.
-fn write(file: &mut Staged, offset: u64, chunk: &VerifiedChunk, skip: usize, len: usize) -> Result<(), Failure> {
+fn write(
+    file: &mut Staged,
+    offset: u64,
+    chunk: &VerifiedChunk,
+    skip: usize,
+    len: usize,
+) -> Result<(), Failure> {
     let part = chunk.bytes().get(skip..).and_then(|bytes| bytes.get(..len));
     let part = part.ok_or_else(|| Failure {
         class: FailureClass::Damaged,
@@ -333,7 +347,9 @@ fn content_of(act: &ApplyAct) -> Option<(&Content, Option<(&Place, &Content)>)> 
 
 fn meta_of(act: &ApplyAct) -> Option<(&Attrs, Timestamp)> {
     match act {
-        ApplyAct::Place { attrs, mtime, .. } | ApplyAct::Replace { attrs, mtime, .. } => Some((attrs, *mtime)),
+        ApplyAct::Place { attrs, mtime, .. } | ApplyAct::Replace { attrs, mtime, .. } => {
+            Some((attrs, *mtime))
+        }
         _ => None,
     }
 }

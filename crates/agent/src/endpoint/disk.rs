@@ -5,11 +5,11 @@ use std::sync::{Arc, RwLock};
 
 use polder_engine::{Dir, Failure, FailureClass, Look, LookAt, LookFound, Place, SeenEntry};
 use polder_replica::{
-    AttrPolicy, Attributes, DirAt, ErrorClass, Found, FsError, Owners, Piece, Read, ReadOptions, Recycle, Root,
-    Staging, Walker,
+    AttrPolicy, Attributes, DirAt, ErrorClass, Found, FsError, Owners, Piece, Read, ReadOptions, Recycle,
+    Root, Staging, Walker,
 };
 use polder_sync::Filter;
-use polder_types::{FileIdent, Name};
+use polder_types::Name;
 
 /// What all threads of an endpoint share of its disk.
 #[derive(Debug)]
@@ -50,7 +50,15 @@ impl Disk {
         let staging = Staging::open(&root)?;
         let recycle = Recycle::open(&root)?;
         let owners = Arc::default();
-        Ok(Self { root, staging, recycle, filter: RwLock::new(filter), server_name: server_name.into(), policy, owners })
+        Ok(Self {
+            root,
+            staging,
+            recycle,
+            filter: RwLock::new(filter),
+            server_name: server_name.into(),
+            policy,
+            owners,
+        })
     }
 
     /// A way into the tree for one thread.
@@ -102,7 +110,9 @@ impl Hands {
         consume: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Read, FsError> {
         let dir = dir_at(&at.dir);
-        self.walk(|walker, attributes| polder_replica::read(walker, attributes, &dir, &at.name, options, consume))
+        self.walk(|walker, attributes| {
+            polder_replica::read(walker, attributes, &dir, &at.name, options, consume)
+        })
     }
 
     /// Reads ranges of a file that stands at a place; `None` for one that is shorter now.
@@ -119,7 +129,9 @@ impl Hands {
     /// afterwards (promise I5).
     pub(crate) fn look(&mut self, places: &[LookAt]) -> Vec<Look> {
         let mut looks = Vec::with_capacity(places.len());
-        for same_dir in places.chunk_by(|one, other| Arc::ptr_eq(&one.dir, &other.dir) || one.dir == other.dir) {
+        for same_dir in
+            places.chunk_by(|one, other| Arc::ptr_eq(&one.dir, &other.dir) || one.dir == other.dir)
+        {
             self.look_in(&same_dir[0].dir, same_dir, &mut looks);
         }
         let any_missing = looks.iter().any(|look| matches!(look.found, LookFound::Nothing));
@@ -145,15 +157,16 @@ impl Hands {
             return;
         }
         match self.walk(|walker, attributes| polder_replica::look(walker, attributes, &at, &names)) {
-            Ok(found) => looks.extend(
-                names
-                    .into_iter()
-                    .zip(found)
-                    .map(|(name, look)| Look { dir: ident, name: Some(name), found: look_found(look) }),
-            ),
-            Err(error) => looks.extend(
-                names.into_iter().map(|name| Look { dir: ident, name: Some(name), found: dir_failed(&error) }),
-            ),
+            Ok(found) => looks.extend(names.into_iter().zip(found).map(|(name, look)| Look {
+                dir: ident,
+                name: Some(name),
+                found: look_found(look),
+            })),
+            Err(error) => looks.extend(names.into_iter().map(|name| Look {
+                dir: ident,
+                name: Some(name),
+                found: dir_failed(&error),
+            })),
         }
     }
 
@@ -185,10 +198,7 @@ fn look_found(look: polder_replica::Look) -> LookFound {
 
 fn dir_found(
     dir: &Dir,
-    found: Result<
-        (polder_types::Stamp, (Arc<polder_types::Attrs>, polder_types::AttrsHash)),
-        FsError,
-    >,
+    found: Result<(polder_types::Stamp, (Arc<polder_types::Attrs>, polder_types::AttrsHash)), FsError>,
 ) -> LookFound {
     match found {
         // The root has no name; whoever asks for it knows.
@@ -213,11 +223,6 @@ fn dir_failed(error: &FsError) -> LookFound {
 pub(crate) fn seen_entry(found: Found) -> SeenEntry {
     let attrs = found.attrs.map(|(attrs, _)| attrs).unwrap_or_default();
     SeenEntry { seen: found.seen, attrs, target: found.target }
-}
-
-/// Which directory a look is about, when it was given up before it was looked at.
-pub(crate) fn ident(dir: &Dir) -> FileIdent {
-    dir.ident.unwrap_or_default()
 }
 
 /// A failed system call in the engine's words.

@@ -44,13 +44,15 @@ pub(crate) fn explain(
             return Ok(Explained { synced, code: Some(code), reason, hint: Some(hint.to_owned()) });
         }
         if status.skipped.iter().any(|skipped| skipped.path == *path) {
-            let reason = "it is left out: the endpoint's filter, or it is no file, directory or symlink".to_owned();
+            let reason =
+                "it is left out: the endpoint's filter, or it is no file, directory or symlink".to_owned();
             return Ok(Explained { synced, code: Some("skipped"), reason, hint: None });
         }
     }
     let Some((uid, row)) = row else {
         let reason = "this server and the share have not agreed on such an item".to_owned();
-        let hint = Some("if it was just made, it is on its way; `polder errors` lists what is stuck".to_owned());
+        let hint =
+            Some("if it was just made, it is on its way; `polder errors` lists what is stuck".to_owned());
         return Ok(Explained { synced, code: Some("unknown"), reason, hint });
     };
     let waits = db.cloud(uid)?.is_none_or(|cloud| cloud.since != row.since);
@@ -64,7 +66,10 @@ pub(crate) fn explain(
         false => Explained {
             synced,
             code: None,
-            reason: format!("it is in sync at version {} of the share, with its whole content here", row.since),
+            reason: format!(
+                "it is in sync at version {} of the share, with its whole content here",
+                row.since
+            ),
             hint: None,
         },
     })

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use polder_engine::{Apply, Dir, Event, Hint, JobId, Lane, ListEnd, ListPart, LookAt};
 use polder_replica::{
-    Method, Noticed, PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, StateReader, WatchOptions, Watcher,
+    Method, Noticed, PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, StateReader, WatchOptions,
+    Watcher,
 };
 use polder_types::CaseRule;
 
@@ -47,7 +48,8 @@ impl Jobs {
             let from = Arc::new(Mutex::new(from));
             for _ in 0..APPLY_THREADS {
                 let from = Arc::clone(&from);
-                let applier = Applier { disk: Arc::clone(disk), hands: disk.hands(), fetcher: fetcher.clone() };
+                let applier =
+                    Applier { disk: Arc::clone(disk), hands: disk.hands(), fetcher: fetcher.clone() };
                 let facts = facts.clone();
                 spawn_thread(name, move || apply_all(&from, applier, &facts));
             }
@@ -218,7 +220,10 @@ fn start_watcher(disk: &Arc<Disk>, facts: &Facts) -> Option<Watcher> {
         }
         Noticed::Overflow => told.send(Event::Overflow),
         Noticed::Unwatched(count) => {
-            tracing::warn!(count, "directories cannot be watched: raise fs.inotify.max_user_watches; scans find changes");
+            tracing::warn!(
+                count,
+                "directories cannot be watched: raise fs.inotify.max_user_watches; scans find changes"
+            );
         }
         Noticed::Failed(error) => {
             tracing::warn!(error = crate::status::chain(&error), "the watcher ended; scans find changes");
@@ -227,7 +232,10 @@ fn start_watcher(disk: &Arc<Disk>, facts: &Facts) -> Option<Watcher> {
     };
     Watcher::start(&disk.root, WatchOptions::default(), Box::new(tell))
         .inspect_err(|error| {
-            tracing::warn!(error = crate::status::chain(error), "changes cannot be watched; they are found by scans");
+            tracing::warn!(
+                error = crate::status::chain(error),
+                "changes cannot be watched; they are found by scans"
+            );
         })
         .ok()
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use polder_api::grpc::convert::Assignment;
 use polder_engine::{
-    Announced, BrakeSettings, Command, Effect, Engine, Event, InitialMode, Level, LogLine, Now, Phase, Settings,
-    Started,
+    Announced, BrakeSettings, Command, Effect, Engine, Event, InitialMode, Level, LogLine, Now, Phase,
+    Settings, Started,
 };
 use polder_replica::{AttrPolicy, Root, StateDb};
 use polder_sync::{Filter, TreeStore};
@@ -58,14 +58,17 @@ impl Life {
     pub(crate) fn begin(thread: &Thread, root: Root) -> Result<Self> {
         let assignment = &thread.assignment;
         let root = Arc::new(root);
-        let mut db = StateDb::open(&root.database_path(), assignment.case).context("open the state database")?;
+        let mut db =
+            StateDb::open(&root.database_path(), assignment.case).context("open the state database")?;
         let instance = instance(&mut db)?;
         let keys = polder_chunk::ShareKeys::from_secret_bytes(&assignment.share_keys.0);
         let share = Share::new(keys.context("read the share's keys")?);
         let settings = settings(&thread.common.server_name, assignment)?;
-        let policy = AttrPolicy { privilege_bits: assignment.apply_privileged_attrs, ..AttrPolicy::default() };
+        let policy =
+            AttrPolicy { privilege_bits: assignment.apply_privileged_attrs, ..AttrPolicy::default() };
         let filter = Arc::clone(&settings.filter);
-        let disk = Arc::new(Disk::new(root, policy, filter, &thread.common.server_name).context("open the folder")?);
+        let disk =
+            Arc::new(Disk::new(root, policy, filter, &thread.common.server_name).context("open the folder")?);
         let remote: Arc<Remote> = Arc::default();
         let places: Arc<Places> = Arc::default();
         let runtime = thread.common.runtime.clone();
@@ -196,7 +199,8 @@ impl Life {
             Input::Command(command) => self.step(Event::Command(command), effects)?,
             Input::Explain(path, answer) => {
                 let status = thread.shown.lock().expect(LOCK).status.clone();
-                let explained = super::explain::explain(&self.db, thread.assignment.case, &path, status.as_deref());
+                let explained =
+                    super::explain::explain(&self.db, thread.assignment.case, &path, status.as_deref());
                 let _ = answer.send(explained.map_err(|error| status::chain(&error)));
             }
             Input::End => return Ok(true),
@@ -264,7 +268,12 @@ impl Life {
         }
     }
 
-    fn announced(&mut self, job: polder_engine::JobId, answer: Opening, effects: &mut Vec<Effect>) -> Result<()> {
+    fn announced(
+        &mut self,
+        job: polder_engine::JobId,
+        answer: Opening,
+        effects: &mut Vec<Effect>,
+    ) -> Result<()> {
         let answer = match answer {
             Opening::Accepted { open, head } => {
                 self.db.put_note(NOTE_OPENINGS, &open.opening)?;

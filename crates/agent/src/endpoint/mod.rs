@@ -5,8 +5,8 @@
 //! is in the database.
 
 mod apply;
-mod explain;
 pub(crate) mod disk;
+mod explain;
 mod jobs;
 mod life;
 mod network;

@@ -115,6 +115,7 @@ fn opened(link: &Link, what: &Announcement, reply: pb::OpenEndpointReply) -> Ope
                     base: Arc::clone(&link.base),
                     endpoint: what.endpoint,
                     opening: what.opening,
+                    link: link.number,
                 }),
                 head,
             },
@@ -149,13 +150,14 @@ impl FeedReader {
     /// The next page of the answer that is being read (`next`), or the first one of a new answer: changes after a
     /// cursor, or with `None` the whole tree.
     pub(crate) async fn page(self, job: JobId, after: Option<Cursor>, next: bool, facts: Facts) {
-        let page = self.read(after, next).await;
-        let page = page.unwrap_or_else(|error| {
-            Err(match error.reason() {
-                // The engine announces again when the session says so; until then it retries.
-                _ => FeedError::Failed(error.failure()),
-            })
-        });
+        let link = self.remote.open().map(|open| open.link).ok();
+        let page = match self.read(after, next).await {
+            Ok(page) => page,
+            Err(error) => {
+                tell_not_open(link, error.reason(), &facts);
+                Err(FeedError::Failed(error.failure()))
+            }
+        };
         facts.network(Outcome::Page { job, page });
     }
 
@@ -258,12 +260,17 @@ pub(crate) async fn send(remote: Arc<Remote>, batch: Batch, facts: Facts) {
     let job = batch.job;
     let answer = match remote.open() {
         Err(error) => Err(BatchError::NotTaken(error.failure())),
-        Ok(open) => commit(&remote, &open, batch).await,
+        Ok(open) => commit(&remote, &open, batch, &facts).await,
     };
     facts.network(Outcome::Answered { job, answer });
 }
 
-async fn commit(remote: &Remote, open: &Open, batch: Batch) -> Result<BatchAnswer, BatchError> {
+async fn commit(
+    remote: &Remote,
+    open: &Open,
+    batch: Batch,
+    facts: &Facts,
+) -> Result<BatchAnswer, BatchError> {
     let group_count = batch.groups.len();
     let offered = OfferedBatch {
         endpoint: open.endpoint,
@@ -274,7 +281,10 @@ async fn commit(remote: &Remote, open: &Open, batch: Batch) -> Result<BatchAnswe
     };
     let request = convert::encode_commit(&offered);
     remote.count(prost::Message::encoded_len(&request) as u64, 0);
-    let reply = open.client.clone().commit(request).await.map_err(|status| not_answered(&status))?;
+    let reply = open.client.clone().commit(request).await.map_err(|status| {
+        tell_not_open(Some(open.link), Reason::of(&status), facts);
+        not_answered(&status)
+    })?;
     let outcome = convert::decode_reply(reply.into_inner(), group_count).map_err(|_| BatchError::Lost)?;
     match outcome {
         CommitOutcome::Answer(answer) => Ok(answer),
@@ -286,13 +296,19 @@ async fn commit(remote: &Remote, open: &Open, batch: Batch) -> Result<BatchAnswe
     }
 }
 
+/// An opening that the service no longer knows (it was started anew, say) is made again.
+fn tell_not_open(link: Option<u64>, reason: Option<Reason>, facts: &Facts) {
+    if let (Some(link), Some(Reason::NotOpen)) = (link, reason) {
+        facts.network(Outcome::NotOpen { link });
+    }
+}
+
 /// A call without an answer: refused before anything happened, or nobody knows.
 fn not_answered(status: &tonic::Status) -> BatchError {
     match Reason::of(status) {
-        Some(_) => BatchError::NotTaken(Failure {
-            class: FailureClass::Unreachable,
-            text: status.message().into(),
-        }),
+        Some(_) => {
+            BatchError::NotTaken(Failure { class: FailureClass::Unreachable, text: status.message().into() })
+        }
         None => BatchError::Lost,
     }
 }
