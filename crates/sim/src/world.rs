@@ -223,6 +223,9 @@ impl World {
                 let synced = polder_sync::TreeStore::synced(&host.store, uid).expect("maps do not fail");
                 unequal.push(format!("{}: {uid} here {node:?}\n    synced {synced:?}", host.name));
             }
+            if self.plan.trace {
+                unequal.push(format!("{}: {:?}", host.name, host.engine));
+            }
             if let Some(status) = &host.status {
                 unequal.push(format!(
                     "{}: {:?} up {} down {} problems {:?}",
