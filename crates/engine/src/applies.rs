@@ -98,6 +98,16 @@ impl Applies {
     }
 }
 
+/// What became of a step that was to join a batch.
+#[derive(PartialEq, Eq)]
+enum Joined {
+    Yes,
+    /// What it needs is not done yet.
+    Later,
+    /// Its directory or its node is not known here any more: it is planned anew.
+    Never,
+}
+
 /// One batch in the making.
 #[derive(Default)]
 struct Making {
@@ -167,15 +177,22 @@ impl Engine {
         for flying in self.applies.flying.values() {
             making.moving.extend(flying.steps.iter().flat_map(|queued| moved(&queued.step)));
         }
-        let mut left = VecDeque::new();
+        let (mut left, mut lost) = (VecDeque::new(), Vec::new());
         while let Some(queued) = self.applies.queue.pop_front() {
             let bytes = size(&queued.step.act);
             let large = bytes > LARGE_BYTES;
             let full = making.steps.len() >= limits.apply_ops
                 || (!making.steps.is_empty() && (large || making.bytes + bytes > limits.apply_bytes));
             let wrong_lane = large != (lane == Lane::Large);
-            if wrong_lane || full || !self.add_step(store, &mut making, &queued)? {
-                left.push_back(queued);
+            let joined =
+                if wrong_lane || full { Joined::Later } else { self.add_step(store, &mut making, &queued)? };
+            if joined != Joined::Yes {
+                let never = joined == Joined::Never;
+                if never {
+                    lost.push(queued)
+                } else {
+                    left.push_back(queued)
+                }
                 if full {
                     break;
                 }
@@ -186,6 +203,7 @@ impl Engine {
         }
         left.append(&mut self.applies.queue);
         self.applies.queue = left;
+        self.drop_steps(store, lost)?;
         if making.taken.is_empty() {
             return Ok(false);
         }
@@ -204,39 +222,59 @@ impl Engine {
         Ok(true)
     }
 
-    /// Adds a step to the batch if all that it needs is done or in it; `false` when it must wait.
+    /// Drops queued steps that cannot be carried out, with those that need them.
+    fn drop_steps(&mut self, store: &mut dyn TreeStore, lost: Vec<Queued>) -> Result<(), TreeError> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let serials: BTreeSet<u64> = lost.iter().map(|queued| queued.serial).collect();
+        for queued in &lost {
+            self.applies.open.remove(&queued.serial);
+        }
+        let orphans = self.applies.orphans(&serials);
+        for queued in lost.into_iter().chain(orphans) {
+            for uid in uids(&queued.step) {
+                self.fail(store, uid, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a step to the batch if all that it needs is done or in it.
     fn add_step(
         &mut self,
         store: &mut dyn TreeStore,
         making: &mut Making,
         queued: &Queued,
-    ) -> Result<bool, TreeError> {
+    ) -> Result<Joined, TreeError> {
         let act = &queued.step.act;
         let mut after = Vec::new();
         for serial in &queued.after {
             match making.index.get(serial) {
                 Some(index) => after.push(*index),
-                None if self.applies.open.contains(serial) => return Ok(false),
+                None if self.applies.open.contains(serial) => return Ok(Joined::Later),
                 None => (),
             }
         }
         let keys = places(&queued.step).into_iter().map(|at| self.overlay.key(&at));
         if keys.into_iter().any(|key| self.applies.changing.contains(&key)) {
-            return Ok(false);
+            return Ok(Joined::Later);
         }
         let mut dirs = BTreeMap::new();
         for parent in parents(act) {
             if !making.moving.is_empty() && self.passes(store, parent, &making.moving)? {
-                return Ok(false);
+                return Ok(Joined::Later);
             }
             let dir = match making.made.get(&parent) {
                 Some(dir) => Some(dir.clone()),
                 None => self.dir(store, parent)?.filter(|dir| dir.ident.is_some()),
             };
-            let Some(dir) = dir else { return Ok(false) };
+            let Some(dir) = dir else { return Ok(Joined::Never) };
             dirs.insert(parent, dir);
         }
-        let Some(wired) = wire_act(self, store, queued.step.uid, act, &dirs)? else { return Ok(false) };
+        let Some(wired) = wire_act(self, store, queued.step.uid, act, &dirs)? else {
+            return Ok(Joined::Never);
+        };
         for (parent, dir) in dirs {
             let time = self.dir_time(store, parent)?;
             if let Some(time) = time {
@@ -257,7 +295,7 @@ impl Engine {
         making.moving.extend(moved(&queued.step));
         making.index.insert(queued.serial, making.steps.len() as u32);
         making.steps.push(ApplyStep { uid: queued.step.uid, act: wired, after });
-        Ok(true)
+        Ok(Joined::Yes)
     }
 
     /// Whether a directory lies in one of these, or is one.

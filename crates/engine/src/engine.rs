@@ -294,7 +294,7 @@ impl Engine {
             self.plan_at(),
             self.session.retry_at,
             self.scan.next_at(&self.settings),
-            self.looks.next_at(),
+            self.looks.next_at(self.work.running() == 0),
             self.report.due_at(),
             self.applies.wakes_at(now),
         ];

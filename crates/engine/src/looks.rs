@@ -64,9 +64,11 @@ impl Looks {
     }
 
     /// When directories whose times moved are to be looked at, if nothing changes until then; or a look is due again.
-    pub(crate) fn next_at(&self) -> Option<u64> {
+    /// Times of directories wait until no work is `idle`.
+    pub(crate) fn next_at(&self, idle: bool) -> Option<u64> {
         let later = self.later.first().map(|(at, ..)| *at);
-        self.quiet_at().into_iter().chain(later).min()
+        let quiet = self.quiet_at().filter(|_| idle && self.is_idle());
+        quiet.into_iter().chain(later).min()
     }
 
     fn quiet_at(&self) -> Option<u64> {

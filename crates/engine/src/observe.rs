@@ -182,6 +182,9 @@ impl Engine {
                 Ok(())
             }
             (Some(heir), known) => {
+                if let Some((old, _)) = standing.filter(|(uid, _)| *uid != heir) {
+                    self.set_gone(store, old)?;
+                }
                 if let Some(temporary) = known.filter(|uid| *uid != heir) {
                     self.set_gone(store, temporary)?;
                 }

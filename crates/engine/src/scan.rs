@@ -64,7 +64,8 @@ impl Scan {
     }
 
     pub(crate) fn next_at(&self, settings: &Settings) -> Option<u64> {
-        let again = self.wanted.then_some(self.not_before);
+        let full = self.walks.values().any(|walk| walk.full);
+        let again = (self.wanted && !full).then_some(self.not_before);
         let slow = self.last_full.filter(|_| settings.rescan_ms > 0).map(|last| last + settings.rescan_ms);
         let frozen = self.frozen.values().min().copied();
         [again, slow, frozen].into_iter().flatten().min()
