@@ -58,7 +58,7 @@ impl Reconciler for History {
 
 async fn keep(state: &ServiceState, share: &Arc<OpenShare>) -> Result<u64, String> {
     let time_ms = state.clock().now_ms();
-    let fence = rows::write(share, |rows| Ok(polder_ledger::take_fence(rows)?)).await?;
+    let fence = rows::write(share, polder_ledger::take_fence).await?;
     let mut dropped = 0;
     for thin in [true, false] {
         for _ in 0..STEPS_MAX {

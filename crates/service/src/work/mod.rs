@@ -57,6 +57,10 @@ pub trait Reconciler: Send + Sync {
     fn first_after(&self) -> Duration {
         Duration::ZERO
     }
+    /// How long it waits after a signal, so that several make one run.
+    fn gather(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Makes things as they should be, once. `by_timer`: everything is to be looked at, not only what is known to wait.
     async fn run(&self, state: &ServiceState, by_timer: bool) -> Done;
 }
@@ -125,6 +129,9 @@ async fn drive(state: ServiceState, reconciler: Box<dyn Reconciler>, mut stop: w
             () = tokio::time::sleep_until(timer) => true,
             () = notify.notified() => false,
         };
+        if !by_timer {
+            tokio::time::sleep(reconciler.gather()).await;
+        }
         if by_timer {
             timer = tokio::time::Instant::now() + every;
         }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -47,6 +48,11 @@ enum Found {
 impl Reconciler for Verify {
     fn name(&self) -> &'static str {
         "verify"
+    }
+
+    /// A pack is mostly followed by the commit that names it: reading it back at once would only delay that.
+    fn gather(&self) -> Duration {
+        Duration::from_millis(200)
     }
 
     async fn run(&self, state: &ServiceState, by_timer: bool) -> Done {

@@ -184,6 +184,7 @@ pub struct Agent {
     pub openings: Vec<[u8; 16]>,
     pub next_batch: u64,
     pub known: Cursor,
+    pub page_rows: u32,
 }
 
 impl Agent {
@@ -196,6 +197,7 @@ impl Agent {
             openings: Vec::new(),
             next_batch: 0,
             known: Cursor::default(),
+            page_rows: 2,
         }
     }
 
@@ -285,7 +287,7 @@ impl Agent {
         let request = pb::ChangesRequest {
             opening: self.opening(),
             after: Some(after.into()),
-            rows_max: 2,
+            rows_max: self.page_rows,
             with_places: true,
         };
         let stream = self.client.changes(request).await?.into_inner();
