@@ -35,7 +35,10 @@ pub use items::{
     ItemState, ReviewDecision, ReviewItem, ReviewRequest, Reviewed,
 };
 pub use problem::{PAGE_ITEMS_MAX, Page, Problem, ProblemCode};
-pub use server::{Group, GroupCreate, JoinToken, JoinTokenCreate, Role, Server, ServerState, WhoAmI};
+pub use server::{
+    Group, GroupCreate, JoinToken, JoinTokenCreate, NewToken, Role, Server, ServerState, Token, TokenCreate,
+    WhoAmI,
+};
 pub use share::{CaseMode, Share, ShareChange, ShareCreate, ShareState, Snapshot, SnapshotCreate};
 pub use status::{EndpointState, EndpointStatus, Flow, GroupStatus, Notice, Status};
 pub use text::{

@@ -62,6 +62,10 @@ impl Route {
 
 /// Who am I.
 pub const WHOAMI: &str = "/v1/whoami";
+/// Tokens of people and tools.
+pub const TOKENS: &str = "/v1/tokens";
+/// One token.
+pub const TOKEN: &str = "/v1/tokens/{token}";
 /// Shares.
 pub const SHARES: &str = "/v1/shares";
 /// One share.
@@ -132,6 +136,11 @@ pub const AUDIT: &str = "/v1/audit";
 /// Every route under `/v1`.
 pub const ROUTES: &[Route] = &[
     get(WHOAMI, "name and role of the token: WhoAmI"),
+    get(TOKENS, "tokens by name, without their secrets: Page<Token>").paged().owner(),
+    change("POST", TOKENS, "makes a token: TokenCreate to 201 NewToken").owner(),
+    change("DELETE", TOKEN, "ends a token, by name, at once; the last lasting owner's stays: Token")
+        .owner()
+        .dry(),
     get(SHARES, "shares by name; deleted ones with `deleted=true`: Page<Share>").paged().query(&["deleted"]),
     change("POST", SHARES, "creates a share: ShareCreate to 201 Share"),
     get(SHARE, "a share: Share"),

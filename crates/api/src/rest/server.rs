@@ -108,6 +108,47 @@ pub enum Role {
     Reader,
 }
 
+/// A token of a person or a tool. Its secret is known to nobody but its bearer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Token {
+    /// Its name, unique; the audit log shows it.
+    pub name: ObjectName,
+    /// What it may do.
+    pub role: Role,
+    /// When it was made.
+    pub created_at: Time,
+    /// When it ends; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+}
+
+/// Body of a token's creation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenCreate {
+    /// Its name.
+    pub name: ObjectName,
+    /// What it may do.
+    pub role: Role,
+    /// How long it is good for, in seconds: 1 to 315,360,000 (ten years); absent: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_seconds: Option<u32>,
+}
+
+/// A token that was just made. The service keeps only its hash, so it is shown here and never again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewToken {
+    /// The secret.
+    pub token: String,
+    /// Its name.
+    pub name: ObjectName,
+    /// What it may do.
+    pub role: Role,
+    /// When it ends; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+}
+
 /// Who the bearer of the token is, and with whom it talks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WhoAmI {

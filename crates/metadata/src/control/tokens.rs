@@ -4,7 +4,7 @@ use polder_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::names::ParseError;
-use super::rows::{self, Object, Table};
+use super::rows::{self, Object, Rows, Table};
 use super::{Acting, AuditNote, Control, ControlError, ObjectName, Role, audit};
 
 /// Hash of a secret of at least 128 random bits. Nobody guesses such a secret, so the hash needs neither salt nor cost.
@@ -94,6 +94,17 @@ impl Object for UserToken {
     }
 }
 
+fn deletable_token(rows: &dyn Rows, id: TokenId) -> Result<UserToken, ControlError> {
+    let token: UserToken = rows::need(rows, &id.0)?;
+    let lasts = |token: &UserToken| token.role == Role::Owner && token.expires_at.is_none();
+    let owners = rows::all::<UserToken>(rows, None)?.iter().filter(|one| lasts(one)).count();
+    if lasts(&token) && owners == 1 {
+        let why = format!("the token \"{}\" is the last owner's: make another first", token.name);
+        return Err(ControlError::Refused(why));
+    }
+    Ok(token)
+}
+
 impl Control {
     /// Keeps a new token.
     pub fn create_token(&self, acting: &Acting, token: &UserToken) -> Result<(), ControlError> {
@@ -128,19 +139,16 @@ impl Control {
         self.read(|rows| rows::find(rows, &name.key()))
     }
 
+    /// Makes the checks of [`Control::delete_token`] and nothing else.
+    pub fn ensure_token_deletable(&self, id: TokenId) -> Result<(), ControlError> {
+        self.read(|rows| deletable_token(rows, id).map(drop))
+    }
+
     /// Removes a token; useless from the next request on. The last owner's token that never expires stays: without
     /// it nobody could make another.
     pub fn delete_token(&self, acting: &Acting, id: TokenId) -> Result<UserToken, ControlError> {
         self.write(|rows| {
-            let token: UserToken = rows::need(rows, &id.0)?;
-            let lasts = |token: &UserToken| token.role == Role::Owner && token.expires_at.is_none();
-            let owners = rows::all::<UserToken>(rows, None)?.iter().filter(|one| lasts(one)).count();
-            if lasts(&token) && owners == 1 {
-                return Err(ControlError::Refused(format!(
-                    "the token \"{}\" is the last owner's: make another first",
-                    token.name
-                )));
-            }
+            let token = deletable_token(rows, id)?;
             rows.delete(Table::UserToken, &id.0)?;
             audit::append(rows, acting, &AuditNote::new("token.delete", &token.name, format!("id {id}")))?;
             Ok(token)

@@ -32,6 +32,7 @@ mod servers;
 mod shares;
 mod snapshots;
 mod status;
+mod tokens;
 mod tree;
 
 use std::sync::Arc;
@@ -95,6 +96,8 @@ fn handlers() -> Vec<(&'static str, MethodRouter<Rest>)> {
     use axum::routing::{delete, get, post};
     vec![
         (routes::WHOAMI, get(background::whoami)),
+        (routes::TOKENS, get(tokens::list).post(tokens::create)),
+        (routes::TOKEN, delete(tokens::remove)),
         (routes::SHARES, get(shares::list).post(shares::create)),
         (routes::SHARE, get(shares::show).patch(shares::change).delete(shares::delete)),
         (routes::SHARE_UNDELETE, post(shares::undelete)),

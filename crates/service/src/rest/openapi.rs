@@ -195,6 +195,14 @@ fn server_shape(schemas: &mut Schemas, method: &str, path: &str) -> Option<Shape
 fn health_shape(schemas: &mut Schemas, method: &str, path: &str) -> Option<Shape> {
     Some(match (method, path) {
         ("GET", routes::WHOAMI) => shape("whoami", vec![(200, schemas.json::<api::WhoAmI>())], &[]),
+        ("GET", routes::TOKENS) => shape("token_list", vec![(200, schemas.page::<api::Token>())], &[]),
+        ("POST", routes::TOKENS) => {
+            shape("token_create", vec![(201, schemas.json::<api::NewToken>())], &[409])
+                .takes(schemas.json::<api::TokenCreate>())
+        }
+        ("DELETE", routes::TOKEN) => {
+            shape("token_delete", vec![(200, schemas.json::<api::Token>())], &[404, 412])
+        }
         ("GET", routes::STATUS) => shape("status", vec![(200, schemas.json::<api::Status>())], &[404]),
         ("GET", routes::ERRORS) => {
             shape("error_list", vec![(200, schemas.page::<api::ItemError>())], &[404, 409])

@@ -5,6 +5,7 @@ use axum::http::{Request, header};
 use polder_api::rest::routes::ROUTES;
 use polder_api::rest::{Role as ApiRole, routes};
 use polder_metadata::control::{Acting, AuditOutcome, Role};
+use serde_json::json;
 
 use super::World;
 
@@ -60,6 +61,31 @@ async fn a_removed_token_is_useless_at_once() {
     let otto = world.host.rows().token_named(&"otto".parse().expect("a name")).expect("read").expect("there");
     world.host.rows().delete_token(&acting, otto.id).expect("not the last owner");
     assert_eq!(world.call_as(Role::Operator, "GET", routes::WHOAMI, None).await.code().0, 401);
+}
+
+#[tokio::test]
+async fn tokens_are_made_shown_once_and_ended() {
+    let world = World::new();
+    let made =
+        world.post(routes::TOKENS, json!({"name": "rex", "role": "reader", "expires_seconds": 60})).await;
+    assert_eq!(made.status, 201);
+    let made = made.ok();
+    let secret = made["token"].as_str().expect("text").to_owned();
+    let bearer = format!("Bearer {secret}");
+    assert_eq!(world.send(request(routes::WHOAMI, Some(&bearer))).await.ok()["role"], "reader");
+    let listed = world.get(routes::TOKENS).await.ok();
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(4));
+    assert!(!listed.to_string().contains(&secret[7..23]), "no part of the secret");
+    assert_eq!(world.post(routes::TOKENS, json!({"name": "REX", "role": "owner"})).await.code().0, 409);
+    world.host.wait(60);
+    assert_eq!(world.send(request(routes::WHOAMI, Some(&bearer))).await.code().0, 401, "it has ended");
+    world.delete("/v1/tokens/otto?dry_run=true").await.ok();
+    assert!(world.call_as(Role::Operator, "GET", routes::WHOAMI, None).await.status.is_success());
+    world.delete("/v1/tokens/otto").await.ok();
+    assert_eq!(world.call_as(Role::Operator, "GET", routes::WHOAMI, None).await.code().0, 401);
+    assert_eq!(world.delete("/v1/tokens/olga").await.code().0, 412, "the last owner");
+    assert_eq!(world.delete("/v1/tokens/none").await.code().0, 404);
+    assert_eq!(world.last_audit().1, "token.delete");
 }
 
 #[tokio::test]
