@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn an_answer_without_body_gets_the_code_of_its_status() {
         for code in
-            [ProblemCode::NotFound, ProblemCode::Quota, ProblemCode::Unavailable, ProblemCode::Internal]
+            [ProblemCode::NotFound, ProblemCode::Changed, ProblemCode::Unavailable, ProblemCode::Internal]
         {
             assert_eq!(ProblemCode::of_status(code.status()), code);
         }
