@@ -321,6 +321,9 @@ impl Engine {
 
     /// A synced row was written: what the overlay has of the node leaves it if it is equal now.
     pub(crate) fn after_synced(&mut self, store: &mut dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
+        if store.synced(uid)?.is_none() {
+            self.children_gone(store, uid)?;
+        }
         match self.overlay.get(uid) {
             None => Ok(()),
             Some(None) => {
@@ -349,6 +352,25 @@ impl Engine {
                     self.overlay.put(uid, node);
                 }
                 Ok(())
+            }
+        }
+    }
+
+    /// A directory's synced row is gone: what still has a row below it is gone from the disk, and said so itself from
+    /// now on.
+    fn children_gone(&mut self, store: &mut dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
+        let mut after: Option<Box<[u8]>> = None;
+        loop {
+            let children = store.synced_children(dir, after.as_deref(), 256)?;
+            let Some(last) = children.last() else { return Ok(()) };
+            after = store.synced(*last)?.map(|row| self.overlay.key(&row.at).1);
+            for child in &children {
+                if self.overlay.get(*child).is_none()
+                    && let Some(row) = store.synced(*child)?
+                {
+                    self.overlay.put_gone(*child, row.content.kind() == polder_types::Kind::Directory);
+                    self.changed(*child);
+                }
             }
         }
     }

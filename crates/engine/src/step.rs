@@ -284,6 +284,7 @@ impl Engine {
             _ => {
                 self.overlay.forget(uid);
                 self.dirs_known.clear();
+                self.after_synced(store, uid)?;
             }
         }
         self.holds.remove(&uid);
