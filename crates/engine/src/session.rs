@@ -298,11 +298,13 @@ impl Engine {
             self.looks.pend(row.at.parent, Some(row.at.name.clone()));
         }
         let cloud = store.cloud(uid)?;
+        let was_known = store.synced(uid)?.is_some() || self.overlay.get(uid).is_some();
         store.put_synced(uid, row.as_ref())?;
         // What the feed brought stays unless it is older than this version.
         let newer = cloud.filter(|cloud| cloud.since > since);
         store.put_cloud(uid, newer.or(row.as_ref().map(as_cloud)).as_ref())?;
         if let Some(row) = &row
+            && !was_known
             && let Some(twin) = self.seen_as_new(store, uid, row)?
         {
             self.rekey(store, twin, uid)?;
