@@ -297,7 +297,7 @@ impl Engine {
     }
 
     /// A file with several names changed: the watcher tells of one of them.
-    fn look_at_other_names(
+    pub(crate) fn look_at_other_names(
         &mut self,
         store: &dyn TreeStore,
         uid: NodeUid,

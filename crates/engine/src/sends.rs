@@ -397,6 +397,13 @@ impl Engine {
                 self.fail(store, op.uid, None)?;
                 continue;
             }
+            let is_here = matches!(self.overlay.get(op.uid), Some(Some(_)));
+            if *why == Refusal::Exists && is_here && store.cloud(op.uid)?.is_none() {
+                // It was deleted under this id while it came back here: it is a new node.
+                let new = self.new_uid();
+                self.rekey(store, op.uid, new)?;
+                continue;
+            }
             let reason = match why {
                 Refusal::Quota { .. } => Some(Reason::ShareQuota),
                 Refusal::BadName(_) => Some(Reason::BadName),

@@ -210,7 +210,7 @@ impl Engine {
                 store.put_note(NOTE_TREE, READING)?;
             }
             self.fetch(true, None);
-        } else if self.session.want_feed || !self.session.at_cut {
+        } else if self.session.want_feed || !self.session.at_cut || self.work.waits_for_cut() {
             self.session.want_feed = false;
             self.fetch(false, None);
         }
@@ -518,7 +518,7 @@ impl Engine {
             session.ahead.retain(|_, seq| *seq > cursor.seq);
             store.put_cursor(cursor)?;
         }
-        session.want_feed = session.head > session.cursor;
+        session.want_feed |= session.head > session.cursor;
         Ok(())
     }
 

@@ -279,6 +279,9 @@ impl Engine {
         match (at, entry) {
             (Some(at), Some(entry)) => {
                 let at = Placed { parent: at.parent, name: entry.seen.name.clone() };
+                if entry.seen.links > 1 && entry.seen.kind == Some(Kind::File) {
+                    self.look_at_other_names(store, uid, entry.seen.stamp)?;
+                }
                 self.set_present(store, uid, at, entry)?;
             }
             _ => {

@@ -267,6 +267,11 @@ impl Work {
         }
     }
 
+    /// Whether anything waits for the feed.
+    pub(crate) fn waits_for_cut(&self) -> bool {
+        !self.after_cut.is_empty()
+    }
+
     /// Counts that a node waits for another one; how often in a row.
     pub(crate) fn waited(&mut self, uid: NodeUid) -> u32 {
         self.items.get_mut(&uid).map_or(0, |item| {
