@@ -157,7 +157,7 @@ fn what_is_kept_gets_a_name(base: &Path) {
     e.write("f-site-a.txt", b"taken");
     let keep = Some(e.place("f-site-a.txt"));
     let result = e.apply_one(Act::Replace { at: e.place("f.txt"), expect, staged: e.staged(b"new"), keep });
-    let StepResult::Done { now, other, unknown: None } = result else { panic!("{result:?}") };
+    let StepResult::Done { now, other, unknown: None, exact: true } = result else { panic!("{result:?}") };
     assert_eq!(now, e.look("f.txt"));
     assert_eq!(other, e.look("f-site-a-1.txt"));
     assert_eq!(e.bytes("f.txt").unwrap(), b"new");
@@ -190,6 +190,7 @@ fn moves_and_exchanges(base: &Path) {
     // Edits follow the node: only the identity counts.
     e.write("b", b"A and more");
     let result = e.apply_one(Act::Move { from: e.place("b"), expect: a, to: e.place("d/b") });
+    assert!(matches!(result, StepResult::Done { exact: false, .. }), "the edit is told: {result:?}");
     assert_eq!(done(result), e.look("d/b"));
     assert_eq!(e.names(), ["a", "d"]);
 }
@@ -299,7 +300,7 @@ fn kinds_change_in_one_exchange(base: &Path) {
     let full = e.apply_one(Act::Place { at: e.place("x"), staged: e.staged(b"new"), over: over(None) });
     assert!(matches!(full, StepResult::Refused { .. }), "{full:?}");
     let to = over(Some(e.place("y")));
-    let StepResult::Done { now, other, unknown: None } =
+    let StepResult::Done { now, other, unknown: None, exact: _ } =
         e.apply_one(Act::Place { at: e.place("x"), staged: e.staged(b"new"), over: to })
     else {
         panic!("not placed")
