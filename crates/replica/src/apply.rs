@@ -16,8 +16,8 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use polder_sync::Filter;
-use polder_types::{FileIdent, Name, RelPath, Stamp, Timestamp};
+use polder_sync::{Filter, Seen};
+use polder_types::{FileIdent, Kind, Name, RelPath, Stamp, Timestamp};
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -123,6 +123,16 @@ fn make_staged_durable(root: &Root, steps: &[Step]) -> Result<(), FsError> {
         (None, _) => Ok(()),
         (Some(only), None) => only.make_durable(),
         (Some(_), Some(_)) => root.make_durable(),
+    }
+}
+
+/// Whether the content is still what it was: a rename moves the change time, a write the modification time too. Of a
+/// directory only the identity counts.
+pub(crate) fn is_same_content(found: &Found, before: &Stamp) -> bool {
+    let now = found.seen.stamp;
+    match found.seen.kind {
+        Some(Kind::Directory) => now.ident == before.ident,
+        _ => Stamp { ctime: before.ctime, ..now } == *before,
     }
 }
 
@@ -264,11 +274,6 @@ impl Applier<'_> {
         Stop::Refused(self.found(at))
     }
 
-    /// Done, with what stands at the target now.
-    pub(crate) fn done(&mut self, at: &Target) -> StepResult {
-        StepResult::Done { now: self.found(at), other: None, unknown: None, exact: true }
-    }
-
     fn place(&mut self, at: &Place, mut staged: Staged) -> Acted {
         let at = self.target(at)?;
         match self.rename_staged(&staged, &at) {
@@ -277,7 +282,8 @@ impl Applier<'_> {
             Err(error) => return Err(error.into()),
         }
         self.placed(&at, &staged);
-        Ok(self.done(&at))
+        let now = self.found_placed(&at, &staged);
+        Ok(StepResult::Done { now, other: None, unknown: None, exact: true })
     }
 
     /// Gives a staged node a free name.
@@ -289,11 +295,28 @@ impl Applier<'_> {
 
     pub(crate) fn placed(&mut self, at: &Target, staged: &Staged) {
         self.touch_dir(&at.dir);
-        if staged.kind() == polder_types::Kind::Directory
+        if staged.kind() == Kind::Directory
             && let Ok((_, stamp)) = stamp_fd(staged.fd())
         {
             self.made.insert(stamp.ident);
         }
+    }
+
+    /// What stands at the target after something staged was placed there: that, and nothing that somebody has made of it
+    /// since. If it is no longer the same, what is told has the stamp of before, so that the next look differs and the
+    /// edit is seen; told as it is now, the edit would be taken for what was applied.
+    pub(crate) fn found_placed(&mut self, at: &Target, staged: &Staged) -> Option<Found> {
+        let found = self.found(at);
+        let Some((stamp, attrs)) = staged.applied() else { return found };
+        let is_ours = found.as_ref().is_some_and(|found| {
+            let same_attrs = found.attrs.as_ref().is_some_and(|(_, hash)| *hash == attrs.1);
+            same_attrs && is_same_content(found, stamp)
+        });
+        if is_ours {
+            return found;
+        }
+        let seen = Seen { name: at.name.clone(), kind: Some(staged.kind()), stamp: *stamp, links: 1 };
+        Some(Found { seen, attrs: Some(attrs.clone()), target: staged.target().map(Into::into) })
     }
 
     fn place_over(&mut self, at: &Place, staged: Staged, over: Over) -> Acted {
@@ -303,7 +326,7 @@ impl Applier<'_> {
         let kind = crate::ident::kind(&stat).ok_or(Stop::Refused(None))?;
         let ok = match (&over.to, kind) {
             (Some(_), _) => self.is_node(&at_target, over.expect.ident)?,
-            (None, polder_types::Kind::Directory) => {
+            (None, Kind::Directory) => {
                 self.is_node(&at_target, over.expect.ident)? && self.is_empty(at, &at_target)?
             }
             (None, _) => self.is_as_expected(&at_target, &over.expect)?,
@@ -315,7 +338,7 @@ impl Applier<'_> {
             Some(to) => {
                 let to_target = self.target(to)?;
                 let result = self.exchange_with_staged(&at_target, &over.expect, staged, &to_target)?;
-                if kind == polder_types::Kind::Directory {
+                if kind == Kind::Directory {
                     self.dir_moved(at, to, false);
                 }
                 Ok(result)

@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use polder_types::{Attrs, Content, FILE_BYTES_MAX, Kind, Timestamp};
+use polder_types::{Attrs, AttrsHash, Content, FILE_BYTES_MAX, Kind, Stamp, Timestamp};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, RawDir, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::attributes::Attributes;
 use crate::error::{Doing, FsError};
+use crate::ident::stamp_fd;
 use crate::root::{Root, RootError};
 use crate::walk::retry_interrupted;
 
@@ -42,9 +43,16 @@ pub struct Staged {
     size: u64,
     /// Where the file ends now, on disk.
     end: u64,
+    /// The text of a symlink.
+    target: Option<Box<[u8]>>,
+    /// What it was when it was finished: what an apply tells of it.
+    applied: Option<Applied>,
     /// Set when it has left the folder.
     taken: bool,
 }
+
+/// Stamp and attributes of something that was finished.
+pub(crate) type Applied = (Stamp, (Arc<Attrs>, AttrsHash));
 
 impl Staging {
     /// Opens the folder and empties it. Once, when the endpoint starts.
@@ -105,8 +113,7 @@ impl Staging {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.dir(), &*name, flags, Mode::RUSR | Mode::WUSR)
             .doing("create staged file", item)?;
-        let mut staged =
-            Staged { staging: self.clone(), name, kind: Kind::File, fd, size, end: 0, taken: false };
+        let mut staged = self.begun(name, Kind::File, fd, size);
         if size >= RESERVED_BYTES_MIN && !holes {
             match retry_interrupted(|| rustix::fs::fallocate(&staged.fd, FallocateFlags::empty(), 0, size)) {
                 // A file system without reservation will tell when it is full.
@@ -127,7 +134,9 @@ impl Staging {
         let name = self.next_name();
         rustix::fs::symlinkat(target, self.dir(), &*name).doing("create staged symlink to", target)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.opened(name, Kind::Symlink, flags)
+        let mut staged = self.opened(name, Kind::Symlink, flags)?;
+        staged.target = Some(target.into());
+        Ok(staged)
     }
 
     /// A new empty directory.
@@ -139,10 +148,15 @@ impl Staging {
         self.opened(name, Kind::Directory, flags)
     }
 
+    fn begun(&self, name: String, kind: Kind, fd: OwnedFd, size: u64) -> Staged {
+        let staging = self.clone();
+        Staged { staging, name, kind, fd, size, end: 0, target: None, applied: None, taken: false }
+    }
+
     fn opened(&self, name: String, kind: Kind, flags: OFlags) -> Result<Staged, FsError> {
         let fd = rustix::fs::openat(self.dir(), &*name, flags, Mode::empty())
             .doing("open what was staged", name.as_bytes())?;
-        Ok(Staged { staging: self.clone(), name, kind, fd, size: 0, end: 0, taken: false })
+        Ok(self.begun(name, kind, fd, 0))
     }
 }
 
@@ -180,7 +194,11 @@ impl Staged {
             self.end = self.size;
         }
         attributes.apply(&self.fd, attrs, self.kind)?;
-        set_mtime(self.fd.as_fd(), mtime).doing("set the times of", b"staged file")
+        set_mtime(self.fd.as_fd(), mtime).doing("set the times of", b"staged file")?;
+        let (stat, stamp) = stamp_fd(self.fd.as_fd()).doing("stat", b"staged file")?;
+        let attrs = attributes.read(self.fd.as_fd(), c"", &stat, self.kind);
+        self.applied = Some((stamp, attrs.doing("read the attributes of", b"staged file")?));
+        Ok(())
     }
 
     /// Makes this one durable. Many are made durable together by the batch that applies them.
@@ -212,6 +230,16 @@ impl Staged {
 
     pub(crate) fn folder(&self) -> BorrowedFd<'_> {
         self.staging.dir()
+    }
+
+    /// What it was when it was finished; `None` if it never was.
+    pub(crate) fn applied(&self) -> Option<&Applied> {
+        self.applied.as_ref()
+    }
+
+    /// The text of a symlink.
+    pub(crate) fn target(&self) -> Option<&[u8]> {
+        self.target.as_deref()
     }
 
     /// It has left the folder under another name: nothing is removed when this is dropped.

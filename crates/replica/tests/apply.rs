@@ -457,6 +457,45 @@ fn i1_no_save_is_lost_in_the_race_with_a_replacement() {
     assert_eq!(e.recycled().len() as u32 + rescued, done);
 }
 
+/// I1: an edit made the moment a file appears is never taken for what was applied: either the told stamp is still that of
+/// the placed bytes, or the next look differs from it.
+#[test]
+fn i1_an_edit_right_after_placing_is_not_swallowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let e = Endpoint::new(dir.path());
+    let stop = Arc::new(AtomicBool::new(false));
+    let editor = {
+        let (stop, f) = (stop.clone(), e.file("f"));
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok(mut file) = std::fs::File::options().append(true).open(&f) {
+                    std::io::Write::write_all(&mut file, b"!").unwrap();
+                }
+            }
+        })
+    };
+    let mut edited = 0;
+    for _ in 0..300 {
+        let now = done(e.apply_one(Act::Place { at: e.place("f"), staged: e.staged(b"placed"), over: None }))
+            .unwrap();
+        let bytes = e.bytes("f").unwrap();
+        edited += u32::from(bytes != b"placed");
+        // The bytes first: an edit between the two only makes them differ.
+        let bytes = e.bytes("f").unwrap();
+        assert!(now.seen.stamp != e.stamp("f") || bytes == b"placed", "{now:?}");
+        std::fs::remove_file(e.file("f")).unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    editor.join().unwrap();
+    assert!(edited > 0, "nobody was quick enough");
+    // Without luck: what was finished is what is told.
+    let mut staged = e.staged(b"placed");
+    staged.write_at(0, b"PLACED").unwrap();
+    let now = done(e.apply_one(Act::Place { at: e.place("f"), staged, over: None })).unwrap();
+    assert_eq!(now.seen.stamp.mtime, MTIME);
+    assert_ne!(now.seen.stamp, e.stamp("f"));
+}
+
 /// Scenario 72: an immutable file is held with its reason, the others go on.
 #[test]
 fn an_immutable_file_fails_alone() {
