@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use std::pin::Pin;
 
 use anyhow::{Context, Result, bail};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::StateDir;
@@ -46,15 +46,17 @@ pub async fn hold(options: HolderOptions, stop_it: impl Future<Output = ()>) -> 
     loop {
         let began = Instant::now();
         let mut worker = start(&options)?;
+        // Taken out, because `wait` closes what it finds, and that is how a worker is asked to end.
+        let input = worker.stdin.take();
         let ended = tokio::select! {
             status = worker.wait() => Ended::ByItself(status.context("wait for the worker")?),
             signal = signals.next() => signal,
         };
         match ended {
-            Ended::Stop => return stop(worker).await,
+            Ended::Stop => return stop(worker, input).await,
             Ended::Reload => {
                 tracing::info!("the worker is replaced");
-                stop(worker).await?;
+                stop(worker, input).await?;
                 wait = RESTART_WAIT_MIN;
                 continue;
             }
@@ -105,8 +107,8 @@ fn start(options: &HolderOptions) -> Result<Child> {
 }
 
 /// Ends the worker: closing its standard input asks it to, a kill follows if it does not.
-async fn stop(mut worker: Child) -> Result<()> {
-    drop(worker.stdin.take());
+async fn stop(mut worker: Child, input: Option<ChildStdin>) -> Result<()> {
+    drop(input);
     if tokio::time::timeout(Duration::from_secs(10), worker.wait()).await.is_err() {
         tracing::warn!("the worker did not end within 10 s and is killed");
         worker.kill().await.context("kill the worker")?;
