@@ -98,7 +98,10 @@ impl Engine {
                 }
             };
             // A directory that nobody knows yet: its parent's hint leads to a listing, which sees all.
-            let Some(uid) = uid else { continue };
+            let Some(uid) = uid else {
+                self.scan.hinted_stranger(hint.dir);
+                continue;
+            };
             self.looks.pend(uid, hint.name);
         }
         let bound = self.settings.limits.overlay as usize * 2;

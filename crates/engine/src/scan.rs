@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use polder_sync::{TreeError, TreeStore, Trees};
-use polder_types::{NodeUid, Placed, RelPath};
+use polder_types::{FileIdent, NodeUid, Placed, RelPath};
 
 use crate::engine::Engine;
 use crate::observe::Sight;
@@ -20,6 +20,8 @@ const LIST_CREDIT: u32 = 2_000;
 /// When a walk that was broken off is begun again, and a directory that cannot be read is tried again.
 const AGAIN_MS: u64 = 1_000;
 const FROZEN_MS: u64 = 30_000;
+/// Unknown directories that are remembered while walks run; more lead to a walk of everything.
+const STRANGERS_MAX: usize = 10_000;
 
 /// Walks wanted and in flight, and what cannot be read.
 #[derive(Debug, Default)]
@@ -34,6 +36,10 @@ pub(crate) struct Scan {
     pub(crate) entry_count: u64,
     /// Directories that cannot be read, and when they are tried again.
     frozen: BTreeMap<NodeUid, u64>,
+    /// Directories that hints named before anybody knew them, while walks were in flight.
+    strangers: BTreeSet<FileIdent>,
+    /// A walk has ended since they were last asked for.
+    strangers_due: bool,
     /// Set while facts of a walk are taken: it goes down by itself.
     inside: bool,
 }
@@ -53,6 +59,19 @@ impl Scan {
         self.walks.keys().copied()
     }
 
+    /// A hint named a directory that nobody knows. A walk in flight may have listed its inside before what the hint is
+    /// about, and told neither yet: then it is listed once more. A walk that begins later sees all by itself.
+    pub(crate) fn hinted_stranger(&mut self, dir: FileIdent) {
+        if self.walks.is_empty() {
+            return;
+        }
+        if self.strangers.len() < STRANGERS_MAX {
+            self.strangers.insert(dir);
+        } else {
+            self.wanted = true;
+        }
+    }
+
     /// Whether no walk is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.walks.is_empty()
@@ -60,7 +79,7 @@ impl Scan {
 
     /// Whether walks run or are wanted: then what is missing may still turn up.
     pub(crate) fn is_open(&self) -> bool {
-        self.wanted || !self.lists.is_empty() || !self.walks.is_empty()
+        self.wanted || !self.lists.is_empty() || !self.walks.is_empty() || !self.strangers.is_empty()
     }
 
     pub(crate) fn next_at(&self, settings: &Settings) -> Option<u64> {
@@ -117,6 +136,7 @@ impl Engine {
             self.scan.frozen.insert(uid, now + FROZEN_MS);
             self.scan.lists.insert(uid);
         }
+        self.list_strangers(store)?;
         let full = self.scan.walks.values().any(|walk| walk.full);
         if self.scan.wanted && !full && self.scan.not_before <= now {
             self.scan.wanted = false;
@@ -129,6 +149,22 @@ impl Engine {
             self.walk(store, uid, false)?;
         }
         self.give_credit();
+        Ok(())
+    }
+
+    /// Those that a walk has made known are listed; the rest waits for the other walks, and after them for a hint about
+    /// the directory above.
+    fn list_strangers(&mut self, store: &dyn TreeStore) -> Result<(), TreeError> {
+        if !std::mem::take(&mut self.scan.strangers_due) {
+            return Ok(());
+        }
+        for ident in std::mem::take(&mut self.scan.strangers) {
+            match (View { store, overlay: &self.overlay }).by_ident(ident)? {
+                Some(uid) => _ = self.scan.lists.insert(uid),
+                None if !self.scan.walks.is_empty() => _ = self.scan.strangers.insert(ident),
+                None => (),
+            }
+        }
         Ok(())
     }
 
@@ -223,6 +259,7 @@ impl Engine {
         complete: bool,
     ) -> Result<(), TreeError> {
         let Some(walk) = self.scan.walks.remove(&job) else { return Ok(()) };
+        self.scan.strangers_due = true;
         match (walk.full, complete) {
             (true, true) => {
                 self.scan.last_full = Some(self.now.mono_ms);
