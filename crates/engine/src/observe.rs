@@ -107,7 +107,9 @@ impl Engine {
             && node.stamp.ident == ident
             && node.kind == kind
         {
-            return self.set_present(store, *uid, at, entry);
+            let uid = *uid;
+            self.set_present(store, uid, at, entry)?;
+            return self.evict_others(store, &key, uid);
         }
         let known = match view.by_ident(ident)? {
             Some(uid) => self.known_elsewhere(store, uid, kind, &at)?,
@@ -168,44 +170,34 @@ impl Engine {
             Some((uid, node)) if node.kind == kind => Some(*uid),
             _ => self.vanished_from(store, &at, kind, known)?,
         };
-        match (heir, known) {
+        let key = self.overlay.key(&at);
+        let uid = match (heir, known) {
             // A directory that is known keeps its id, and with it everything inside.
-            (_, Some(uid)) if is_dir => {
-                let returns = matches!(self.overlay.get(uid), Some(None));
-                if let Some((old, _)) = standing {
-                    self.set_gone(store, old)?;
-                }
-                self.set_present(store, uid, at, entry)?;
-                if returns {
-                    self.want_list(uid);
-                }
-                Ok(())
-            }
-            (Some(heir), known) => {
-                if let Some((old, _)) = standing.filter(|(uid, _)| *uid != heir) {
-                    self.set_gone(store, old)?;
-                }
-                if let Some(temporary) = known.filter(|uid| *uid != heir) {
-                    self.set_gone(store, temporary)?;
-                }
-                self.set_present(store, heir, at, entry)?;
-                if is_dir {
-                    self.want_list(heir);
-                }
-                Ok(())
-            }
-            (None, known) => {
-                if let Some((old, _)) = standing {
-                    self.set_gone(store, old)?;
-                }
-                let uid = known.unwrap_or_else(|| self.new_uid());
-                self.set_present(store, uid, at, entry)?;
-                if is_dir && known.is_none() {
-                    self.want_list(uid);
-                }
-                Ok(())
+            (_, Some(uid)) if is_dir => uid,
+            (Some(heir), _) => heir,
+            (None, Some(known)) => known,
+            (None, None) => self.new_uid(),
+        };
+        let leaves = standing.map(|(old, _)| old).into_iter().chain(known).filter(|old| *old != uid);
+        for old in leaves.collect::<Vec<_>>() {
+            self.set_gone(store, old)?;
+        }
+        let returns = matches!(self.overlay.get(uid), Some(None));
+        self.set_present(store, uid, at, entry)?;
+        if is_dir && (returns || known != Some(uid)) {
+            self.want_list(uid);
+        }
+        self.evict_others(store, &key, uid)
+    }
+
+    /// Whoever else is thought to stand under a name that is taken stands there no more.
+    fn evict_others(&mut self, store: &mut dyn TreeStore, key: &Key, keep: NodeUid) -> Result<(), TreeError> {
+        for other in store.synced_all_at(key.0, &key.1)? {
+            if other != keep && self.overlay.get(other).is_none() {
+                self.set_gone(store, other)?;
             }
         }
+        Ok(())
     }
 
     /// The node that was agreed to stand at a place and vanished from it: a new file there takes its id. A node that

@@ -231,6 +231,7 @@ impl Engine {
         // Nothing is to be done about the others.
         for uid in rest {
             self.brake.forget(uid);
+            self.problems.solved(uid);
             self.after_synced(store, uid)?;
             self.work.finish(uid, false, now);
         }
