@@ -218,10 +218,10 @@ impl Engine {
         // A second node first: what it leaves, the first one may take.
         match &step.act {
             Act::Exchange { with, from, becomes_with, .. } => {
-                self.became(store, *with, becomes_with, Some(from), other, exact)?;
+                self.became(store, *with, becomes_with, Some(from), other, exact, Brought::NOTHING)?;
             }
             Act::Place { over: Some(over), .. } => {
-                self.became(store, over.uid, &over.becomes, over.to.as_ref(), other, exact)?;
+                self.became(store, over.uid, &over.becomes, over.to.as_ref(), other, exact, Brought::NOTHING)?;
             }
             Act::Replace { displaced: Displaced::Keep(kept), .. } => {
                 if let Some(entry) = other {
@@ -236,7 +236,7 @@ impl Engine {
             Act::Move { to, .. } | Act::Exchange { to, .. } => Some(to),
             Act::Remove { .. } => None,
         };
-        self.became(store, step.uid, &step.becomes, at, now, exact)?;
+        self.became(store, step.uid, &step.becomes, at, now, exact, Brought::by(&step.act))?;
         if had_children {
             // It was gone with all that was in it; the rows inside say otherwise until it is listed.
             self.want_list(step.uid);
@@ -254,6 +254,7 @@ impl Engine {
         at: Option<&Placed>,
         entry: Option<SeenEntry>,
         exact: bool,
+        brought: Brought,
     ) -> Result<(), TreeError> {
         let cloud = store.cloud(uid)?;
         match becomes {
@@ -264,8 +265,15 @@ impl Engine {
                 if let Some(entry) = &entry {
                     let is_dir = entry.seen.kind == Some(Kind::Directory);
                     if *clean && (exact || is_dir) {
+                        // Of a directory only the identity was compared: what the step did not set may be an edit.
+                        let (old, brought) = (row.stamp, brought);
                         row.stamp = entry.seen.stamp;
-                        row.attrs_here = entry.attrs.hash();
+                        if brought.attrs {
+                            row.attrs_here = entry.attrs.hash();
+                        }
+                        if is_dir && !brought.mtime {
+                            row.stamp.mtime = old.mtime;
+                        }
                     } else {
                         row.stamp.ident = entry.seen.stamp.ident;
                     }
@@ -319,6 +327,25 @@ impl Engine {
             self.looks.last_change = last_change;
         }
         Ok(())
+    }
+}
+
+/// Which values of a node a step has set.
+#[derive(Debug, Clone, Copy)]
+struct Brought {
+    attrs: bool,
+    mtime: bool,
+}
+
+impl Brought {
+    const NOTHING: Self = Self { attrs: false, mtime: false };
+
+    fn by(act: &Act) -> Self {
+        match act {
+            Act::Place { .. } | Act::Replace { .. } => Self { attrs: true, mtime: true },
+            Act::Touch { attrs, mtime, .. } => Self { attrs: attrs.is_some(), mtime: mtime.is_some() },
+            Act::Move { .. } | Act::Exchange { .. } | Act::Remove { .. } => Self::NOTHING,
+        }
     }
 }
 
