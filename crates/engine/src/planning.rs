@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use polder_sync::{HeldReason, Plan, TreeError, TreeStore, Waiting};
+use polder_sync::{HeldReason, Plan, TreeError, TreeStore, Trees, Waiting};
 use polder_types::NodeUid;
 
 use crate::engine::{Engine, Root};
@@ -168,11 +168,21 @@ impl Engine {
     }
 
     /// Takes out of a window what is to wait: vanished names, hot files, what lies below an unreadable directory.
-    fn set_aside(&mut self, window: &mut Vec<NodeUid>, store: &dyn TreeStore) -> Result<(), TreeError> {
+    fn set_aside(
+        &mut self,
+        window: &mut Vec<NodeUid>,
+        store: &mut dyn TreeStore,
+    ) -> Result<(), TreeError> {
         let now = self.now.mono_ms;
         let scanning = self.scan.is_open();
         let mut kept = Vec::with_capacity(window.len());
         for uid in window.drain(..) {
+            // It was seen in a directory that is gone meanwhile, with one above it.
+            if let Some(Some(node)) = self.overlay.get(uid)
+                && (View { store, overlay: &self.overlay }).local(node.at.parent)?.is_none()
+            {
+                self.set_gone(store, uid)?;
+            }
             let gone = matches!(self.overlay.get(uid), Some(None));
             match self.holds.get(&uid) {
                 Some(until) if *until > now => {

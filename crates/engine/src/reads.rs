@@ -147,8 +147,7 @@ impl Engine {
             None => None,
         };
         let (Some(node), Some(dir)) = (node, dir) else {
-            self.work.finish(uid, true, self.now.mono_ms);
-            return Ok(());
+            return self.fail(store, uid, None);
         };
         let base = store.synced(uid)?.map(|row| row.content);
         let job = self.job();

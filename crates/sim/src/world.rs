@@ -264,7 +264,7 @@ impl World {
             self.time = at;
             self.one(what);
             if self.steps > 40_000 {
-                return Err("40,000 steps: it goes round".into());
+                return Err(format!("40,000 steps: it goes round: {}", self.why(Vec::new())));
             }
         }
         self.time = end;
