@@ -125,7 +125,15 @@ impl LaneThread {
 
     /// Waits for one read and takes what else is there. `None` when the endpoint ends.
     fn next_batch(&mut self) -> Option<Vec<Read>> {
-        let from = self.from.lock().expect(LOCK);
+        let from = match self.from.try_lock() {
+            Ok(from) => from,
+            Err(_) => {
+                // Another thread of the lane holds the queue, and holds it while it waits for more. What was packed so
+                // far leaves now: waiting for the queue with it could take for ever.
+                self.packer.flush();
+                self.from.lock().expect(LOCK)
+            }
+        };
         // Nothing to do: what was packed so far leaves now.
         let first = match from.try_recv() {
             Ok(read) => read,
