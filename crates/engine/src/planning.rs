@@ -168,11 +168,7 @@ impl Engine {
     }
 
     /// Takes out of a window what is to wait: vanished names, hot files, what lies below an unreadable directory.
-    fn set_aside(
-        &mut self,
-        window: &mut Vec<NodeUid>,
-        store: &mut dyn TreeStore,
-    ) -> Result<(), TreeError> {
+    fn set_aside(&mut self, window: &mut Vec<NodeUid>, store: &mut dyn TreeStore) -> Result<(), TreeError> {
         let now = self.now.mono_ms;
         let scanning = self.scan.is_open();
         let mut kept = Vec::with_capacity(window.len());

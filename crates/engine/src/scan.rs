@@ -28,7 +28,8 @@ const STRANGERS_MAX: usize = 10_000;
 pub(crate) struct Scan {
     wanted: bool,
     not_before: u64,
-    lists: BTreeSet<NodeUid>,
+    /// Directories to be listed, and whether with everything below.
+    lists: BTreeMap<NodeUid, bool>,
     walks: BTreeMap<JobId, Walk>,
     last_full: Option<u64>,
     /// Whether everything was seen once in this life (or since the root came back).
@@ -47,6 +48,7 @@ pub(crate) struct Scan {
 #[derive(Debug)]
 struct Walk {
     full: bool,
+    recursive: bool,
     credit_left: u32,
 }
 
@@ -99,8 +101,14 @@ impl Engine {
     /// A directory is to be listed with everything below, unless a walk is doing so.
     pub(crate) fn want_list(&mut self, uid: NodeUid) {
         if !self.scan.inside {
-            self.scan.lists.insert(uid);
+            self.scan.lists.insert(uid, true);
         }
+    }
+
+    /// A directory that we made is to be listed once: somebody may have put something into it before it was known here
+    /// (and hints about directories that nobody knows are dropped).
+    pub(crate) fn want_list_of_made(&mut self, uid: NodeUid) {
+        self.scan.lists.entry(uid).or_insert(false);
     }
 
     pub(crate) fn rescan(&mut self, store: &mut dyn TreeStore, path: &RelPath) -> Result<(), TreeError> {
@@ -134,7 +142,7 @@ impl Engine {
             self.scan.frozen.iter().filter(|(_, at)| **at <= now).map(|(uid, _)| *uid).collect();
         for uid in due {
             self.scan.frozen.insert(uid, now + FROZEN_MS);
-            self.scan.lists.insert(uid);
+            self.scan.lists.insert(uid, false);
         }
         self.list_strangers(store)?;
         let full = self.scan.walks.values().any(|walk| walk.full);
@@ -142,11 +150,11 @@ impl Engine {
             self.scan.wanted = false;
             // A full walk sees what the single ones would.
             self.scan.lists.clear();
-            self.walk(store, NodeUid::ROOT, true)?;
+            self.walk(store, NodeUid::ROOT, true, true)?;
         }
         while self.scan.walks.len() < LISTS_MAX {
-            let Some(uid) = self.scan.lists.pop_first() else { break };
-            self.walk(store, uid, false)?;
+            let Some((uid, recursive)) = self.scan.lists.pop_first() else { break };
+            self.walk(store, uid, false, recursive)?;
         }
         self.give_credit();
         Ok(())
@@ -160,7 +168,7 @@ impl Engine {
         }
         for ident in std::mem::take(&mut self.scan.strangers) {
             match (View { store, overlay: &self.overlay }).by_ident(ident)? {
-                Some(uid) => _ = self.scan.lists.insert(uid),
+                Some(uid) => _ = self.scan.lists.insert(uid, true),
                 None if !self.scan.walks.is_empty() => _ = self.scan.strangers.insert(ident),
                 None => (),
             }
@@ -168,15 +176,21 @@ impl Engine {
         Ok(())
     }
 
-    fn walk(&mut self, store: &mut dyn TreeStore, uid: NodeUid, full: bool) -> Result<(), TreeError> {
+    fn walk(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        full: bool,
+        recursive: bool,
+    ) -> Result<(), TreeError> {
         let Some(dir) = self.dir(store, uid)?.filter(|dir| dir.ident.is_some()) else {
             self.scan.frozen.remove(&uid);
             return Ok(());
         };
         let credit = if full { self.settings.limits.overlay } else { LIST_CREDIT };
         let job = self.job();
-        self.scan.walks.insert(job, Walk { full, credit_left: credit });
-        self.out.push(Effect::List { job, dir, recursive: true, credit });
+        self.scan.walks.insert(job, Walk { full, recursive, credit_left: credit });
+        self.out.push(Effect::List { job, dir, recursive, credit });
         Ok(())
     }
 
@@ -200,10 +214,8 @@ impl Engine {
         job: JobId,
         parts: Vec<ListPart>,
     ) -> Result<(), TreeError> {
-        if !self.scan.walks.contains_key(&job) {
-            return Ok(());
-        }
-        self.scan.inside = true;
+        let Some(walk) = self.scan.walks.get(&job) else { return Ok(()) };
+        self.scan.inside = walk.recursive;
         let done = parts.into_iter().try_for_each(|part| self.part(store, job, part));
         self.scan.inside = false;
         done

@@ -221,7 +221,15 @@ impl Engine {
                 self.became(store, *with, becomes_with, Some(from), other, exact, Brought::NOTHING)?;
             }
             Act::Place { over: Some(over), .. } => {
-                self.became(store, over.uid, &over.becomes, over.to.as_ref(), other, exact, Brought::NOTHING)?;
+                self.became(
+                    store,
+                    over.uid,
+                    &over.becomes,
+                    over.to.as_ref(),
+                    other,
+                    exact,
+                    Brought::NOTHING,
+                )?;
             }
             Act::Replace { displaced: Displaced::Keep(kept), .. } => {
                 if let Some(entry) = other {
@@ -240,6 +248,8 @@ impl Engine {
         if had_children {
             // It was gone with all that was in it; the rows inside say otherwise until it is listed.
             self.want_list(step.uid);
+        } else if is_made(&step.act) {
+            self.want_list_of_made(step.uid);
         }
         self.report.applied(&step.act);
         Ok(())

@@ -44,6 +44,7 @@ pub struct Host {
 #[derive(Debug)]
 struct Walk {
     dirs: VecDeque<u64>,
+    recursive: bool,
     credit: i64,
     entries: u64,
 }
@@ -139,9 +140,9 @@ impl Host {
     }
 
     /// Begins a walk.
-    pub fn begin_walk(&mut self, job: JobId, dir: &polder_engine::Dir, credit: u32) {
+    pub fn begin_walk(&mut self, job: JobId, dir: &polder_engine::Dir, recursive: bool, credit: u32) {
         let dirs = self.disk.open(dir).into_iter().collect();
-        self.walks.insert(job, Walk { dirs, credit: credit.into(), entries: 0 });
+        self.walks.insert(job, Walk { dirs, recursive, credit: credit.into(), entries: 0 });
     }
 
     /// A walk may go on.
@@ -164,7 +165,9 @@ impl Host {
         };
         let Some(names) = self.disk.names(dir) else { return WalkStep::Fact(Event::Woke) };
         let dirs = names.values().filter(|ino| self.disk.names(**ino).is_some());
-        walk.dirs.extend(dirs);
+        if walk.recursive {
+            walk.dirs.extend(dirs);
+        }
         walk.entries += names.len() as u64;
         let part = compare(&self.disk, &self.store, dir);
         walk.credit -= (part.differ.len() + part.missing.len()) as i64;

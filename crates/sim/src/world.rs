@@ -448,8 +448,8 @@ impl World {
                 let looks = self.hosts[host].look(&places);
                 self.reply(host, life, None, Event::Looked { job, looks });
             }
-            Effect::List { job, dir, credit, .. } => {
-                self.hosts[host].begin_walk(job, &dir, credit);
+            Effect::List { job, dir, recursive, credit } => {
+                self.hosts[host].begin_walk(job, &dir, recursive, credit);
                 self.walk(host, life, job);
             }
             Effect::Read(read) => {
