@@ -79,16 +79,21 @@ fn owner(data: &Path, url: &str) -> Result<Client, String> {
 
 async fn share_and_group(client: &Client) -> Result<(), CliError> {
     let name: ObjectName = DEMO.parse().map_err(|_| CliError::new("the demo's name is no name"))?;
-    let share = ShareCreate { name: name.clone(), quota_bytes: None, case: CaseMode::Sensitive };
-    unless_there(client.share_create(&share).await)?;
-    unless_there(client.group_create(&GroupCreate { name, share: DEMO.to_owned() }).await)
+    if is_missing(client.share(DEMO).await)? {
+        let share = ShareCreate { name: name.clone(), quota_bytes: None, case: CaseMode::Sensitive };
+        client.share_create(&share).await?;
+    }
+    if is_missing(client.group(DEMO).await)? {
+        client.group_create(&GroupCreate { name, share: DEMO.to_owned() }).await?;
+    }
+    Ok(())
 }
 
 /// What exists already was made by an earlier start.
-fn unless_there<T>(result: Result<T, ClientError>) -> Result<(), CliError> {
+fn is_missing<T>(result: Result<T, ClientError>) -> Result<bool, CliError> {
     match result {
-        Ok(_) => Ok(()),
-        Err(error) if error.code() == Some(ProblemCode::Exists) => Ok(()),
+        Ok(_) => Ok(false),
+        Err(error) if error.code() == Some(ProblemCode::NotFound) => Ok(true),
         Err(error) => Err(error.into()),
     }
 }
