@@ -147,6 +147,10 @@ impl Engine {
             for (uid, name) in &places {
                 if let Some(dir) = self.dir(store, *uid)?.filter(|dir| dir.ident.is_some()) {
                     asked.push(LookAt { dir, name: name.clone() });
+                } else if store.cloud(*uid)?.is_some() {
+                    // The directory is on its way to this disk, or stands here under an id that is adopted later.
+                    let at = self.now.mono_ms + QUIET_MS;
+                    self.looks.later.insert((at, *uid, name.clone()));
                 }
             }
             if asked.is_empty() {
