@@ -1,0 +1,372 @@
+#!/usr/bin/env python3
+"""Benchmarks of Polder beside rsync and Syncthing, on the same data in the same run.
+
+    bench/run.py small  [--files 50000] [--dirs 500] [--bytes 4096]
+    bench/run.py large  [--files 2] [--mib 1024]
+    bench/run.py delta  [--mib 1024]
+    bench/run.py latency [--times 200] [--load-files 0]
+    bench/run.py rename [--files 100000]
+    bench/run.py million [--files 1000000] [--dirs 10000]
+
+Prints one line a figure: `program figure value`. Needs root for the comparison's page cache to be dropped only where
+`--cold` is given. `--only polder` leaves the others out. The binary is `target/release/polder` unless `--binary` says otherwise.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import syncthing
+from cluster import Cluster, count_entries, descendants, peak_memory_bytes, resident_bytes, wait_for
+
+
+def figure(program, name, value):
+    print(f"{program} {name} {value:.3f}" if isinstance(value, float) else f"{program} {name} {value}", flush=True)
+
+
+def make_small(folder, files, dirs, size, seed=1):
+    """`files` files of about `size` random bytes (half to one and a half) in `dirs` directories."""
+    generator = random.Random(seed)
+    for at in range(dirs):
+        (folder / f"d{at % 20:02}" / f"d{at:05}").mkdir(parents=True, exist_ok=True)
+    for at in range(files):
+        length = generator.randint(size // 2, size + size // 2)
+        part = at % dirs
+        (folder / f"d{part % 20:02}" / f"d{part:05}" / f"file-{at:07}.dat").write_bytes(generator.randbytes(length))
+
+
+def make_large(folder, files, mib, seed=1):
+    folder.mkdir(parents=True, exist_ok=True)
+    for at in range(files):
+        generator = random.Random(seed + at)
+        with open(folder / f"large-{at}.bin", "wb") as out:
+            for _ in range(mib):
+                out.write(generator.randbytes(1 << 20))
+
+
+def timed_until(entries, folder, seconds=1800):
+    """Waits until a folder has that many entries; polls rarely enough not to be what is measured."""
+    deadline = time.monotonic() + seconds
+    while count_entries(folder) < entries:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{folder} has {count_entries(folder)} of {entries} entries after {seconds} s")
+        time.sleep(0.1 if entries < 5000 else 0.25)
+
+
+def same_tree(a, b):
+    """What an independent program finds different between two trees."""
+    done = subprocess.run(
+        ["rsync", "-aAXHnci", "--delete", "--exclude=/.polder", "--exclude=/.stfolder", f"{a}/", f"{b}/"],
+        capture_output=True, check=True,
+    )
+    return [line for line in done.stdout.decode(errors="replace").splitlines() if line]
+
+
+def report_memory(cluster):
+    for name, process in cluster.processes.items():
+        peak = max(peak_memory_bytes(pid) for pid in descendants(process.pid))
+        figure("polder", f"peak_memory_mib_{name}", peak / 2**20)
+
+
+def run_rsync(source, target):
+    subprocess.run(["rsync", "-a", f"{source}/", f"{target}/"], check=True)
+
+
+def run_syncthing(source, target, entries):
+    """Both instances know each other and are idle; then the data appears by rename of its top entries."""
+    with syncthing.Syncthing(source.parent / "st-a", target) as _:
+        site = source.parent / "st-a"
+        (site / "probe").write_text("x")
+        wait_for("syncthing to connect", lambda: (target / "probe").exists(), 120)
+        began = time.monotonic()
+        for entry in list(source.iterdir()):
+            entry.rename(site / entry.name)
+        timed_until(entries + 1, target)
+        took = time.monotonic() - began
+        for entry in list(site.iterdir()):
+            if entry.name not in ("probe", ".stfolder"):
+                entry.rename(source / entry.name)
+    return took
+
+
+def sent_bytes(cluster, server):
+    """Bytes that a server has sent to the service since it started, by its own count."""
+    status = cluster.json("status")
+    for group in status["groups"]:
+        for endpoint in group["endpoints"]:
+            if endpoint["server"] == server:
+                return endpoint["upload"]["bytes_moved"]
+    raise KeyError(server)
+
+
+def two_sites(cluster):
+    cluster.start_service()
+    cluster.share()
+    a, b = cluster.site("site-a"), cluster.site("site-b")
+    (a / "probe").write_text("x")
+    wait_for("the first file", lambda: (b / "probe").exists(), 60)
+    return a, b
+
+
+def move_in(source, site):
+    for entry in list(source.iterdir()):
+        entry.rename(site / entry.name)
+
+
+def small(arguments):
+    with Cluster(arguments.binary, arguments.folder) as cluster:
+        source = cluster.folder / "source"
+        source.mkdir()
+        make_small(source, arguments.files, arguments.dirs, arguments.bytes)
+        os.sync()
+        entries = count_entries(source)
+        if "rsync" in arguments.only:
+            began = time.monotonic()
+            run_rsync(source, cluster.folder / "rsync-target")
+            figure("rsync", "small_objects_per_s", entries / (time.monotonic() - began))
+            shutil.rmtree(cluster.folder / "rsync-target")
+        if "syncthing" in arguments.only:
+            took = run_syncthing(source, cluster.folder / "st-b", entries)
+            figure("syncthing", "small_objects_per_s", entries / took)
+            shutil.rmtree(cluster.folder / "st-b")
+        a, b = two_sites(cluster)
+        began = time.monotonic()
+        move_in(source, a)
+        timed_until(entries + 1, b)
+        took = time.monotonic() - began
+        wait_for("both to be in sync", cluster.in_sync, 300)
+        figure("polder", "small_objects_per_s", entries / took)
+        figure("polder", "small_objects_per_s_until_status_in_sync", entries / (time.monotonic() - began))
+        figure("polder", "small_differences", len(same_tree(a, b)))
+        report_memory(cluster)
+        # The same set into an empty server: a third site joins.
+        cluster.register("site-c")
+        cluster.start_agent("site-c")
+        c = cluster.folder / "site-c"
+        began = time.monotonic()
+        cluster.endpoint("site-c", c, "data", "--initial-download", "full")
+        timed_until(entries + 1, c)
+        figure("polder", "full_download_objects_per_s", entries / (time.monotonic() - began))
+        wait_for("all to be in sync", cluster.in_sync, 300)
+        figure("polder", "full_download_differences", len(same_tree(a, c)))
+
+
+def large(arguments):
+    with Cluster(arguments.binary, arguments.folder) as cluster:
+        source = cluster.folder / "source"
+        make_large(source, arguments.files, arguments.mib)
+        os.sync()
+        total = arguments.files * arguments.mib
+        if "rsync" in arguments.only:
+            began = time.monotonic()
+            run_rsync(source, cluster.folder / "rsync-target")
+            os.sync()
+            figure("rsync", "large_mib_per_s_with_sync", total / (time.monotonic() - began))
+            shutil.rmtree(cluster.folder / "rsync-target")
+            began = time.monotonic()
+            run_rsync(source, cluster.folder / "rsync-target")
+            figure("rsync", "large_mib_per_s", total / (time.monotonic() - began))
+            shutil.rmtree(cluster.folder / "rsync-target")
+            os.sync()
+        if "syncthing" in arguments.only:
+            took = run_syncthing(source, cluster.folder / "st-b", arguments.files)
+            figure("syncthing", "large_mib_per_s", total / took)
+            shutil.rmtree(cluster.folder / "st-b")
+            os.sync()
+        a, b = two_sites(cluster)
+        began = time.monotonic()
+        move_in(source, a)
+        timed_until(arguments.files + 1, b)
+        figure("polder", "large_mib_per_s", total / (time.monotonic() - began))
+        figure("polder", "large_differences", len(same_tree(a, b)))
+        report_memory(cluster)
+
+
+def delta(arguments):
+    with Cluster(arguments.binary, arguments.folder) as cluster:
+        a, b = two_sites(cluster)
+        source = cluster.folder / "source"
+        make_large(source, 1, arguments.mib)
+        move_in(source, a)
+        timed_until(2, b)
+        wait_for("both to be in sync", cluster.in_sync, 600)
+        path = a / "large-0.bin"
+
+        def measure(name, change):
+            before = sent_bytes(cluster, "site-a")
+            began = time.monotonic()
+            change()
+            wait_for(name, lambda: not same_tree(a, b), 600)
+            wait_for("both to be in sync", cluster.in_sync, 600)
+            figure("polder", f"delta_{name}_sent_bytes", sent_bytes(cluster, "site-a") - before)
+            figure("polder", f"delta_{name}_s", time.monotonic() - began)
+
+        def overwrite():
+            with open(path, "r+b") as file:
+                file.seek(arguments.mib << 19)
+                file.write(random.Random(7).randbytes(1 << 20))
+
+        def insert():
+            with open(path, "rb") as old, open(cluster.folder / "new.bin", "wb") as new:
+                new.write(b"!")
+                shutil.copyfileobj(old, new, 1 << 20)
+            os.replace(cluster.folder / "new.bin", path)
+
+        measure("overwrite_1_mib", overwrite)
+        measure("insert_1_byte", insert)
+
+
+def percentiles(program, name, seconds):
+    ordered = sorted(seconds)
+    figure(program, f"{name}_p50_ms", statistics.median(ordered) * 1000)
+    figure(program, f"{name}_p99_ms", ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000)
+    figure(program, f"{name}_max_ms", ordered[-1] * 1000)
+
+
+def until_readable(path, content, seconds=60):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if path.read_bytes() == content:
+                return
+        except FileNotFoundError:
+            pass
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} did not arrive within {seconds} s")
+        time.sleep(0.0005)
+
+
+def latency(arguments):
+    with Cluster(arguments.binary, arguments.folder) as cluster:
+        a, b = two_sites(cluster)
+        if arguments.load_files:
+            source = cluster.folder / "source"
+            source.mkdir()
+            make_small(source, arguments.load_files, 500, 4096)
+            os.sync()
+            (a / "latency").mkdir()
+            wait_for("the folder", (b / "latency").exists, 60)
+            move_in(source, a)
+        else:
+            (a / "latency").mkdir()
+            wait_for("the folder", (b / "latency").exists, 60)
+        name = "loaded" if arguments.load_files else "idle"
+        took = []
+        for at in range(arguments.times):
+            content = os.urandom(4096)
+            began = time.monotonic()
+            (a / "latency" / f"file-{at}").write_bytes(content)
+            until_readable(b / "latency" / f"file-{at}", content)
+            took.append(time.monotonic() - began)
+            time.sleep(0.02)
+        percentiles("polder", f"latency_{name}", took)
+        if arguments.load_files:
+            figure("polder", "loaded_entries_at_end", count_entries(b))
+        took = []
+        for at in range(arguments.times):
+            content = os.urandom(4096)
+            (cluster.folder / "put").write_bytes(content)
+            began = time.monotonic()
+            cluster.run("share", "put", cluster.folder / "put", f"data:latency/put-{at}")
+            returned = time.monotonic()
+            until_readable(b / "latency" / f"put-{at}", content)
+            took.append((returned - began, time.monotonic() - began))
+        percentiles("polder", f"put_{name}_command_alone", [one for one, _ in took])
+        percentiles("polder", f"put_{name}_until_readable", [both for _, both in took])
+
+
+def rename(arguments):
+    with Cluster(arguments.binary, arguments.folder) as cluster:
+        a, b = two_sites(cluster)
+        source = cluster.folder / "source" / "folder"
+        source.mkdir(parents=True)
+        for at in range(arguments.files):
+            (source / f"file-{at}").write_bytes(b"%d" % at)
+        os.sync()
+        move_in(cluster.folder / "source", a)
+        timed_until(arguments.files + 2, b)
+        wait_for("both to be in sync", cluster.in_sync, 600)
+        before = sent_bytes(cluster, "site-a")
+        began = time.monotonic()
+        (a / "folder").rename(a / "renamed")
+        wait_for("the rename", (b / "renamed").exists, 60)
+        figure("polder", "rename_s", time.monotonic() - began)
+        figure("polder", "rename_sees_all_files", len(os.listdir(b / "renamed")))
+        wait_for("both to be in sync", cluster.in_sync, 60)
+        figure("polder", "rename_sent_bytes", sent_bytes(cluster, "site-a") - before)
+
+
+def tree_bytes(folder, names):
+    return sum(path.stat().st_blocks * 512 for path in Path(folder).rglob("*") if path.is_file() and any(n in path.name for n in names))
+
+
+def million(arguments):
+    with Cluster(arguments.binary, arguments.folder) as cluster:
+        cluster.start_service()
+        cluster.share()
+        empty = cluster.site("site-empty")
+        wait_for("the empty endpoint", cluster.in_sync, 60)
+        empty_memory = max(resident_bytes(pid) for pid in descendants(cluster.processes["site-empty"].pid))
+        figure("polder", "agent_empty_mib", empty_memory / 2**20)
+        cluster.stop("site-empty")
+        site = cluster.folder / "site-a"
+        for at in range(arguments.dirs):
+            (site / f"d{at % 100:03}" / f"d{at:06}").mkdir(parents=True)
+        for at in range(arguments.files - arguments.dirs - 100):
+            part = at % arguments.dirs
+            (site / f"d{part % 100:03}" / f"d{part:06}" / f"f{at}").write_bytes(b"%d" % at)
+        began = time.monotonic()
+        cluster.site("site-a")
+
+        def done():
+            status = cluster.json("status")
+            mine = [e for g in status["groups"] for e in g["endpoints"] if e["server"] == "site-a"]
+            return mine and mine[0]["in_sync"]
+
+        wait_for("the first upload", done, 3600)
+        figure("polder", "million_initial_upload_objects_per_s", arguments.files / (time.monotonic() - began))
+        cluster.stop("site-a")
+        began = time.monotonic()
+        cluster.start_agent("site-a")
+        wait_for("the scan", done, 300)
+        figure("polder", "million_start_and_scan_s", time.monotonic() - began)
+        time.sleep(5)
+        pids = descendants(cluster.processes["site-a"].pid)
+        total = sum(resident_bytes(pid) for pid in pids)
+        figure("polder", "million_agent_steady_mib", total / 2**20)
+        figure("polder", "million_agent_above_empty_mib", (total - empty_memory) / 2**20)
+        state = tree_bytes(site / ".polder", (".db", ".sqlite"))
+        figure("polder", "million_state_bytes_per_node", state / arguments.files)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["small", "large", "delta", "latency", "rename", "million"])
+    parser.add_argument("--binary", default=str(Path(__file__).parent.parent / "target/release/polder"))
+    parser.add_argument("--folder", help="where to work; must be empty (default: a temporary folder)")
+    parser.add_argument("--only", default="polder,rsync,syncthing")
+    parser.add_argument("--files", type=int)
+    parser.add_argument("--dirs", type=int)
+    parser.add_argument("--bytes", type=int, default=4096)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--times", type=int, default=200)
+    parser.add_argument("--load-files", type=int, default=0)
+    arguments = parser.parse_args()
+    defaults = {"small": (50_000, 500), "large": (2, 0), "rename": (100_000, 0), "million": (1_000_000, 10_000)}
+    files, dirs = defaults.get(arguments.what, (0, 0))
+    arguments.files = arguments.files or files
+    arguments.dirs = arguments.dirs or dirs
+    if "syncthing" in arguments.only and arguments.what in ("small", "large"):
+        syncthing.install()
+    {"small": small, "large": large, "delta": delta, "latency": latency, "rename": rename, "million": million}[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    main()
