@@ -1,0 +1,347 @@
+#!/usr/bin/env python3
+"""Random work on three servers while service and agents are killed, judged by a log that Polder never sees.
+
+    bench/soak.py [--minutes 20] [--seed 1] [--kill-every 4] [--binary target/release/polder]
+
+Every content carries a token of its own. A user who replaces or removes a file learns exactly which content that was
+(by exchanging names, or by moving the file out first), and only then is the token *superseded*. At the end all sites must be
+equal, and every token that was ever written must be live somewhere or superseded. Exit 0 when all of that holds.
+"""
+
+import argparse
+import ctypes
+import json
+import mmap
+import os
+import random
+import re
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cluster import Cluster, wait_for
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+AT_FDCWD, NOREPLACE, EXCHANGE = -100, 1, 2
+TOKEN = re.compile(rb"polder-token ([0-9]{12}) ")
+
+
+def renameat2(old, new, flags):
+    if LIBC.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class GhostLog:
+    """What users wrote, and what they knowingly replaced or removed."""
+
+    def __init__(self, generator):
+        self.generator = generator
+        self.written, self.superseded = {}, {}
+        self.next = 1
+
+    def content(self, site):
+        token = b"%012d" % self.next
+        self.next += 1
+        self.written[token] = site
+        size = self.generator.choice([0, 10, 100, 4000, 4000, 30_000, 200_000])
+        return token, b"polder-token " + token + b" \n" + self.generator.randbytes(size)
+
+    def gone(self, data, how):
+        found = TOKEN.match(data)
+        if found:
+            self.superseded[found.group(1)] = how
+
+    def never_was(self, token):
+        """The write itself failed: nobody may expect the content."""
+        self.written.pop(token, None)
+
+
+class User:
+    """One user at one site. Works on what is there, as people and programs do."""
+
+    NAMES = [b"a", b"b", b"report.docx", b"notes.txt", b"data", b"\xff\xfe odd", b"new\nline", "ümläut".encode(), b"Foo", b"foo"]
+
+    def __init__(self, site, root, graveyard, log, generator):
+        self.site, self.root, self.graveyard, self.log, self.generator = site, os.fsencode(root), os.fsencode(graveyard), log, generator
+        os.makedirs(self.graveyard, exist_ok=True)
+        self.buried = 0
+        self.open_files = []
+
+    def directories(self):
+        found = [self.root]
+        for base, names, _ in os.walk(self.root):
+            names[:] = [name for name in names if name != b".polder"]
+            found.extend(os.path.join(base, name) for name in names)
+        return found
+
+    def files(self):
+        found = []
+        for base, names, files in os.walk(self.root):
+            names[:] = [name for name in names if name != b".polder"]
+            found.extend(os.path.join(base, name) for name in files)
+        return [path for path in found if stat.S_ISREG(os.lstat(path).st_mode)] if found else []
+
+    def new_path(self):
+        name = self.generator.choice(self.NAMES)
+        if self.generator.random() < 0.5:
+            name += b"-%d" % self.generator.randint(0, 40)
+        return os.path.join(self.generator.choice(self.directories()), name)
+
+    def bury(self, path, how):
+        """Moves out of the endpoint what is to be deleted, and only then looks at what it was."""
+        self.buried += 1
+        grave = os.path.join(self.graveyard, b"%d" % self.buried)
+        renameat2(path, grave, NOREPLACE)
+        if os.path.isdir(grave):
+            for base, _, files in os.walk(grave):
+                for name in files:
+                    self.log.gone(Path(os.fsdecode(os.path.join(base, name))).read_bytes(), how)
+        else:
+            self.log.gone(Path(os.fsdecode(grave)).read_bytes(), how)
+
+    def create(self):
+        token, data = self.log.content(self.site)
+        temporary = os.path.join(self.graveyard, b"temporary")
+        Path(os.fsdecode(temporary)).write_bytes(data)
+        try:
+            renameat2(temporary, self.new_path(), NOREPLACE)
+        except OSError:
+            self.log.never_was(token)
+
+    def save_atomically(self):
+        """Temporary file beside the target, then an exchange, so that what was replaced is known."""
+        path = self.generator.choice(self.files())
+        token, data = self.log.content(self.site)
+        temporary = path + b".tmp"
+        try:
+            with open(temporary, "wb") as out:
+                out.write(data)
+                os.fsync(out.fileno())
+            renameat2(temporary, path, EXCHANGE)
+        except OSError:
+            self.log.never_was(token)
+            Path(os.fsdecode(temporary)).unlink(missing_ok=True)
+            return
+        self.bury(temporary, "saved over")
+
+    def open_for_long(self):
+        path = self.generator.choice(self.files())
+        if len(self.open_files) < 4:
+            self.open_files.append(open(path, "r+b", buffering=0))
+
+    def write_through_open(self):
+        """A descriptor that stays open: the file may have been replaced by a remote edit meanwhile."""
+        if not self.open_files:
+            return self.open_for_long()
+        file = self.generator.choice(self.open_files)
+        if self.generator.random() < 0.2:
+            self.open_files.remove(file)
+            file.close()
+            return
+        before = os.pread(file.fileno(), 64, 0)
+        if not TOKEN.match(before):
+            return
+        token, data = self.log.content(self.site)
+        os.pwrite(file.fileno(), data[:26], 0)
+        self.log.gone(before, "overwritten in place")
+
+    def write_mapped(self):
+        path = self.generator.choice(self.files())
+        with open(path, "r+b") as file:
+            if os.fstat(file.fileno()).st_size < 26:
+                return
+            with mmap.mmap(file.fileno(), 0) as mapping:
+                before = bytes(mapping[:64])
+                if not TOKEN.match(before):
+                    return
+                token, data = self.log.content(self.site)
+                mapping[:26] = data[:26]
+                self.log.gone(before, "overwritten by mapping")
+                mapping.flush()
+
+    def rename(self):
+        path = self.generator.choice(self.files())
+        try:
+            renameat2(path, self.new_path(), NOREPLACE)
+        except OSError:
+            pass
+
+    def rename_directory(self):
+        path = self.generator.choice(self.directories()[1:] or [None])
+        if path:
+            try:
+                renameat2(path, self.new_path(), NOREPLACE)
+            except OSError:
+                pass
+
+    def swap(self):
+        files = self.files()
+        one, other = self.generator.choice(files), self.generator.choice(files)
+        if one != other:
+            renameat2(one, other, EXCHANGE)
+
+    def delete(self):
+        self.bury(self.generator.choice(self.files()), "deleted")
+
+    def delete_directory(self):
+        directories = self.directories()[1:]
+        if directories and self.generator.random() < 0.3:
+            self.bury(self.generator.choice(directories), "deleted with its directory")
+
+    def make_directory(self):
+        if len(self.directories()) < 25:
+            os.mkdir(self.new_path())
+
+    def change_attributes(self):
+        path = self.generator.choice(self.files())
+        if self.generator.random() < 0.5:
+            os.chmod(path, self.generator.choice([0o600, 0o644, 0o755]))
+        else:
+            os.setxattr(path, b"user.note", b"%d" % self.generator.randint(0, 9))
+
+    ACTIONS = [
+        (create, 8), (save_atomically, 6), (write_through_open, 5), (write_mapped, 3), (rename, 4), (rename_directory, 1), (swap, 2),
+        (delete, 3), (delete_directory, 1), (make_directory, 1), (change_attributes, 2),
+    ]
+
+    def act(self):
+        actions, weights = zip(*self.ACTIONS)
+        try:
+            self.generator.choices(actions, weights)[0](self)
+        except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, IndexError):
+            pass  # somebody, or the sync, was quicker: as in real life
+        except OSError as error:
+            if error.errno not in (2, 17, 20, 21, 22, 39, 116):
+                raise
+
+    def rest(self):
+        for file in self.open_files:
+            file.close()
+        self.open_files.clear()
+
+
+def picture(root):
+    """Every path with kind, mode and hash-worthy content: two sites are equal when their pictures are."""
+    found = {}
+    root = os.fsencode(root)
+    for base, names, files in os.walk(root):
+        names[:] = [name for name in names if name != b".polder"]
+        for name in names + files:
+            path = os.path.join(base, name)
+            entry = os.lstat(path)
+            data = Path(os.fsdecode(path)).read_bytes() if stat.S_ISREG(entry.st_mode) else None
+            mtime = entry.st_mtime_ns if data is not None else None
+            found[os.path.relpath(path, root)] = (stat.S_IMODE(entry.st_mode), mtime, data)
+    return found
+
+
+def all_equal(sites):
+    try:
+        pictures = [picture(site) for site in sites]
+    except FileNotFoundError:
+        return None
+    return pictures[0] if all(one == pictures[0] for one in pictures) else None
+
+
+ALLOWED = re.compile(r"service is not reachable|connection|reconnect|transport|stopped uncleanly|broken pipe|reset by peer|Connection refused", re.I)
+
+
+def unexpected_lines(logs):
+    found = []
+    for log in sorted(logs.glob("*.log")):
+        for line in log.read_text(errors="replace").splitlines():
+            if re.search(r"\b(WARN|ERROR)\b|panicked", line) and not ALLOWED.search(line):
+                found.append(f"{log.name}: {line}")
+    return found
+
+
+def kill_one(cluster, sites, generator):
+    victim = generator.choice(["service", *sites])
+    cluster.kill(victim)
+    if victim == "service":
+        cluster.spawn("service", "service", "run", "--data", cluster.folder / "service", "--listen", f"127.0.0.1:{cluster.port}")
+    else:
+        cluster.start_agent(victim)
+
+
+def work(cluster, users, sites, generator, seconds, kill_every):
+    ends = time.monotonic() + seconds
+    next_kill = time.monotonic() + kill_every
+    actions = kills = 0
+    while time.monotonic() < ends:
+        generator.choice(users).act()
+        actions += 1
+        time.sleep(generator.choice([0, 0, 0.01, 0.05, 0.2]))
+        if kill_every and time.monotonic() > next_kill:
+            kill_one(cluster, sites, generator)
+            kills += 1
+            next_kill = time.monotonic() + generator.uniform(0.3, 2 * kill_every)
+    return actions, kills
+
+
+def judge(cluster, roots, log):
+    began = time.monotonic()
+    failures = []
+    try:
+        tree = wait_for("all sites to be equal", lambda: cluster.in_sync() and all_equal(roots), 120)
+        print(f"soak converged_s {time.monotonic() - began:.1f}")
+        if time.monotonic() - began > 60:
+            failures.append("converged only after more than 60 s")
+    except TimeoutError as error:
+        failures.append(str(error))
+        pictures = [picture(root) for root in roots]
+        for path in sorted(set().union(*pictures)):
+            if len({one.get(path) for one in pictures}) > 1:
+                shown = [None if (got := one.get(path)) is None else (oct(got[0]), got[1], (got[2] or b"")[:26]) for one in pictures]
+                failures.append(f"differs: {path!r}: {shown}")
+        tree = pictures[0]
+    live = {found.group(1) for _, _, data in tree.values() if data and (found := TOKEN.match(data))}
+    lost = sorted(set(log.written) - live - set(log.superseded))
+    for token in lost:
+        failures.append(f"lost: content {token.decode()} written at {log.written[token]}")
+    print(f"soak contents_written {len(log.written)}")
+    print(f"soak contents_live {len(live)}")
+    print(f"soak contents_lost {len(lost)}")
+    print(f"soak conflict_copies {sum(b'-site-' in path for path in tree)}")
+    unexpected = unexpected_lines(cluster.folder / "logs")
+    print(f"soak unexpected_log_lines {len(unexpected)}")
+    failures.extend(unexpected[:20])
+    return failures
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kill-every", type=float, default=4, help="seconds between kills on average; 0: none")
+    parser.add_argument("--binary", default=str(Path(__file__).parent.parent / "target/release/polder"))
+    parser.add_argument("--folder")
+    parser.add_argument("--keep", action="store_true")
+    arguments = parser.parse_args()
+    generator = random.Random(arguments.seed)
+    log = GhostLog(generator)
+    sites = ["site-a", "site-b", "site-c"]
+    with Cluster(arguments.binary, arguments.folder, keep=arguments.keep) as cluster:
+        cluster.start_service()
+        cluster.share()
+        roots = [cluster.site(site) for site in sites]
+        users = [User(site, root, cluster.folder / f"graves-{site}", log, generator) for site, root in zip(sites, roots)]
+        actions, kills = work(cluster, users, sites, generator, arguments.minutes * 60, arguments.kill_every)
+        for user in users:
+            user.rest()
+        print(f"soak actions {actions}")
+        print(f"soak kills {kills}")
+        failures = judge(cluster, roots, log)
+        if failures:
+            (cluster.folder / "ghost.json").write_text(json.dumps({k.decode(): v for k, v in log.superseded.items()}))
+    for failure in failures:
+        print(f"FAILED {failure}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
