@@ -256,6 +256,7 @@ impl Engine {
     }
 
     /// What a step made of one node.
+    #[expect(clippy::too_many_arguments, reason = "a fact is taken apart where it is known, and named here")]
     fn became(
         &mut self,
         store: &mut dyn TreeStore,

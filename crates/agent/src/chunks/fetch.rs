@@ -68,13 +68,16 @@ pub(crate) struct Fetcher {
     pub runtime: Handle,
 }
 
+/// A chunk and where it is.
+type Located = (ChunkId, ChunkLocation);
+
 /// Chunks of one pack that are fetched with one request.
 #[derive(Debug)]
 struct Run {
     pack: PackRef,
     url: Arc<str>,
     range: Range<u64>,
-    chunks: Vec<(ChunkId, ChunkLocation)>,
+    chunks: Vec<Located>,
 }
 
 /// What opens chunks: kept by a thread over many fetches.
@@ -125,7 +128,7 @@ impl Fetcher {
         if !unknown.is_empty() {
             self.runtime.block_on(self.remote.locate(&unknown, &self.places))?;
         }
-        let mut packs: BTreeMap<PackId, (PackRef, Arc<str>, Vec<(ChunkId, ChunkLocation)>)> = BTreeMap::new();
+        let mut packs: BTreeMap<PackId, (PackRef, Arc<str>, Vec<Located>)> = BTreeMap::new();
         for id in wanted {
             let (location, url) = self.places.get(*id).ok_or(FetchError::Missing(*id))?;
             let pack = packs.entry(location.pack.id).or_insert_with(|| (location.pack, url, Vec::new()));
@@ -207,7 +210,7 @@ impl Opener {
 }
 
 /// Cuts the chunks of one pack into ranges: neighbours together, small gaps included.
-fn runs(pack: PackRef, url: &Arc<str>, mut chunks: Vec<(ChunkId, ChunkLocation)>) -> Vec<Run> {
+fn runs(pack: PackRef, url: &Arc<str>, mut chunks: Vec<Located>) -> Vec<Run> {
     chunks.sort_unstable_by_key(|(_, location)| location.slot.offset);
     let mut runs: Vec<Run> = Vec::new();
     for (id, location) in chunks {

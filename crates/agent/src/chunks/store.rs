@@ -155,6 +155,11 @@ impl LaneThread {
         Some(batch)
     }
 
+    /// Reads one file. What it needs is gathered in the packer; an error is what the engine is told.
+    #[expect(
+        clippy::result_large_err,
+        reason = "both are about as large, and one of them comes back for every file"
+    )]
     fn one(&mut self, read: &Read) -> Result<Stable, ReadOutcome> {
         let store = read.intent == ReadIntent::Store;
         let mut builder = Some(ContentBuilder::new(self.packing.share.rules.clone(), self.packing.share.ids));
