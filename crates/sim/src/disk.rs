@@ -61,7 +61,7 @@ pub const ROOT: u64 = 2;
 
 /// The content that has these bytes. Some are large, so that both lanes are used.
 pub fn content_of(token: Token) -> Content {
-    let len = if token % 23 == 0 { 9 * 1024 * 1024 } else { 1 + token % 4096 };
+    let len = if token.is_multiple_of(23) { 9 * 1024 * 1024 } else { 1 + token % 4096 };
     let mut id = [0u8; 32];
     id[..8].copy_from_slice(&token.to_be_bytes());
     let source = ExtentSource::Chunk { id: ChunkId(id), skip: 0 };

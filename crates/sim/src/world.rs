@@ -518,7 +518,7 @@ impl World {
                     true => Announced::Accepted {
                         head,
                         answers,
-                        answers_known: self.plan.seed % 2 == 0,
+                        answers_known: self.plan.seed.is_multiple_of(2),
                         held: false,
                     },
                     false => Announced::Rebaseline { why: "another history".into() },
