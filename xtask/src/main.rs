@@ -44,7 +44,10 @@ fn check(fast: bool) -> Result<()> {
         return Ok(());
     }
     cargo(&["test", "--workspace", "--locked", "--quiet"], &[])?;
-    cargo(&["doc", "--workspace", "--no-deps", "--locked", "--quiet"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    cargo(
+        &["doc", "--workspace", "--no-deps", "--locked", "--quiet"],
+        &[("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")],
+    )?;
     if Command::new("cargo-deny").arg("--version").output().is_ok() {
         cargo(&["deny", "check", "bans", "licenses", "sources"], &[])
     } else {
