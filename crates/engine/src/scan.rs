@@ -247,6 +247,9 @@ impl Engine {
                         self.looks.pend(dir, Some(row.at.name));
                     }
                 }
+                if store.synced(dir)?.is_some_and(|row| row.stamp.ident != part.dir) {
+                    self.children_unlisted(store, dir, &names)?;
+                }
                 // What the overlay has here and the listing did not mention equals the synced rows again, or is gone.
                 let silent: Vec<_> = self
                     .overlay
@@ -260,6 +263,27 @@ impl Engine {
                     }
                 }
                 Ok(())
+            }
+        }
+    }
+
+    /// Another inode has taken the place of a directory: the walk could not find its rows, and missed nothing.
+    fn children_unlisted(
+        &mut self,
+        store: &dyn TreeStore,
+        dir: NodeUid,
+        listed: &BTreeSet<Box<[u8]>>,
+    ) -> Result<(), TreeError> {
+        let mut after: Option<Box<[u8]>> = None;
+        loop {
+            let children = store.synced_children(dir, after.as_deref(), 256)?;
+            let Some(last) = children.last() else { return Ok(()) };
+            after = store.synced(*last)?.map(|row| self.overlay.key(&row.at).1);
+            for child in &children {
+                let Some(row) = store.synced(*child)? else { continue };
+                if self.overlay.get(*child).is_none() && !listed.contains(&self.overlay.key(&row.at).1) {
+                    self.looks.pend(dir, Some(row.at.name));
+                }
             }
         }
     }

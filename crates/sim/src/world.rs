@@ -349,6 +349,8 @@ impl World {
     fn start(&mut self, host: usize) {
         let name = self.hosts[host].name.clone();
         let mut settings = Settings::new(&name);
+        // Changes through a name of a file that is gone at once are seen by the safety net alone.
+        settings.rescan_ms = 240_000;
         settings.limits.overlay = 40;
         settings.limits.window = 8;
         settings.limits.batch_ops = 6;
