@@ -278,6 +278,10 @@ impl Engine {
             },
         };
         let node = LocalNode { at, kind, content, attrs, mtime, stamp };
+        if let Some(old) = old.as_ref().filter(|old| old.stamp.ident != stamp.ident && old.at != node.at) {
+            // Two files were taken for this node; what becomes of the other one is to be seen.
+            self.looks.pend(old.at.parent, Some(old.at.name.clone()));
+        }
         if kind == Kind::File && entry.seen.links > 1 && old.as_ref().is_none_or(|old| old.stamp != stamp) {
             self.look_at_other_names(store, uid, stamp)?;
         }

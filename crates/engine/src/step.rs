@@ -215,6 +215,7 @@ impl Engine {
         exact: bool,
     ) -> Result<(), TreeError> {
         let had_children = is_made(&step.act) && !store.synced_children(step.uid, None, 1)?.is_empty();
+        let mut displaced = None;
         // A second node first: what it leaves, the first one may take.
         match &step.act {
             Act::Exchange { with, from, becomes_with, .. } => {
@@ -232,10 +233,7 @@ impl Engine {
                 )?;
             }
             Act::Replace { displaced: Displaced::Keep(kept), .. } => {
-                if let Some(entry) = other {
-                    let at = Placed { parent: kept.parent, name: entry.seen.name.clone() };
-                    self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true }])?;
-                }
+                displaced = other.map(|entry| (kept.parent, entry));
             }
             _ => (),
         }
@@ -245,6 +243,11 @@ impl Engine {
             Act::Remove { .. } => None,
         };
         self.became(store, step.uid, &step.becomes, at, now, exact, Brought::by(&step.act))?;
+        if let Some((parent, entry)) = displaced {
+            // A new node, now that its inode is not the old one's any more.
+            let at = Placed { parent, name: entry.seen.name.clone() };
+            self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true }])?;
+        }
         if had_children {
             // It was gone with all that was in it; the rows inside say otherwise until it is listed.
             self.want_list(step.uid);

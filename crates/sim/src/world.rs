@@ -32,6 +32,8 @@ pub struct Plan {
     pub repeat: u64,
     /// Server crashes.
     pub crashes: u64,
+    /// Whether users make hard links.
+    pub links: bool,
     /// Whether the trace is kept in words.
     pub trace: bool,
 }
@@ -48,6 +50,7 @@ impl Plan {
             loss: *rng.pick(&[0, 0, 2, 10]),
             repeat: *rng.pick(&[0, 5, 20]),
             crashes: *rng.pick(&[0, 0, 1, 4]),
+            links: seed % 4 == 0,
             trace: false,
         }
     }
@@ -341,7 +344,7 @@ impl World {
         let host = self.users.below(self.hosts.len() as u64) as usize;
         // Some come in bursts.
         for _ in 0..1 + self.users.below(3) {
-            let text = users::act(&mut self.hosts[host].disk, &mut self.users, &mut self.ghost);
+            let text = users::act(&mut self.hosts[host].disk, &mut self.users, &mut self.ghost, self.plan.links);
             self.note(|| format!("s{host} user: {text}"));
         }
     }
@@ -350,7 +353,7 @@ impl World {
         let name = self.hosts[host].name.clone();
         let mut settings = Settings::new(&name);
         // Changes through a name of a file that is gone at once are seen by the safety net alone.
-        settings.rescan_ms = 240_000;
+        settings.rescan_ms = if self.plan.links { 600_000 } else { 0 };
         settings.limits.overlay = 40;
         settings.limits.window = 8;
         settings.limits.batch_ops = 6;
