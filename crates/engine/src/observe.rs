@@ -7,10 +7,10 @@
 //! Facts of one step are taken in phases: first entries whose inode is known, then names that are empty, then new
 //! inodes. So a rename is a rename whatever the order in which its two names were looked at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use polder_sync::{LocalContent, LocalNode, TreeError, TreeStore, Trees};
-use polder_types::{Content, Kind, NodeUid, Placed, Stamp};
+use polder_types::{Content, FileIdent, Kind, NodeUid, Placed, Stamp};
 
 use crate::engine::Engine;
 use crate::overlay::{Key, View, as_local};
@@ -26,17 +26,34 @@ pub(crate) struct Sight {
     pub(crate) links_checked: bool,
 }
 
+/// What was seen together.
+struct Batch {
+    /// Names that are empty.
+    empty: BTreeSet<Key>,
+    /// Where each inode was seen.
+    idents: BTreeMap<FileIdent, Key>,
+}
+
+impl Batch {
+    fn of(sights: &[Sight], key: impl Fn(&Placed) -> Key) -> Self {
+        let empty = sights.iter().filter(|sight| sight.entry.is_none()).map(|sight| key(&sight.at));
+        let idents =
+            sights.iter().filter_map(|sight| Some((sight.entry.as_ref()?.seen.stamp.ident, key(&sight.at))));
+        Self { empty: empty.collect(), idents: idents.collect() }
+    }
+
+    fn is_elsewhere(&self, ident: FileIdent, than: &Key) -> bool {
+        self.idents.get(&ident).is_some_and(|key| key != than)
+    }
+}
+
 impl Engine {
     /// Takes what was seen, in phases.
     pub(crate) fn observe(&mut self, store: &mut dyn TreeStore, sights: Vec<Sight>) -> Result<(), TreeError> {
         let mut empty = Vec::new();
         let mut known = Vec::new();
         let mut new = Vec::new();
-        let empty_keys: BTreeSet<Key> = sights
-            .iter()
-            .filter(|sight| sight.entry.is_none())
-            .map(|sight| self.overlay.key(&sight.at))
-            .collect();
+        let batch = Batch::of(&sights, |at| self.overlay.key(at));
         for sight in sights {
             match &sight.entry {
                 None => empty.push(sight.at),
@@ -55,13 +72,13 @@ impl Engine {
             }
         }
         for sight in known.into_iter().chain(new.extract_if(.., |sight| sight.links_checked)) {
-            self.observe_entry(store, sight, &empty_keys)?;
+            self.observe_entry(store, sight, &batch)?;
         }
         for at in empty {
             self.observe_nothing(store, &at)?;
         }
         for sight in new {
-            self.observe_entry(store, sight, &empty_keys)?;
+            self.observe_entry(store, sight, &batch)?;
         }
         Ok(())
     }
@@ -91,7 +108,7 @@ impl Engine {
         &mut self,
         store: &mut dyn TreeStore,
         sight: Sight,
-        empty: &BTreeSet<Key>,
+        batch: &Batch,
     ) -> Result<(), TreeError> {
         let Sight { at, entry: Some(entry), links_checked } = sight else { return Ok(()) };
         let Some(kind) = entry.seen.kind else { return Ok(()) };
@@ -121,17 +138,17 @@ impl Engine {
             && let Some(old_place) = old_place
         {
             // Another name of the same file, or a rename of a file that has yet another name.
-            if !empty.contains(&self.overlay.key(old_place)) {
+            if !batch.empty.contains(&self.overlay.key(old_place)) {
                 if !links_checked {
                     self.look_at_links(old_place.clone(), at);
                     return Ok(());
                 }
-                return self.take_name(store, at, entry, standing_node, None);
+                return self.take_name(store, at, entry, standing_node, None, batch);
             }
             let uid = *uid;
-            return self.take_name(store, at, entry, standing_node, Some(uid));
+            return self.take_name(store, at, entry, standing_node, Some(uid), batch);
         }
-        self.take_name(store, at, entry, standing_node, known.map(|(uid, _)| uid))
+        self.take_name(store, at, entry, standing_node, known.map(|(uid, _)| uid), batch)
     }
 
     /// A node known by an inode, if it can be the one that was seen: same kind. With the place where it still stands
@@ -163,10 +180,13 @@ impl Engine {
         entry: SeenEntry,
         standing: Option<(NodeUid, LocalNode)>,
         known: Option<NodeUid>,
+        batch: &Batch,
     ) -> Result<(), TreeError> {
         let kind = entry.seen.kind.expect("special files were left out");
         let is_dir = kind == Kind::Directory;
         let heir = match &standing {
+            // In a swap or a chain the old one has moved on: it was seen elsewhere just now.
+            Some((_, node)) if batch.is_elsewhere(node.stamp.ident, &self.overlay.key(&at)) => None,
             Some((uid, node)) if node.kind == kind => Some(*uid),
             _ => self.vanished_from(store, &at, kind, known)?,
         };

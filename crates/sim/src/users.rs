@@ -45,7 +45,9 @@ pub fn act(disk: &mut Disk, rng: &mut Rng, ghost: &mut Ghost, links: bool) -> St
             format!("symlink {}", dir_path.join(name))
         }
         93..96 if !files.is_empty() => replace_by_dir(disk, ghost, &rng_pick(rng, &files)),
-        96..98 if links && !files.is_empty() => hard_link(disk, &rng_pick(rng, &files), (&dir_path, dir), &name),
+        96..98 if links && !files.is_empty() => {
+            hard_link(disk, &rng_pick(rng, &files), (&dir_path, dir), &name)
+        }
         98..100 if dir != ROOT => {
             let (parent, name) = split(disk, &dir_path);
             disk.touch(dir, Some((parent, &name)), Some(attrs(0o700 + rng.below(8) as u16)), None);

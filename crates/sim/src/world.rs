@@ -344,7 +344,8 @@ impl World {
         let host = self.users.below(self.hosts.len() as u64) as usize;
         // Some come in bursts.
         for _ in 0..1 + self.users.below(3) {
-            let text = users::act(&mut self.hosts[host].disk, &mut self.users, &mut self.ghost, self.plan.links);
+            let text =
+                users::act(&mut self.hosts[host].disk, &mut self.users, &mut self.ghost, self.plan.links);
             self.note(|| format!("s{host} user: {text}"));
         }
     }
