@@ -30,6 +30,9 @@ pub(crate) struct Looks {
     /// Two names of one inode, to be looked at together.
     links: Vec<(Placed, Placed)>,
     flying: BTreeMap<JobId, Flying>,
+    /// Names that a job in flight looks at: the next look at them waits, since answers of two jobs may come in any
+    /// order.
+    in_flight: BTreeSet<(NodeUid, Option<Name>)>,
     /// Directories in which something changed: their own times are looked at when all is quiet.
     pub(crate) dirs_touched: BTreeSet<NodeUid>,
     pub(crate) last_change: u64,
@@ -73,6 +76,27 @@ impl Looks {
 
     fn quiet_at(&self) -> Option<u64> {
         (!self.dirs_touched.is_empty()).then_some(self.last_change + QUIET_MS)
+    }
+
+    /// Takes names for one job, but none that is being looked at.
+    fn take_pending(&mut self) -> Vec<(NodeUid, Option<Name>)> {
+        let (mut some, mut blocked) = (Vec::new(), Vec::new());
+        while some.len() < LOOKS_PER_JOB {
+            let Some(place) = self.pending.pop_first() else { break };
+            let list = if self.in_flight.contains(&place) { &mut blocked } else { &mut some };
+            list.push(place);
+        }
+        self.pending.extend(blocked);
+        some
+    }
+
+    /// What jobs older than `next` say about a name is void.
+    fn touch(&mut self, key: Key, next: JobId) {
+        self.touched.insert(key, next);
+        if self.touched.len() > TOUCHED_MAX {
+            self.touched.clear();
+            self.floor = next;
+        }
     }
 
     pub(crate) fn pend(&mut self, dir: NodeUid, name: Option<Name>) {
@@ -133,12 +157,7 @@ impl Engine {
                 both.flat_map(|(old, new)| [(old.parent, Some(old.name)), (new.parent, Some(new.name))])
                     .collect()
             } else {
-                let mut some = Vec::new();
-                while some.len() < LOOKS_PER_JOB {
-                    let Some(place) = self.looks.pending.pop_first() else { break };
-                    some.push(place);
-                }
-                some
+                self.looks.take_pending()
             };
             if places.is_empty() {
                 break;
@@ -157,6 +176,7 @@ impl Engine {
                 continue;
             }
             let job = self.job();
+            self.looks.in_flight.extend(places.iter().cloned());
             self.looks.flying.insert(job, Flying { places, links });
             self.out.push(Effect::Look { job, places: asked });
         }
@@ -179,6 +199,9 @@ impl Engine {
         looks: Vec<Look>,
     ) -> Result<(), TreeError> {
         let Some(flying) = self.looks.flying.remove(&job) else { return Ok(()) };
+        for place in &flying.places {
+            self.looks.in_flight.remove(place);
+        }
         let mut sights = Vec::with_capacity(looks.len());
         for Look { dir, name, found } in looks {
             let Some(uid) = (View { store, overlay: &self.overlay }).by_ident(dir)? else { continue };
@@ -193,6 +216,13 @@ impl Engine {
                 (None, LookFound::Entry(entry)) => self.dir_looked(store, uid, entry)?,
                 (None, LookFound::Nothing) | (_, LookFound::DirGone) => self.dir_lost(store, uid, &flying)?,
                 (_, LookFound::Failed(why)) => self.freeze(store, uid, why)?,
+            }
+        }
+        if !self.scan.is_idle() {
+            // A walk may bring something older about these names.
+            for sight in &sights {
+                let key = self.overlay.key(&sight.at);
+                self.looks.touch(key, self.next_job());
             }
         }
         self.observe(store, sights)?;
@@ -265,12 +295,7 @@ impl Engine {
         if self.looks.flying.is_empty() && self.scan.is_idle() {
             return;
         }
-        let next = self.next_job();
-        self.looks.touched.insert(key, next);
-        if self.looks.touched.len() > TOUCHED_MAX {
-            self.looks.touched.clear();
-            self.looks.floor = next;
-        }
+        self.looks.touch(key, self.next_job());
     }
 
     /// Forgets changes of ours once no older job is in flight.
