@@ -32,6 +32,8 @@ const EVENTS: u64 = FAN_CREATE
     | FAN_ONDIR;
 /// Some 1,000 events with their names.
 const BUFFER_BYTES: usize = 128 * 1024;
+/// Reads of one round; then what was found is told.
+const READS_MAX: u32 = 8;
 /// Bytes of the fixed part of an event (`struct fanotify_event_metadata`).
 const HEADER_BYTES: usize = 24;
 /// Directories whose place is remembered: 64 Ki take some 2 MiB.
@@ -100,10 +102,14 @@ impl Source for Fanotify {
     fn drain(&mut self, hints: &mut Hints) -> Result<Vec<Noticed>, FsError> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut overflow = false;
+        let mut reads = 0;
         let result = loop {
-            if hints.is_full() {
+            // Events of the whole file system come here. Where others write all the time the queue is never empty, and
+            // what was found for us must not wait for that.
+            if hints.is_full() || reads == READS_MAX {
                 break Ok(());
             }
+            reads += 1;
             let len = match rustix::io::read(&self.group, &mut buffer[..]) {
                 Ok(0) | Err(Errno::AGAIN) => break Ok(()),
                 Ok(len) => len,
