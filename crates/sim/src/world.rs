@@ -50,7 +50,7 @@ impl Plan {
             loss: *rng.pick(&[0, 0, 2, 10]),
             repeat: *rng.pick(&[0, 5, 20]),
             crashes: *rng.pick(&[0, 0, 1, 4]),
-            links: seed % 4 == 0,
+            links: seed.is_multiple_of(4),
             trace: false,
         }
     }
