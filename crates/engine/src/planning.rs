@@ -326,6 +326,28 @@ impl Engine {
         Ok(())
     }
 
+    /// Writes a row that the share has agreed to. What is on disk stays what it is: a node that has no state of its own
+    /// in the overlay, because it equalled the old row, gets one if it does not equal the new one (it was changed back
+    /// while the answer was on its way).
+    pub(crate) fn write_row(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        row: Option<&polder_sync::SyncedNode>,
+    ) -> Result<(), TreeError> {
+        if self.overlay.get(uid).is_none()
+            && let Some(old) = store.synced(uid)?
+            && let Some(mut here) = (View { store, overlay: &self.overlay }).local(uid)?
+        {
+            if let Some(row) = row {
+                here.attrs = if old.attrs_here == row.attrs_here { row.attrs_share } else { here.attrs };
+                here.mtime = if old.stamp.mtime == row.stamp.mtime { row.mtime_share } else { here.mtime };
+            }
+            self.overlay.put(uid, here);
+        }
+        store.put_synced(uid, row)
+    }
+
     /// A synced row was written: what the overlay has of the node leaves it if it is equal now.
     pub(crate) fn after_synced(&mut self, store: &mut dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
         if store.synced(uid)?.is_none() {

@@ -364,7 +364,7 @@ impl Engine {
                 Becomes::Gone => None,
                 Becomes::Row { row, .. } => Some(SyncedNode { since, ..row.clone() }),
             };
-            store.put_synced(uid, row.as_ref())?;
+            self.write_row(store, uid, row.as_ref())?;
             store.put_cloud(uid, after_change(before, &op.change, since).as_ref())?;
             self.ran_ahead(uid, since);
         } else if store.synced(uid)?.is_none_or(|row| row.since < since) {
@@ -373,7 +373,7 @@ impl Engine {
                 Becomes::Gone => None,
                 Becomes::Row { row, .. } => Some(SyncedNode { since, ..row.clone() }),
             };
-            store.put_synced(uid, row.as_ref())?;
+            self.write_row(store, uid, row.as_ref())?;
             store.put_cloud(uid, before.as_ref())?;
         }
         self.after_synced(store, uid)?;

@@ -299,7 +299,7 @@ impl Engine {
         }
         let cloud = store.cloud(uid)?;
         let was_known = store.synced(uid)?.is_some() || self.overlay.get(uid).is_some();
-        store.put_synced(uid, row.as_ref())?;
+        self.write_row(store, uid, row.as_ref())?;
         // What the feed brought stays unless it is older than this version.
         let newer = cloud.filter(|cloud| cloud.since > since);
         store.put_cloud(uid, newer.or(row.as_ref().map(as_cloud)).as_ref())?;
