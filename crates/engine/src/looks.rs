@@ -90,6 +90,24 @@ impl Looks {
         some
     }
 
+    /// A directory has another id from now on.
+    pub(crate) fn rekey(&mut self, from: NodeUid, to: NodeUid) {
+        let names: Vec<_> =
+            self.pending.range((from, None)..).take_while(|(dir, _)| *dir == from).cloned().collect();
+        for (_, name) in names {
+            self.pending.remove(&(from, name.clone()));
+            self.pending.insert((to, name));
+        }
+        let later: Vec<_> = self.later.iter().filter(|(_, dir, _)| *dir == from).cloned().collect();
+        for (at, _, name) in later {
+            self.later.remove(&(at, from, name.clone()));
+            self.later.insert((at, to, name));
+        }
+        if self.dirs_touched.remove(&from) {
+            self.dirs_touched.insert(to);
+        }
+    }
+
     /// What jobs older than `next` say about a name is void.
     fn touch(&mut self, key: Key, next: JobId) {
         self.touched.insert(key, next);

@@ -319,6 +319,9 @@ impl Engine {
         }
         self.overlay.forget(from);
         self.dirs_known.clear();
+        self.looks.rekey(from, to);
+        self.scan.rekey(from, to);
+        self.problems.solved(from);
         self.work.finish(from, false, now);
         let row = store.synced(to)?;
         self.put_local(store, to, node, row)?;

@@ -92,6 +92,16 @@ impl Scan {
         [again, slow, frozen].into_iter().flatten().min()
     }
 
+    /// A directory has another id from now on.
+    pub(crate) fn rekey(&mut self, from: NodeUid, to: NodeUid) {
+        if let Some(recursive) = self.lists.remove(&from) {
+            *self.lists.entry(to).or_insert(false) |= recursive;
+        }
+        if let Some(at) = self.frozen.remove(&from) {
+            self.frozen.insert(to, at);
+        }
+    }
+
     pub(crate) fn frozen(&self) -> &BTreeMap<NodeUid, u64> {
         &self.frozen
     }
