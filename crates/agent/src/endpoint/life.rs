@@ -147,26 +147,29 @@ impl Life {
 
     /// Takes what has come, at least one thing or the passing of time. `true`: the endpoint ends.
     fn round(&mut self, thread: &mut Thread, effects: &mut Vec<Effect>) -> Result<bool> {
-        let mut next = match thread.from.recv_timeout(self.until_wake()) {
-            Ok(input) => Some(input),
+        let mut input = match thread.from.recv_timeout(self.until_wake()) {
+            Ok(input) => input,
             Err(RecvTimeoutError::Timeout) => {
-                let due = self.wake_at_ms.is_some_and(|at| at <= self.now().mono_ms);
-                if due {
+                if self.wake_at_ms.is_some_and(|at| at <= self.now().mono_ms) {
                     self.wake_at_ms = None;
                     self.step(Event::Woke, effects)?;
                 }
-                None
+                return Ok(false);
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(true),
         };
-        for _ in 0..FACTS_MAX {
-            let Some(input) = next else { break };
+        // What has come meanwhile shares the commit. Whatever leaves the queue is carried out: a fact that is lost
+        // is never told again.
+        for _ in 1..FACTS_MAX {
             if self.take(thread, input, effects)? {
                 return Ok(true);
             }
-            next = thread.from.try_recv().ok();
+            match thread.from.try_recv() {
+                Ok(next) => input = next,
+                Err(_) => return Ok(false),
+            }
         }
-        Ok(false)
+        self.take(thread, input, effects)
     }
 
     fn until_wake(&self) -> Duration {
@@ -295,7 +298,10 @@ impl Life {
 
     fn step(&mut self, event: Event, effects: &mut Vec<Effect>) -> Result<()> {
         let now = self.now();
-        effects.extend(self.engine.step(&mut self.db, now, event)?);
+        tracing::trace!(?event, "in");
+        let out = self.engine.step(&mut self.db, now, event)?;
+        out.iter().for_each(|effect| tracing::trace!(?effect, "out"));
+        effects.extend(out);
         Ok(())
     }
 
