@@ -49,7 +49,36 @@ pub(crate) struct Scan {
 struct Walk {
     full: bool,
     recursive: bool,
-    credit_left: u32,
+    credit: Credit,
+}
+
+/// How many differences a walk may still send.
+#[derive(Debug)]
+struct Credit {
+    full: i64,
+    /// Below zero when a part was larger than what was left, as the walk counts it too: a debt that one side forgets
+    /// would stall the walk in the end.
+    left: i64,
+}
+
+impl Credit {
+    fn new(full: u32) -> Self {
+        Self { full: full.into(), left: full.into() }
+    }
+
+    fn spend(&mut self, cost: usize) {
+        self.left -= cost as i64;
+    }
+
+    /// What the walk is granted now, with `room` for that many.
+    fn grant(&mut self, room: u32) -> Option<u32> {
+        if self.left >= self.full / 4 {
+            return None;
+        }
+        let more = (self.full - self.left).min(room.into());
+        self.left += more;
+        u32::try_from(more).ok().filter(|more| *more > 0)
+    }
 }
 
 impl Scan {
@@ -199,7 +228,7 @@ impl Engine {
         };
         let credit = if full { self.settings.limits.overlay } else { LIST_CREDIT };
         let job = self.job();
-        self.scan.walks.insert(job, Walk { full, recursive, credit_left: credit });
+        self.scan.walks.insert(job, Walk { full, recursive, credit: Credit::new(credit) });
         self.out.push(Effect::List { job, dir, recursive, credit });
         Ok(())
     }
@@ -208,11 +237,11 @@ impl Engine {
     fn give_credit(&mut self) {
         let limit = self.settings.limits.overlay;
         let used = self.overlay.len() as u32;
+        if used >= limit - limit / 4 {
+            return;
+        }
         for (job, walk) in &mut self.scan.walks {
-            let full_credit = if walk.full { limit } else { LIST_CREDIT };
-            if walk.credit_left < full_credit / 4 && used < limit - limit / 4 {
-                let more = (full_credit - walk.credit_left).min(limit - used);
-                walk.credit_left += more;
+            if let Some(more) = walk.credit.grant(limit - used) {
                 self.out.push(Effect::Credit { job: *job, more });
             }
         }
@@ -232,9 +261,8 @@ impl Engine {
     }
 
     fn part(&mut self, store: &mut dyn TreeStore, job: JobId, part: ListPart) -> Result<(), TreeError> {
-        let cost = (part.differ.len() + part.missing.len()) as u32;
         if let Some(walk) = self.scan.walks.get_mut(&job) {
-            walk.credit_left = walk.credit_left.saturating_sub(cost);
+            walk.credit.spend(part.differ.len() + part.missing.len());
         }
         let Some(dir) = (View { store, overlay: &self.overlay }).by_ident(part.dir)? else { return Ok(()) };
         let mut names = BTreeSet::new();
@@ -368,5 +396,25 @@ impl Engine {
             };
         }
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Credit;
+
+    #[test]
+    fn a_walk_whose_parts_overdraw_never_stands_still() {
+        // The walk's side: a part goes out while anything is left, whatever its size.
+        let (mut credit, mut walk) = (Credit::new(2000), 2000_i64);
+        for part in 0..1000 {
+            if walk <= 0 {
+                walk += i64::from(credit.grant(10_000).unwrap_or(0));
+            }
+            assert!(walk > 0, "stands still after {part} parts");
+            walk -= 1024;
+            credit.spend(1024);
+            walk += i64::from(credit.grant(10_000).unwrap_or(0));
+        }
     }
 }
