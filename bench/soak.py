@@ -38,10 +38,17 @@ def renameat2(old, new, flags):
 class GhostLog:
     """What users wrote, and what they knowingly replaced or removed."""
 
-    def __init__(self, generator):
+    def __init__(self, generator, journal):
         self.generator = generator
         self.written, self.superseded = {}, {}
         self.next = 1
+        self.journal = open(journal, "w", buffering=1)
+
+    def note(self, site, what, *paths, token=b""):
+        """One line of what a user did, to be laid beside the agents' logs."""
+        moment = time.time()
+        clock = time.strftime("%H:%M:%S", time.gmtime(moment)) + f".{int(moment % 1 * 1e6):06d}"
+        self.journal.write(f"{clock} {site} {what} {token.decode()} {' '.join(repr(path) for path in paths)}\n")
 
     def content(self, site):
         token = b"%012d" % self.next
@@ -54,10 +61,12 @@ class GhostLog:
         found = TOKEN.match(data)
         if found:
             self.superseded[found.group(1)] = how
+        self.note("-", f"gone ({how})", token=found.group(1) if found else b"nothing")
 
     def never_was(self, token):
         """The write itself failed: nobody may expect the content."""
         self.written.pop(token, None)
+        self.note("-", "never was", token=token)
 
 
 class User:
@@ -95,6 +104,7 @@ class User:
         """Moves out of the endpoint what is to be deleted, and only then looks at what it was."""
         self.buried += 1
         grave = os.path.join(self.graveyard, b"%d" % self.buried)
+        self.log.note(self.site, how, path, grave)
         renameat2(path, grave, NOREPLACE)
         if os.path.isdir(grave):
             for base, _, files in os.walk(grave):
@@ -107,8 +117,10 @@ class User:
         token, data = self.log.content(self.site)
         temporary = os.path.join(self.graveyard, b"temporary")
         Path(os.fsdecode(temporary)).write_bytes(data)
+        path = self.new_path()
+        self.log.note(self.site, "create", path, token=token)
         try:
-            renameat2(temporary, self.new_path(), NOREPLACE)
+            renameat2(temporary, path, NOREPLACE)
         except OSError:
             self.log.never_was(token)
 
@@ -117,14 +129,19 @@ class User:
         path = self.generator.choice(self.files())
         token, data = self.log.content(self.site)
         temporary = path + b".tmp"
+        self.log.note(self.site, "save", path, token=token)
         try:
-            with open(temporary, "wb") as out:
+            # A name of one's own, as programs take it: there may be a file of somebody else by this name.
+            with open(temporary, "xb") as out:
                 out.write(data)
                 os.fsync(out.fileno())
-            renameat2(temporary, path, EXCHANGE)
         except OSError:
             self.log.never_was(token)
-            Path(os.fsdecode(temporary)).unlink(missing_ok=True)
+            return
+        try:
+            renameat2(temporary, path, EXCHANGE)
+        except OSError:
+            self.bury(temporary, "not saved")
             return
         self.bury(temporary, "saved over")
 
@@ -142,10 +159,16 @@ class User:
             self.open_files.remove(file)
             file.close()
             return
+        if os.readlink(b"/proc/self/fd/%d" % file.fileno()).startswith(self.graveyard):
+            # Deleted by the user: what is written to it now is nobody's.
+            self.open_files.remove(file)
+            file.close()
+            return
         before = os.pread(file.fileno(), 64, 0)
         if not TOKEN.match(before):
             return
         token, data = self.log.content(self.site)
+        self.log.note(self.site, "write", os.readlink(b"/proc/self/fd/%d" % file.fileno()), token=token)
         os.pwrite(file.fileno(), data[:26], 0)
         self.log.gone(before, "overwritten in place")
 
@@ -159,22 +182,26 @@ class User:
                 if not TOKEN.match(before):
                     return
                 token, data = self.log.content(self.site)
+                self.log.note(self.site, "map", os.readlink(b"/proc/self/fd/%d" % file.fileno()), token=token)
                 mapping[:26] = data[:26]
                 self.log.gone(before, "overwritten by mapping")
                 mapping.flush()
 
     def rename(self):
-        path = self.generator.choice(self.files())
+        path, to = self.generator.choice(self.files()), self.new_path()
+        self.log.note(self.site, "rename", path, to)
         try:
-            renameat2(path, self.new_path(), NOREPLACE)
+            renameat2(path, to, NOREPLACE)
         except OSError:
             pass
 
     def rename_directory(self):
         path = self.generator.choice(self.directories()[1:] or [None])
         if path:
+            to = self.new_path()
+            self.log.note(self.site, "rename directory", path, to)
             try:
-                renameat2(path, self.new_path(), NOREPLACE)
+                renameat2(path, to, NOREPLACE)
             except OSError:
                 pass
 
@@ -182,6 +209,7 @@ class User:
         files = self.files()
         one, other = self.generator.choice(files), self.generator.choice(files)
         if one != other:
+            self.log.note(self.site, "swap", one, other)
             renameat2(one, other, EXCHANGE)
 
     def delete(self):
@@ -194,7 +222,9 @@ class User:
 
     def make_directory(self):
         if len(self.directories()) < 25:
-            os.mkdir(self.new_path())
+            path = self.new_path()
+            self.log.note(self.site, "make directory", path)
+            os.mkdir(path)
 
     def change_attributes(self):
         path = self.generator.choice(self.files())
@@ -283,6 +313,12 @@ def work(cluster, users, sites, generator, seconds, kill_every):
     return actions, kills
 
 
+def what_is_said(cluster):
+    """What the cluster itself says about what is left to do: the first thing to read when sites differ."""
+    status = cluster.run("status", "--json", check=False).stdout.decode(errors="replace")
+    return [f"status: {status}", f"errors: {cluster.run('errors', check=False).stdout.decode(errors='replace')}"]
+
+
 def judge(cluster, roots, log):
     began = time.monotonic()
     failures = []
@@ -293,6 +329,7 @@ def judge(cluster, roots, log):
             failures.append("converged only after more than 60 s")
     except TimeoutError as error:
         failures.append(str(error))
+        failures.extend(what_is_said(cluster))
         pictures = [picture(root) for root in roots]
         for path in sorted(set().union(*pictures)):
             if len({one.get(path) for one in pictures}) > 1:
@@ -323,9 +360,9 @@ def main():
     parser.add_argument("--keep", action="store_true")
     arguments = parser.parse_args()
     generator = random.Random(arguments.seed)
-    log = GhostLog(generator)
     sites = ["site-a", "site-b", "site-c"]
     with Cluster(arguments.binary, arguments.folder, keep=arguments.keep) as cluster:
+        log = GhostLog(generator, cluster.folder / "journal")
         cluster.start_service()
         cluster.share()
         roots = [cluster.site(site) for site in sites]

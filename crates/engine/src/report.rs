@@ -154,7 +154,7 @@ impl Engine {
         let at = Placed { parent, name: entry.seen.name.clone() };
         let path = self.path(store, parent)?.join(at.name.clone());
         self.out.push(Effect::Log(LogLine {
-            level: Level::Warn,
+            level: Level::Info,
             audit: true,
             text: "an edit came while a change of the share was applied; it is kept as a file of its own"
                 .into(),

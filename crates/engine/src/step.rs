@@ -221,7 +221,14 @@ impl Engine {
             Act::Exchange { with, from, becomes_with, .. } => {
                 self.became(store, *with, becomes_with, Some(from), other, exact, Brought::NOTHING)?;
             }
-            Act::Place { over: Some(over), .. } => {
+            Act::Place { at, over: Some(over), .. } => {
+                let other = match &over.to {
+                    Some(_) => other,
+                    None => {
+                        displaced = other.map(|entry| (at.parent, entry));
+                        None
+                    }
+                };
                 self.became(
                     store,
                     over.uid,
@@ -234,6 +241,10 @@ impl Engine {
             }
             Act::Replace { displaced: Displaced::Keep(kept), .. } => {
                 displaced = other.map(|entry| (kept.parent, entry));
+            }
+            // Written to at the last moment: it stands beside.
+            Act::Replace { at, displaced: Displaced::Recycle, .. } => {
+                displaced = other.map(|entry| (at.parent, entry));
             }
             _ => (),
         }

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use polder_sync::{Filter, Seen};
-use polder_types::{FileIdent, Kind, Name, RelPath, Stamp, Timestamp};
+use polder_types::{FileIdent, Kind, Name, NodeUid, RelPath, Stamp, Timestamp};
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -25,7 +25,7 @@ use crate::attributes::Attributes;
 use crate::error::{Doing, ErrorClass, FsError};
 use crate::ident::{CName, stamp_at, stamp_fd};
 use crate::look::{Found, Look, look_at};
-use crate::recycle::Recycle;
+use crate::recycle::{Recycle, RecycledName};
 use crate::staging::{Staged, set_mtime};
 use crate::steps::{Act, Batch, BatchResult, Over, Place, Step, StepResult};
 use crate::walk::{Dir, DirAt, Walker};
@@ -67,7 +67,8 @@ pub fn apply(
     let walker = match begun {
         Ok(walker) => walker,
         Err(error) => {
-            return BatchResult { steps: (0..count).map(|_| fail_like(&error)).collect(), dirs: Vec::new() };
+            let steps = (0..count).map(|_| fail_like(&error)).collect();
+            return BatchResult { steps, dirs: Vec::new(), displaced: Vec::new() };
         }
     };
     let mut applier = Applier {
@@ -81,6 +82,7 @@ pub fn apply(
         made: BTreeSet::new(),
         touched: Vec::new(),
         changed: Vec::new(),
+        displaced: Vec::new(),
         sync_all: false,
     };
     let mut results = Vec::with_capacity(count);
@@ -103,7 +105,8 @@ pub fn apply(
             *result = fail_like(&error);
         }
     }
-    BatchResult { steps: results, dirs: applier.dir_stamps() }
+    let dirs = applier.dir_stamps();
+    BatchResult { steps: results, dirs, displaced: applier.displaced }
 }
 
 /// Nothing is changed below a root that is not proven to be ours now.
@@ -157,6 +160,8 @@ pub(crate) struct Applier<'a> {
     touched: Vec<Dir>,
     /// Files whose attributes changed.
     changed: Vec<OwnedFd>,
+    /// What lies in the recycle area now.
+    displaced: Vec<(NodeUid, RecycledName)>,
     /// Something changed that has no descriptor to be made durable by.
     sync_all: bool,
 }
@@ -241,6 +246,12 @@ impl Applier<'_> {
         if self.touched.iter().rev().take(8).all(|touched| touched.ident != dir.ident) {
             self.touched.push(dir.clone());
         }
+    }
+
+    /// A file lies in the recycle area, as it was expected.
+    pub(crate) fn recycled(&mut self, uid: NodeUid, entry: &Name, stamp: &Stamp) {
+        self.recycle.remember(entry, stamp.ctime);
+        self.displaced.push((uid, Recycle::public_name(entry.clone())));
     }
 
     pub(crate) fn touch_file(&mut self, file: Option<OwnedFd>) {

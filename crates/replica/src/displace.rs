@@ -144,7 +144,7 @@ impl Applier<'_> {
             return Err(self.refused(at));
         }
         self.placed(at, &staged);
-        let (other, unknown) = self.judge(&entry.name, at, expect, displaced)?;
+        let (other, unknown) = self.judge(uid, &entry.name, at, expect, displaced)?;
         Ok(StepResult::Done { now: self.found_placed(at, &staged), other, unknown, exact: true })
     }
 
@@ -156,6 +156,7 @@ impl Applier<'_> {
     /// the place that they had.
     fn judge(
         &mut self,
+        uid: NodeUid,
         entry: &Name,
         at: &Target,
         expect: &Stamp,
@@ -168,7 +169,7 @@ impl Applier<'_> {
             _ => Stamp { ctime: expect.ctime, ..stamp } == *expect,
         };
         if as_expected {
-            self.recycle.remember(entry, stamp.ctime);
+            self.recycled(uid, entry, &stamp);
             return Ok((None, None));
         }
         match self.recycle.put_back(entry, at.dir.as_fd(), None, &at.name, self.server) {
@@ -266,7 +267,7 @@ impl Applier<'_> {
             self.recycle.put_back(&entry.name, target.dir.as_fd(), Some(name), name, self.server)?;
             return Err(self.refused(&target));
         }
-        self.recycle.remember(&entry.name, stamp.ctime);
+        self.recycled(uid, &entry.name, &stamp);
         self.touch_dir(&target.dir);
         Ok(StepResult::Done { now: None, other: None, unknown: None, exact: true })
     }

@@ -52,7 +52,7 @@ pub use look::{Found, Listed, Look, list, look, look_dir};
 pub use overlap::{Overlap, overlap};
 pub use owners::Owners;
 pub use read::{PIECE_BYTES, Piece, Proof, Read, ReadDone, ReadOptions, read, read_ranges};
-pub use recycle::{Recycle, Recycled, RecycledName, Released};
+pub use recycle::{Recycle, Recycled, RecycledName, Released, Since};
 pub use root::{Root, RootError, STATE_DIR};
 pub use scan::{PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, TimedOut};
 pub use staging::{Staged, Staging};

@@ -72,6 +72,17 @@ pub enum Released {
     Changed,
 }
 
+/// What became of a displaced file since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// Nobody can write to it any more, and nobody has.
+    AtRest,
+    /// Somebody has it open for writing and has not written yet; or nobody can tell on this file system.
+    Open,
+    /// It was written to.
+    Written,
+}
+
 /// The recycle area of an endpoint.
 #[derive(Debug)]
 pub struct Recycle {
@@ -159,6 +170,20 @@ impl Recycle {
                 .is_some_and(|(_, size, mtime)| (size, mtime) == (stamp.size, stamp.mtime)),
             untouched: left_at.map(|left_at| left_at == stamp.ctime),
             name: RecycledName(name),
+        })
+    }
+
+    /// Whether somebody has written, or may still write, to a displaced file. Stores through a mapping are told as
+    /// well: the file was clean when its content was read, so the first store has moved its time.
+    pub fn since(&self, entry: &RecycledName) -> Result<Since, FsError> {
+        let Some(file) = open_file(self.dir(), &entry.0)? else { return Ok(Since::AtRest) };
+        // The lease first: what it excludes cannot happen after the look.
+        let lease = ReadLease::try_take(file.as_fd());
+        let seen = self.entry(entry.0.clone(), CName::new(&entry.0).as_c_str())?;
+        Ok(match lease {
+            _ if !seen.looks_unchanged || seen.untouched == Some(false) => Since::Written,
+            Ok(_) => Since::AtRest,
+            Err(_) => Since::Open,
         })
     }
 

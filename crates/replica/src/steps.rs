@@ -164,4 +164,7 @@ pub struct BatchResult {
     pub steps: Vec<StepResult>,
     /// Stamps of the directories that were touched, taken after their times were set.
     pub dirs: Vec<Stamp>,
+    /// What lies in the recycle area now, and whose place it had. A program that has it open may still write to it:
+    /// [`crate::Recycle::since`].
+    pub displaced: Vec<(NodeUid, crate::RecycledName)>,
 }

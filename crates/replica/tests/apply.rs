@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::*;
-use polder_replica::{Act, DirAt, ErrorClass, Over, Place, Step, StepResult, Unknown};
+use polder_replica::{Act, BatchResult, DirAt, ErrorClass, Over, Place, Step, StepResult, Unknown};
 use polder_types::{FileIdent, Kind, RelPath, Stamp, Timestamp};
 
 type Case = (&'static str, fn(&Path));
@@ -114,8 +114,10 @@ fn a_taken_name_is_refused(base: &Path) {
 fn replacing_keeps_the_old_bytes(base: &Path) {
     let e = Endpoint::new(base);
     let expect = e.write("f", b"old");
-    let result = e.apply_one(Act::Replace { at: e.place("f"), expect, staged: e.staged(b"new"), keep: None });
-    assert_eq!(done(result), e.look("f"));
+    let act = Act::Replace { at: e.place("f"), expect, staged: e.staged(b"new"), keep: None };
+    let BatchResult { mut steps, displaced, .. } =
+        e.apply(vec![Step { uid: uid(1), act, after: Vec::new() }]);
+    assert_eq!(done(steps.remove(0)), e.look("f"));
     assert_eq!(e.bytes("f").unwrap(), b"new");
     assert_eq!(e.recycled(), [b"old"]);
     let mut entries = Vec::new();
@@ -126,6 +128,7 @@ fn replacing_keeps_the_old_bytes(base: &Path) {
         })
         .unwrap();
     assert_eq!(entries[0].uid, Some(uid(1)));
+    assert_eq!(displaced, [(uid(1), entries[0].name.clone())]);
     assert!(entries[0].looks_unchanged && entries[0].untouched == Some(true), "{entries:?}");
 }
 

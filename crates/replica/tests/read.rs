@@ -356,7 +356,7 @@ fn the_opened_file_is_what_is_told() {
 /// The recycle area lets go of nothing that somebody still uses, or that is not what was read (I4).
 #[test]
 fn i4_recycled_bytes_leave_only_at_rest() {
-    use polder_replica::{Act, Released};
+    use polder_replica::{Act, Released, Since};
     let dir = tempfile::tempdir().unwrap();
     let e = Endpoint::new(dir.path());
     let expect = e.write("f", b"old");
@@ -379,12 +379,14 @@ fn i4_recycled_bytes_leave_only_at_rest() {
     };
     let first = entry();
     assert!(first.looks_unchanged && first.untouched == Some(true));
+    assert_eq!(e.recycle.since(&first.name).unwrap(), Since::Open);
     // Still open for writing: not even read.
     let mut none = |_: Piece<'_>| ControlFlow::Continue(());
     assert_eq!(e.recycle.read(&first.name, &mut none).unwrap(), None);
     assert_eq!(e.recycle.release(&first.name, first.stamp).unwrap(), Released::InUse);
     // The program goes on writing to what it thinks is the file.
     program.write_all(b" and more").unwrap();
+    assert_eq!(e.recycle.since(&first.name).unwrap(), Since::Written);
     drop(program);
     let written = entry();
     assert!(!written.looks_unchanged && written.untouched == Some(false));
@@ -398,6 +400,7 @@ fn i4_recycled_bytes_leave_only_at_rest() {
     let expect = e.stamp("f");
     assert!(is_done(&e.apply_one(Act::Remove { at: e.place("f"), kind: Kind::File, expect })));
     let removed = entry();
+    assert_eq!(e.recycle.since(&removed.name).unwrap(), Since::AtRest);
     let read_at = e.recycle.read(&removed.name, &mut none).unwrap().unwrap();
     assert_eq!(e.recycle.release(&removed.name, read_at).unwrap(), Released::Gone);
     assert_eq!(e.recycled().len(), 0);

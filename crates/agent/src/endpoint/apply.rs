@@ -6,10 +6,11 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use polder_chunk::{ExtentWalk, VerifiedChunk, WalkStep};
 use polder_engine::{Apply, ApplyAct, ApplyOver, ApplyResult, ApplyStep, Failure, FailureClass, Place};
-use polder_replica::{Act, Batch, Found, FsError, Over, Staged, Step, StepResult};
-use polder_types::{Attrs, Body, ChunkId, Content, Extent, ExtentSource, Stamp, Timestamp};
+use polder_replica::{Act, Batch, DirAt, Found, FsError, Over, Staged, Step, StepResult};
+use polder_types::{Attrs, Body, ChunkId, Content, Extent, ExtentSource, Name, NodeUid, Stamp, Timestamp};
 
 use super::disk::{Disk, Hands, dir_at, failure, seen_entry};
+use super::displaced::Displaced;
 use crate::chunks::{FetchError, Fetcher};
 
 /// Chunks of one large file that are fetched together.
@@ -31,6 +32,8 @@ pub(crate) struct Applied {
     pub results: Vec<ApplyResult>,
     /// Stamps of the directories touched.
     pub dirs: Vec<Stamp>,
+    /// What lies in the recycle area now.
+    pub displaced: Vec<Displaced>,
     /// Lines for the log about displaced bytes that nobody knew and that could not be given a name.
     pub held: Vec<String>,
 }
@@ -75,6 +78,7 @@ impl Applier {
     /// Carries out a batch.
     pub(crate) fn apply(&mut self, apply: Apply) -> Applied {
         let mut staged = self.stage(&apply.steps);
+        let mut places: BTreeMap<_, _> = apply.steps.iter().filter_map(displaces).collect();
         let mut results: Vec<Option<ApplyResult>> = apply.steps.iter().map(|_| None).collect();
         // Steps whose content could not be had are left out; the numbers that others wait for move accordingly.
         let mut number: Vec<Option<u32>> = Vec::with_capacity(apply.steps.len());
@@ -108,7 +112,9 @@ impl Applier {
         }
         let results =
             results.into_iter().map(|result| result.expect("every step was left out or carried out"));
-        Applied { results: results.collect(), dirs: done.dirs, held }
+        let displaced =
+            done.displaced.into_iter().map(|(uid, entry)| Displaced { entry, uid, at: places.remove(&uid) });
+        Applied { results: results.collect(), dirs: done.dirs, displaced: displaced.collect(), held }
     }
 
     /// Builds everything that the steps need, keyed by the number of the step.
@@ -343,6 +349,16 @@ fn content_of(act: &ApplyAct) -> Option<(&Content, Option<(&Place, &Content)>)> 
         ApplyAct::Replace { content, base, at, .. } => Some((content, base.as_ref().map(|base| (at, base)))),
         _ => None,
     }
+}
+
+/// The place that a step may displace something from, and whose it is.
+fn displaces(step: &ApplyStep) -> Option<(NodeUid, (DirAt, Name))> {
+    let (uid, at) = match &step.act {
+        ApplyAct::Place { at, over: Some(over), .. } => (over.uid, at),
+        ApplyAct::Replace { at, .. } | ApplyAct::Remove { at, .. } => (step.uid, at),
+        _ => return None,
+    };
+    Some((uid, (dir_at(&at.dir), at.name.clone())))
 }
 
 fn meta_of(act: &ApplyAct) -> Option<(&Attrs, Timestamp)> {

@@ -14,6 +14,7 @@ use polder_types::CaseRule;
 
 use super::apply::{Applied, Applier};
 use super::disk::{Disk, dir_at, failure, seen_entry};
+use super::displaced::Displaced;
 use super::{Facts, LOCK, spawn_thread};
 use crate::chunks::Fetcher;
 
@@ -39,7 +40,16 @@ pub(crate) struct Jobs {
 
 impl Jobs {
     /// Starts the threads and the watcher. Without a watcher changes are found by scans alone; that is told.
-    pub(crate) fn start(disk: &Arc<Disk>, fetcher: &Fetcher, facts: &Facts) -> Self {
+    pub(crate) fn start(
+        disk: &Arc<Disk>,
+        fetcher: &Fetcher,
+        facts: &Facts,
+        recycled: Vec<Displaced>,
+    ) -> Self {
+        let (displaced, from) = channel();
+        let keeper = (Arc::clone(disk), facts.clone());
+        spawn_thread("displaced", move || super::displaced::look_after(&from, &keeper.0, &keeper.1));
+        let _ = displaced.send(recycled);
         let (looks, from) = channel();
         let looker = (disk.hands(), facts.clone());
         spawn_thread("look", move || look_all(&from, looker));
@@ -50,8 +60,8 @@ impl Jobs {
                 let from = Arc::clone(&from);
                 let applier =
                     Applier { disk: Arc::clone(disk), hands: disk.hands(), fetcher: fetcher.clone() };
-                let facts = facts.clone();
-                spawn_thread(name, move || apply_all(&from, applier, &facts));
+                let (facts, displaced) = (facts.clone(), displaced.clone());
+                spawn_thread(name, move || apply_all(&from, applier, &facts, &displaced));
             }
             to
         };
@@ -141,16 +151,25 @@ fn look_all(from: &Receiver<(JobId, Vec<LookAt>)>, (mut hands, facts): (super::d
     }
 }
 
-fn apply_all(from: &Mutex<Receiver<Apply>>, mut applier: Applier, facts: &Facts) {
+fn apply_all(
+    from: &Mutex<Receiver<Apply>>,
+    mut applier: Applier,
+    facts: &Facts,
+    keeper: &Sender<Vec<Displaced>>,
+) {
     loop {
         let next = from.lock().expect(LOCK).recv();
         let Ok(apply) = next else { return };
         let job = apply.job;
-        let Applied { results, dirs, held } = applier.apply(apply);
+        let Applied { results, dirs, displaced, held } = applier.apply(apply);
         for name in held {
             tracing::warn!(recycled = name, "displaced bytes that nobody knows lie in the recycle area");
         }
         facts.send(Event::Applied { job, results, dirs });
+        // After the results: a rescued file must not be taken for one that moved.
+        if !displaced.is_empty() {
+            let _ = keeper.send(displaced);
+        }
     }
 }
 

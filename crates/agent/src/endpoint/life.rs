@@ -69,6 +69,7 @@ impl Life {
         let filter = Arc::clone(&settings.filter);
         let disk =
             Arc::new(Disk::new(root, policy, filter, &thread.common.server_name).context("open the folder")?);
+        let recycled = super::displaced::listed(&db, &disk).context("list the recycle area")?;
         let remote: Arc<Remote> = Arc::default();
         let places: Arc<Places> = Arc::default();
         let runtime = thread.common.runtime.clone();
@@ -89,7 +90,7 @@ impl Life {
         Ok(Self {
             engine: Engine::new(settings, random()),
             db,
-            jobs: Jobs::start(&disk, &fetcher, &thread.facts),
+            jobs: Jobs::start(&disk, &fetcher, &thread.facts, recycled),
             store: Lanes::start(Arc::new(packing), &disk),
             disk,
             feed: FeedReader::new(Arc::clone(&remote), places),

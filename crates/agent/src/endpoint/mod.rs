@@ -6,6 +6,7 @@
 
 mod apply;
 pub(crate) mod disk;
+mod displaced;
 mod explain;
 mod jobs;
 mod life;
