@@ -240,6 +240,8 @@ impl Engine {
                 self.brake.accept(self.now.mono_ms, self.settings.brake.window_ms);
                 self.log_audit("changes held by the mass-change brake were let go".into());
                 self.retry_held();
+                // Those that the service has held wait for their next try.
+                self.work.retry_all(self.now.mono_ms);
             }
             Command::ReleaseRevert => {
                 self.brake.revert();

@@ -161,7 +161,7 @@ impl Batch<'_> {
                 self.rows.put_pack(no, &pack)?;
             }
         }
-        if self.context.brake.is_some() {
+        if self.author.by != InstanceId::ZERO {
             self.rows.put_author(self.author.by, &self.memory)?;
         }
         self.share.head = head;

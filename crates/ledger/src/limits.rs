@@ -11,8 +11,12 @@ use crate::{LedgerError, NodeRow, PackState, RowsError, What};
 impl GroupCheck<'_, '_> {
     /// Counts deletes, overwrites and moves of versions that somebody else wrote (promise I18).
     pub(crate) fn check_brake(&mut self) -> Result<(), Stop> {
-        let Some(brake) = self.batch.context.brake else { return Ok(()) };
         let now_ms = self.batch.context.time_ms.max(self.batch.share.time_ms);
+        let Some(brake) = self.batch.context.brake else {
+            // Let go: what was counted before must not hold again what comes after.
+            (self.memory.brake_from_ms, self.memory.brake_ops) = (now_ms, 0);
+            return Ok(());
+        };
         let mut memory = self.batch.memory;
         if now_ms.saturating_sub(memory.brake_from_ms) >= brake.window_ms {
             (memory.brake_from_ms, memory.brake_ops) = (now_ms, 0);

@@ -229,6 +229,8 @@ pub async fn release(
     let by = acting.clone();
     let ordered = rest.control(move |control| control.release_endpoint(&by, id, row)).await?;
     match rest.host.order(facts.server.id, id, Order::Release { accept }).await {
+        // What is let go must pass this side, too: the decision stands until the endpoint has settled.
+        Ok(_) if accept => (),
         Ok(_) => {
             rest.control(move |control| control.release_done(&acting, id, ordered.revision)).await?;
         }

@@ -210,9 +210,12 @@ async fn a_release_reaches_the_agent_now_or_later() {
     world.post(&path, json!({"decision": "revert"})).await.ok();
     assert!(pending().is_some(), "kept for an agent that is away");
     world.host.told(|told| told.online.push(server));
-    world.post(&path, json!({"decision": "accept"})).await.ok();
+    world.post(&path, json!({"decision": "revert"})).await.ok();
     assert_eq!(pending(), None);
-    assert_eq!(world.host.told(|told| told.orders.clone()), [(id, Order::Release { accept: true })]);
+    world.post(&path, json!({"decision": "accept"})).await.ok();
+    assert!(pending().is_some(), "the service lets go as well, until the endpoint has settled");
+    let orders = [false, true].map(|accept| (id, Order::Release { accept }));
+    assert_eq!(world.host.told(|told| told.orders.clone()), orders);
 }
 
 #[tokio::test]
