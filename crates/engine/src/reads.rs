@@ -13,6 +13,9 @@ use crate::{Effect, Failure, JobId, LARGE_BYTES, Lane, Place, Read, ReadOutcome,
 /// A file may be uploaded so often in a row before its interval grows.
 const HOT_FREE: u32 = 8;
 
+/// A hot file that has not changed for so many of the first intervals is read at once.
+const HOT_REST: u64 = 5;
+
 /// Reads queued and in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
@@ -47,6 +50,9 @@ struct Hot {
     last: u64,
     count: u32,
     interval: u64,
+    /// What it looked like when it was last asked for, and until when it must look so to be at rest.
+    seen: Option<Stamp>,
+    rest_at: u64,
 }
 
 impl Reads {
@@ -71,11 +77,11 @@ impl Engine {
         if self.work.is_busy(uid) {
             return Ok(());
         }
-        if let Some(at) = self.hot_until(uid) {
+        let node = View { store, overlay: &self.overlay }.local_row(uid)?;
+        if let Some(at) = self.hot_until(uid, node.as_ref().map(|node| node.stamp)) {
             self.work.put(uid, State::Until(at, Why::Hot));
             return Ok(());
         }
-        let node = View { store, overlay: &self.overlay }.local_row(uid)?;
         let large = node.is_some_and(|node| node.stamp.size > LARGE_BYTES);
         let queue = if large { &mut self.reads.large } else { &mut self.reads.small };
         queue.push_back((uid, intent));
@@ -84,34 +90,43 @@ impl Engine {
     }
 
     /// Until when a file that changes all the time is left alone.
-    fn hot_until(&mut self, uid: NodeUid) -> Option<u64> {
-        let (first, longest) = self.settings.hot_ms;
-        let now = self.now.mono_ms;
-        let hot = self.reads.hot.get_mut(&uid)?;
-        if now >= hot.last + hot.interval {
-            // Rested for twice its interval: it is not hot any more.
-            if now >= hot.last + hot.interval.max(first) * 2 {
-                self.reads.hot.remove(&uid);
-            }
-            return None;
-        }
-        let at = hot.last + hot.interval;
-        hot.interval = (hot.interval * 2).min(longest);
-        Some(at)
-    }
-
-    fn heat(&mut self, uid: NodeUid) {
+    fn hot_until(&mut self, uid: NodeUid, stamp: Option<Stamp>) -> Option<u64> {
         let (first, _) = self.settings.hot_ms;
         let now = self.now.mono_ms;
+        let hot = self.reads.hot.get_mut(&uid)?;
+        if hot.seen != stamp {
+            hot.seen = stamp;
+            hot.rest_at = now + first * HOT_REST;
+        }
+        let at = (hot.last + hot.interval).min(hot.rest_at);
+        if now < at {
+            return Some(at);
+        }
+        // Rested for twice its interval: it is not hot any more.
+        if now >= hot.last + hot.interval.max(first) * 2 {
+            self.reads.hot.remove(&uid);
+        }
+        None
+    }
+
+    /// A new content of a file was read: its interval grows with every further one, however often it was asked for.
+    fn heat(&mut self, uid: NodeUid) {
+        let (first, longest) = self.settings.hot_ms;
+        let now = self.now.mono_ms;
         if self.reads.hot.len() > 10_000 {
-            let longest = self.settings.hot_ms.1;
             self.reads.hot.retain(|_, hot| hot.last + longest > now);
         }
-        let hot = self.reads.hot.entry(uid).or_insert(Hot { last: now, count: 0, interval: 0 });
+        let hot = self.reads.hot.entry(uid).or_insert(Hot {
+            last: now,
+            count: 0,
+            interval: 0,
+            seen: None,
+            rest_at: 0,
+        });
         hot.last = now;
         hot.count += 1;
         if hot.count > HOT_FREE {
-            hot.interval = hot.interval.max(first);
+            hot.interval = (hot.interval * 2).clamp(first, longest);
         }
     }
 
