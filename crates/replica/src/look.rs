@@ -162,7 +162,7 @@ fn found_at(
     let (c_name, bytes) = (CName::new(name), name.as_bytes());
     let c_name = c_name.as_c_str();
     // A second round when the file was replaced between two calls; then whatever is there.
-    let mut rounds = 0..2;
+    let (mut rounds, mut replaced) = (0..2, 0..16);
     loop {
         let stat = statx_at(dir, c_name).doing("stat", bytes)?;
         if is_mount(&stat, device_of_root) {
@@ -177,7 +177,11 @@ fn found_at(
             None => None,
         };
         let target = match kind {
-            Some(Kind::Symlink) => Some(read_link(dir, c_name).doing("read symlink", bytes)?),
+            Some(Kind::Symlink) => match read_link(dir, c_name) {
+                // Something else stands there by now.
+                Err(Errno::INVAL) if replaced.next().is_some() => continue,
+                target => Some(target.doing("read symlink", bytes)?),
+            },
             _ => None,
         };
         // What was read belongs together only if nothing changed meanwhile.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use polder_types::{Attrs, AttrsHash, Content, FILE_BYTES_MAX, Kind, Stamp, Timestamp};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, RawDir, Timespec, Timestamps};
-use rustix::io::Errno;
+use rustix::io::{Errno, IoSlice, ReadWriteFlags};
 
 use crate::attributes::Attributes;
 use crate::error::{Doing, FsError};
@@ -20,6 +20,10 @@ use crate::walk::retry_interrupted;
 /// Files from this size on get their blocks before the first byte is written, so that a full volume is noticed
 /// before the transfer (promises.md, 77). Below it a few blocks more or less do not matter.
 const RESERVED_BYTES_MIN: u64 = 1024 * 1024;
+/// Files from this size on do not stay in the page cache after they are written.
+const UNCACHED_BYTES_MIN: u64 = 16 * 1024 * 1024;
+/// `RWF_DONTCACHE` of `linux/fs.h`.
+const RWF_DONTCACHE: u32 = 0x80;
 
 /// The staging folder of an endpoint.
 #[derive(Debug, Clone)]
@@ -43,6 +47,8 @@ pub struct Staged {
     size: u64,
     /// Where the file ends now, on disk.
     end: u64,
+    /// Whether written bytes leave memory soon.
+    uncached: bool,
     /// The text of a symlink.
     target: Option<Box<[u8]>>,
     /// What it was when it was finished: what an apply tells of it.
@@ -150,7 +156,8 @@ impl Staging {
 
     fn begun(&self, name: String, kind: Kind, fd: OwnedFd, size: u64) -> Staged {
         let staging = self.clone();
-        Staged { staging, name, kind, fd, size, end: 0, target: None, applied: None, taken: false }
+        let uncached = size >= UNCACHED_BYTES_MIN;
+        Staged { staging, name, kind, fd, size, end: 0, uncached, target: None, applied: None, taken: false }
     }
 
     fn opened(&self, name: String, kind: Kind, flags: OFlags) -> Result<Staged, FsError> {
@@ -169,8 +176,7 @@ impl Staged {
         }
         let (mut at, mut left) = (offset, bytes);
         while !left.is_empty() {
-            let written = retry_interrupted(|| rustix::io::pwrite(&self.fd, left, at))
-                .doing("write", b"staged file")?;
+            let written = self.write_some(left, at).doing("write", b"staged file")?;
             if written == 0 {
                 return Err(FsError::new("write", b"staged file", Errno::IO));
             }
@@ -179,6 +185,20 @@ impl Staged {
         }
         self.end = self.end.max(at);
         Ok(())
+    }
+
+    /// The bytes of a large file leave memory as soon as they are on disk (Linux 6.14 and later), so that a download does not push out
+    /// what the server's users have in their cache. Older kernels and some file systems refuse; then it is a plain write.
+    fn write_some(&mut self, bytes: &[u8], at: u64) -> Result<usize, Errno> {
+        if self.uncached {
+            let flags = ReadWriteFlags::from_bits_retain(RWF_DONTCACHE);
+            let parts = [IoSlice::new(bytes)];
+            match retry_interrupted(|| rustix::io::pwritev2(&self.fd, &parts, at, flags)) {
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => self.uncached = false,
+                result => return result,
+            }
+        }
+        retry_interrupted(|| rustix::io::pwrite(&self.fd, bytes, at))
     }
 
     /// Gives it its attributes and then, last, its modification time. No content may be written after this.

@@ -12,6 +12,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use polder_types::{FileIdent, Name};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -135,6 +136,7 @@ fn run(
     sink: &mut Box<dyn FnMut(Noticed) + Send>,
 ) -> Result<(), FsError> {
     let mut hints = Hints::default();
+    let mut drained: Option<Instant> = None;
     loop {
         {
             let mut fds = [
@@ -149,7 +151,11 @@ fn run(
                 return Ok(());
             }
         }
+        if drained.is_some_and(|at| at.elapsed() < BUSY) {
+            std::thread::sleep(BUSY);
+        }
         let others = source.drain(&mut hints)?;
+        drained = Some(Instant::now());
         // Hints first: an overflow covers what came before it too.
         if let Some(hints) = hints.take() {
             sink(Noticed::Hints(hints));
@@ -157,6 +163,10 @@ fn run(
         others.into_iter().for_each(&mut *sink);
     }
 }
+
+/// Where events come one after another they are taken together: waking up for each costs half a core while somebody
+/// writes many small files.
+const BUSY: Duration = Duration::from_millis(1);
 
 /// Hints of one round, each once, in the order of first mention.
 #[derive(Debug, Default)]

@@ -128,7 +128,8 @@ pub struct StateDb {
     path: PathBuf,
     /// The write-ahead log, for making it durable. Opened at the first durable commit; it lives as long as we do.
     wal: Option<File>,
-    in_transaction: bool,
+    /// Everything between two commits is one transaction, reads too: each would take and give back a lock by itself.
+    in_transaction: Cell<bool>,
     failed: Cell<bool>,
     attrs_ids: RefCell<HashMap<AttrsHash, i64>>,
     attrs_by_id: RefCell<HashMap<i64, AttrsEntry>>,
@@ -155,7 +156,7 @@ impl StateDb {
             case,
             path: path.to_owned(),
             wal: None,
-            in_transaction: false,
+            in_transaction: Cell::new(false),
             failed: Cell::new(false),
             attrs_ids: RefCell::default(),
             attrs_by_id: RefCell::default(),

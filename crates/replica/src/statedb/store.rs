@@ -40,10 +40,11 @@ impl StateDb {
         result
     }
 
-    fn begin(&mut self) -> Result<()> {
-        if !self.in_transaction {
-            self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-            self.in_transaction = true;
+    /// Nobody else writes, so a transaction that has only read so far can always begin to write.
+    fn begin(&self) -> Result<()> {
+        if !self.in_transaction.get() {
+            self.connection.prepare_cached("BEGIN")?.execute([])?;
+            self.in_transaction.set(true);
         }
         Ok(())
     }
@@ -59,6 +60,7 @@ impl StateDb {
         read: impl FnOnce(&Row<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
         self.ensure_open()?;
+        self.begin()?;
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query(values)?;
         rows.next()?.map(read).transpose()
@@ -71,6 +73,7 @@ impl StateDb {
         mut read: impl FnMut(&Row<'_>) -> Result<T>,
     ) -> Result<Vec<T>> {
         self.ensure_open()?;
+        self.begin()?;
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query(values)?;
         let mut all = Vec::new();
@@ -303,8 +306,7 @@ impl StateDb {
     fn commit_now(&mut self, durable: bool) -> Result<()> {
         self.ensure_open()?;
         let mut result = Ok(());
-        if self.in_transaction {
-            self.in_transaction = false;
+        if self.in_transaction.replace(false) {
             result =
                 self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).map(drop);
         }

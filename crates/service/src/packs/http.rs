@@ -1,11 +1,12 @@
 //! The data plane: packs in and out over HTTP, under signed addresses.
 //!
-//! A pack's way in: its bytes are collected (bounded over all uploads together), its footer is opened and proven under
-//! the share's keys, the store makes it durable, its chunks are registered; then comes the answer. A crash in between
-//! leaves an object without rows, which prune collects.
+//! A pack's way in: its bytes go to the store as they arrive (bounded over all uploads together); before the last of them
+//! its footer is opened and proven under the share's keys; the store makes it durable under its name, its chunks are
+//! registered; then comes the answer. A crash in between leaves an object without rows, which prune collects.
 
+use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,9 +18,9 @@ use axum::routing::get;
 use bytes::Bytes;
 use futures::StreamExt;
 use polder_api::grpc::Reason;
-use polder_chunk::{PACK_BYTES_MAX, PackFooter};
+use polder_chunk::{FOOTER_BYTES_MAX, PACK_BYTES_MAX, PackFooter, TRAILER_BYTES};
 use polder_ledger::{LedgerError, NewPack, Slot};
-use polder_packstore::PackName;
+use polder_packstore::{BodyError, PackBody, PackName, StoreError};
 use polder_types::{PackId, Writer};
 use tokio::sync::Semaphore;
 use tonic::{Code, Status};
@@ -38,6 +39,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const BYTES_PER_S_MIN: u64 = 32 * 1024;
 /// Bytes read from the store at one time for an answer.
 const PIECE_BYTES: u64 = 4 * 1024 * 1024;
+/// The longest end of a pack that its footer may need.
+const FOOTER_ROOM_BYTES: usize = FOOTER_BYTES_MAX as usize + TRAILER_BYTES;
 
 static UPLOADS: Semaphore = Semaphore::const_new(UPLOAD_KIB_MAX);
 
@@ -188,30 +191,110 @@ async fn write(
     let Ok(Ok(_room)) = room else {
         return Err(Reason::Busy.status("too many packs are on their way").into());
     };
-    let parts = collect(request.into_body(), address.size_bytes).await?;
-    accept_pack(&state, &share, address.pack, parts).await?;
+    let (size, name) = (address.size_bytes, PackName { share: share.id, pack: address.pack });
+    let arriving =
+        Arc::new(Arriving { keys: share.keys(), pack: address.pack, size, footer: Mutex::default() });
+    let body = stream(Arc::clone(&arriving), request.into_body());
+    state.packs().put_stream(name, size, body).await.map_err(not_put)?;
+    let footer = arriving.footer.lock().expect(LOCK).take();
+    let footer = footer.ok_or_else(|| Status::internal("a pack was stored whose footer was not seen"))?;
+    take_in(&state, &share, &footer).await?;
     Ok(StatusCode::OK.into_response())
 }
 
-/// Collects a body of a known length. Who is silent in the middle of it is given up.
-async fn collect(body: Body, size: u64) -> Result<Vec<Bytes>, Status> {
-    let mut stream = body.into_data_stream();
-    let (mut parts, mut len) = (Vec::new(), 0u64);
-    let slowest = SILENCE_MAX + Duration::from_secs(size / BYTES_PER_S_MIN);
+/// What a refusal of the store means: the sender's fault where its bytes were refused.
+fn not_put(error: StoreError) -> Status {
+    match error {
+        StoreError::Body { name, source } => match source.downcast::<Status>() {
+            Ok(refused) => *refused,
+            Err(source) => failure::store("store a pack", StoreError::Body { name, source }),
+        },
+        error => failure::store("store a pack", error),
+    }
+}
+
+const LOCK: &str = "no holder of this lock panics";
+
+/// A pack on its way in.
+struct Arriving {
+    keys: Arc<polder_chunk::ShareKeys>,
+    pack: PackId,
+    size: u64,
+    /// Once it was proven.
+    footer: Mutex<Option<PackFooter>>,
+}
+
+/// A body of a known length as the store takes it. Who is silent in the middle of it is given up. Its last part is handed on
+/// only when the footer is sound, so that nothing else ever gets a name in the store.
+fn stream(arriving: Arc<Arriving>, body: Body) -> PackBody<'static> {
+    let slowest = SILENCE_MAX + Duration::from_secs(arriving.size / BYTES_PER_S_MIN);
     let end = tokio::time::Instant::now() + slowest;
-    while len < size {
-        let next_by = end.min(tokio::time::Instant::now() + SILENCE_MAX);
-        let next = tokio::time::timeout_at(next_by, stream.next()).await;
-        let part = next.map_err(|_| Status::aborted("the pack stopped arriving"))?;
-        let part = part.ok_or_else(|| Status::aborted("the pack ended early"))?;
-        let part = part.map_err(|error| Status::aborted(format!("the pack did not arrive: {error}")))?;
-        len += part.len() as u64;
-        parts.push(part);
+    let begin = (body.into_data_stream(), Tail::default(), 0);
+    Box::pin(futures::stream::try_unfold(begin, move |(mut body, mut tail, arrived)| {
+        let arriving = Arc::clone(&arriving);
+        async move {
+            if arrived == arriving.size {
+                return Ok(None);
+            }
+            let next_by = end.min(tokio::time::Instant::now() + SILENCE_MAX);
+            let next = tokio::time::timeout_at(next_by, body.next()).await;
+            let part = next.map_err(|_| Status::aborted("the pack stopped arriving"))?;
+            let part = part.ok_or_else(|| Status::aborted("the pack ended early"))?;
+            let part = part.map_err(|error| Status::aborted(format!("the pack did not arrive: {error}")))?;
+            let arrived = arrived + part.len() as u64;
+            if arrived > arriving.size {
+                return Err(Reason::BadPack.status("the pack is longer than its address says").into());
+            }
+            tail.push(part.clone());
+            if arrived == arriving.size {
+                let footer = prove(Arc::clone(&arriving), std::mem::take(&mut tail)).await?;
+                *arriving.footer.lock().expect(LOCK) = Some(footer);
+            }
+            Ok::<_, BodyError>(Some((part, (body, tail, arrived))))
+        }
+    }))
+}
+
+/// The last parts of a body: enough for the longest footer.
+#[derive(Default)]
+struct Tail {
+    parts: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Tail {
+    fn push(&mut self, part: Bytes) {
+        self.bytes += part.len();
+        self.parts.push_back(part);
+        while let Some(first) = self.parts.front()
+            && self.bytes - first.len() >= FOOTER_ROOM_BYTES
+        {
+            self.bytes -= first.len();
+            self.parts.pop_front();
+        }
     }
-    if len > size {
-        return Err(Reason::BadPack.status("the pack is longer than its address says"));
-    }
-    Ok(parts)
+}
+
+async fn prove(arriving: Arc<Arriving>, tail: Tail) -> Result<PackFooter, Status> {
+    blocking(move || {
+        let parts: Vec<Bytes> = tail.parts.into();
+        footer(&arriving.keys, arriving.pack, arriving.size, &parts)
+    })
+    .await
+}
+
+/// Opens and proves a footer. What is none is refused, counted and told.
+fn footer(
+    keys: &polder_chunk::ShareKeys,
+    pack: PackId,
+    size: u64,
+    parts: &[Bytes],
+) -> Result<PackFooter, Status> {
+    parse_footer(keys, pack, size, parts).map_err(|error| {
+        metric::add(metric::PACKS_REFUSED, 1);
+        tracing::warn!(%pack, share = %keys.share(), error = %failure::Chain(&error), "a pack was refused");
+        Reason::BadPack.status(format!("the pack is not valid: {}", failure::Chain(&error)))
+    })
 }
 
 /// Takes a whole pack: proves its footer, makes it durable, registers its chunks. A repeat is no error.
@@ -224,23 +307,20 @@ pub async fn accept_pack(
     let size: u64 = parts.iter().map(|part| part.len() as u64).sum();
     let footer = {
         let (keys, parts) = (share.keys(), parts.clone());
-        blocking(move || {
-            let parsed = parse_footer(&keys, pack, size, &parts);
-            parsed.map_err(|error| {
-                metric::add(metric::PACKS_REFUSED, 1);
-                tracing::warn!(%pack, share = %keys.share(), error = %failure::Chain(&error), "a pack was refused");
-                Reason::BadPack.status(format!("the pack is not valid: {}", failure::Chain(&error)))
-            })
-        })
-        .await?
+        blocking(move || footer(&keys, pack, size, &parts)).await?
     };
     let name = PackName { share: share.id, pack };
     let put = state.packs().put(name, parts).await;
     put.map_err(|error| failure::store("store a pack", error))?;
-    register(state, share, &footer).await?;
+    take_in(state, share, &footer).await
+}
+
+/// Registers a pack that is durable, and sees that it is verified soon.
+async fn take_in(state: &ServiceState, share: &Arc<OpenShare>, footer: &PackFooter) -> Result<(), Status> {
+    register(state, share, footer).await?;
     metric::add(metric::PACKS_STORED, 1);
-    metric::add(metric::DATA_WRITTEN_BYTES, size);
-    state.work().verify_soon(share.id, pack);
+    metric::add(metric::DATA_WRITTEN_BYTES, footer.object_bytes);
+    state.work().verify_soon(share.id, footer.pack.id);
     Ok(())
 }
 
