@@ -283,3 +283,54 @@ impl Engine {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use polder_types::FileIdent;
+
+    use super::*;
+    use crate::{Now, Settings};
+
+    const UID: NodeUid = NodeUid([1; 16]);
+
+    fn stamp(ino: u64) -> Option<Stamp> {
+        Some(Stamp { ident: FileIdent { ino, generation: 0 }, ..Stamp::default() })
+    }
+
+    fn at(engine: &mut Engine, mono_ms: u64) {
+        engine.now = Now { mono_ms, ..Now::default() };
+    }
+
+    /// A file that has just been read so often in a row.
+    fn heated(times: u32) -> Engine {
+        let mut engine = Engine::new(Settings::new("site-a"), [0; 32]);
+        (0..times).for_each(|_| engine.heat(UID));
+        engine
+    }
+
+    #[test]
+    fn a_hot_file_waits_longer_after_each_upload_and_not_after_each_plan() {
+        let mut engine = heated(HOT_FREE);
+        assert_eq!(engine.hot_until(UID, stamp(1)), None);
+        engine.heat(UID);
+        for ino in 0..20 {
+            assert_eq!(engine.hot_until(UID, stamp(ino)), Some(1000), "planned once more");
+        }
+        engine.heat(UID);
+        assert_eq!(engine.hot_until(UID, stamp(1)), Some(2000));
+    }
+
+    #[test]
+    fn a_hot_file_that_rests_is_read() {
+        let mut engine = heated(HOT_FREE + 20);
+        // Its interval is a minute; it changes for 39 seconds and then rests.
+        for second in 1..40 {
+            at(&mut engine, second * 1000);
+            assert_eq!(engine.hot_until(UID, stamp(second)), Some((second + HOT_REST) * 1000));
+        }
+        at(&mut engine, 43_000);
+        assert_eq!(engine.hot_until(UID, stamp(39)), Some(44_000));
+        at(&mut engine, 44_000);
+        assert_eq!(engine.hot_until(UID, stamp(39)), None);
+    }
+}

@@ -260,6 +260,9 @@ on_all_forms! {
         assert_eq!(rm_by(share, B, 7), held);
         share.brake = None;
         assert_ne!(rm_by(share, B, 7), held);
+        // What was let go is forgotten: the count begins anew within the same window.
+        share.brake = Some(Brake { window_ms: 1000, ops_max: 1, held: false });
+        assert_ne!(rm_by(share, B, 8), held);
     }
 
     fn an_error_takes_back_the_whole_job(share) {
