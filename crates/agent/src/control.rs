@@ -165,13 +165,7 @@ async fn explain(hub: &Hub, path: &JsonBytes) -> Answer {
         let below = path.0.strip_prefix(root.as_slice())?;
         (below.is_empty() || below.starts_with(b"/")).then(|| (id, endpoint, below.to_vec()))
     });
-    let Some((id, endpoint, below)) = found else {
-        return problem(
-            ProblemCode::NotFound,
-            "no endpoint of this server holds the path",
-            Some("polder endpoint list"),
-        );
-    };
+    let Some((id, endpoint, below)) = found else { return unknown_path(hub) };
     let Ok(below) = RelPath::parse(&below) else {
         return problem(ProblemCode::BadRequest, "this is no path below an endpoint", None);
     };
@@ -182,7 +176,25 @@ async fn explain(hub: &Hub, path: &JsonBytes) -> Answer {
     }
 }
 
+/// No endpoint has the path, or none is known yet: the service tells which there are.
+fn unknown_path(hub: &Hub) -> Answer {
+    match hub.unreachable() {
+        Some(why) if hub.endpoints().is_empty() => {
+            let why = format!("this server knows no endpoint yet: {}", crate::status::unreachable(&why));
+            problem(ProblemCode::Unavailable, &why, Some("it goes on by itself when the cause is gone"))
+        }
+        _ => problem(
+            ProblemCode::NotFound,
+            "no endpoint of this server holds the path",
+            Some("polder endpoint list"),
+        ),
+    }
+}
+
 async fn ask_endpoint(endpoint: Arc<Endpoint>, path: RelPath) -> Result<Explained, String> {
+    if let Some(waiting) = endpoint.shown().waiting {
+        return Err(format!("the endpoint waits: {waiting}"));
+    }
     let (to, from) = channel();
     endpoint.tell(Input::Explain(path, to));
     let answer = tokio::task::spawn_blocking(move || from.recv_timeout(EXPLAIN_PATIENCE)).await;
@@ -213,7 +225,10 @@ fn local_explain(
         share: object_name(&share)?,
         path: JsonPath(path),
         state,
-        reason: found.reason,
+        reason: match crate::status::standstill(&endpoint.shown()) {
+            Some(why) => format!("{}; nothing moves on this endpoint: {why}", found.reason),
+            None => found.reason,
+        },
         hint: found.hint,
         synced_version: found.synced.map(|seq| seq.0),
     })
@@ -235,7 +250,7 @@ async fn network_test(hub: &Hub) -> Vec<Answer> {
     };
     if let Err(error) = connected {
         let hint = Some("is the address right, does the service run, may this machine reach its port?");
-        return vec![check("connect", false, format!("{error:#}"), hint, micros)];
+        return vec![check("connect", false, crate::session::told(&error), hint, micros)];
     }
     let mut answers =
         vec![check("connect", true, format!("TLS to {} stands", hub.identity.service_url), None, micros)];

@@ -57,12 +57,28 @@ pub(crate) async fn keep(hub: Arc<Hub>) {
 }
 
 fn unreachable(error: &anyhow::Error) -> Unreachable {
-    let text: Box<str> = format!("{error:#}").into();
+    let text: Box<str> = told(error).into();
     let reason = error.downcast_ref::<tonic::Status>().and_then(Reason::of);
     match reason {
         Some(Reason::Revoked | Reason::NoCertificate) => Unreachable::Revoked(text),
         Some(Reason::ProtocolVersion) => Unreachable::Version(text),
         _ => Unreachable::Network(text),
+    }
+}
+
+/// Why a connection failed, in a sentence. What a wrong clock looks like is said: nobody would think of it.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    let text = match error.downcast_ref::<tonic::Status>() {
+        Some(status) if Reason::of(status).is_some() => status.message().to_owned(),
+        _ => status::sentence(error.chain()),
+    };
+    let by_time = ["certificate expired", "not valid yet", "CertificateExpired"];
+    if by_time.iter().any(|words| text.contains(words)) {
+        format!(
+            "by the clocks a certificate is out of its time: is the date right on this server and on the service? ({text})"
+        )
+    } else {
+        text
     }
 }
 

@@ -6,17 +6,22 @@ use polder_engine::{FailureClass, Phase, Problem, Reason, Status, Unreachable};
 use polder_types::{EndpointId, Timestamp};
 
 /// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let more = source.to_string();
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    sentence(std::iter::successors(Some(error), |error| (*error).source()))
+}
+
+/// Errors, each the cause of the one before, on one line.
+pub(crate) fn sentence<'a>(errors: impl Iterator<Item = &'a (dyn std::error::Error + 'static)>) -> String {
+    let mut text = String::new();
+    for error in errors {
+        let more = error.to_string();
         // Transparent errors repeat their cause's text.
-        if !text.ends_with(&more) {
-            text.push_str(": ");
+        if !text.contains(&more) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
             text.push_str(&more);
         }
-        cause = source.source();
     }
     text
 }
@@ -211,6 +216,15 @@ pub(crate) fn problem_item(problem: &Problem) -> answers::ProblemItem {
         next_at: None,
         found: None,
     }
+}
+
+/// Why nothing moves on an endpoint, if it is not moving: for whoever asks about one of its items.
+pub(crate) fn standstill(shown: &crate::endpoint::Shown) -> Option<String> {
+    let Some(status) = shown.status.as_deref() else {
+        return Some(shown.waiting.as_deref().unwrap_or("it is starting").to_owned());
+    };
+    let moves = matches!(status.phase, Phase::Syncing | Phase::Problems | Phase::InSync);
+    (!moves).then(|| state(status).1).filter(|why| !why.is_empty())
 }
 
 /// Health of an endpoint for the command line on this machine.

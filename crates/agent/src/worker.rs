@@ -207,6 +207,11 @@ impl Hub {
         std::mem::replace(&mut *self.unreachable.lock().expect(LOCK), why.clone()) != why
     }
 
+    /// Why there is no session, if there is none.
+    pub(crate) fn unreachable(&self) -> Option<Unreachable> {
+        self.unreachable.lock().expect(LOCK).clone()
+    }
+
     /// Whether the certificate is to be renewed now. Says so once, and again after a while.
     pub(crate) fn renewal_is_due(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);

@@ -60,6 +60,11 @@ impl Fanotify {
             | FAN_REPORT_DFID_NAME;
         let group = sys::fanotify_init(flags).doing("open", b"fanotify")?;
         let places = Places::new(root)?;
+        // Events name directories by handle. Who may mark a file system but not open handles would be told of changes
+        // and never find where: then inotify is the better one.
+        let own = sys::name_to_handle(places.root_fd.as_fd(), c"").doing("find the handle of", b".")?;
+        sys::open_by_handle(places.root_fd.as_fd(), &own, libc::O_PATH | libc::O_DIRECTORY)
+            .doing("open by its handle", b".")?;
         // The state directory first, so that not even our first write to it is queued. Linux before 6.0 has no such
         // marks; then these events are read and dropped.
         for dir in &places.state {

@@ -32,6 +32,7 @@ mod owners;
 mod place;
 mod read;
 mod recycle;
+mod reserve;
 mod root;
 mod scan;
 mod scan_worker;

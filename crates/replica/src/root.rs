@@ -155,6 +155,28 @@ impl Root {
         Self::open(path, endpoint)
     }
 
+    /// Makes the root of an endpoint that is no more the root of another one: of a server that was registered anew, or
+    /// of an endpoint that was removed and made again. The folder keeps its files; what the state database knew of the
+    /// old endpoint is forgotten, so the two sides are compared anew and nothing counts as deleted. Refused while
+    /// somebody lives there.
+    pub fn take_over(path: &Path, endpoint: EndpointId, old: EndpointId) -> Result<Self, RootError> {
+        let root = Self::open(path, old)?;
+        // The database first: the old identity with an empty database merges, the new one with old rows would not.
+        for name in ["state.db", "state.db-wal", "state.db-shm"] {
+            match rustix::fs::unlinkat(&root.state, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => (),
+                Err(errno) => return Err(RootError::Fs(FsError::new("remove", name.as_bytes(), errno))),
+            }
+        }
+        rustix::fs::fsync(&root.state).doing("make durable", STATE_DIR).map_err(RootError::Fs)?;
+        let nonce = random().map_err(RootError::Fs)?;
+        Identity { endpoint, nonce, ..root.identity.clone() }
+            .write(root.state.as_fd())
+            .map_err(RootError::Fs)?;
+        drop(root);
+        Self::open(path, endpoint)
+    }
+
     /// Opens the root of `endpoint` and proves that it is the one that was adopted.
     pub fn open(path: &Path, endpoint: EndpointId) -> Result<Self, RootError> {
         let shown = shown(path);

@@ -116,6 +116,11 @@ impl Staging {
         if size > FILE_BYTES_MAX {
             return Err(FsError::new("stage a file of more than 8 EiB", item, Errno::FBIG));
         }
+        let (free, own) = crate::reserve::room(self.dir())?;
+        // Blocks of holes are not needed, and how many there are is not known here.
+        if free < own.saturating_add(if holes { 0 } else { size }) {
+            return Err(FsError::new("find room for", b"staged file", Errno::NOSPC));
+        }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.dir(), &*name, flags, Mode::RUSR | Mode::WUSR)
             .doing("create staged file", item)?;

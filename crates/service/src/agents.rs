@@ -16,6 +16,11 @@ pub const ORDER_WAIT: Duration = Duration::from_secs(10);
 /// Messages that wait for a slow agent; then the session is given up.
 const QUEUE_MAX: usize = 256;
 
+/// A refused certificate stands in the audit log once in so long: its agent asks again and again.
+const REFUSAL_EVERY: Duration = Duration::from_secs(3600);
+/// Refused certificates that are remembered.
+const REFUSALS_MAX: usize = 1024;
+
 /// Sessions, reports and orders of this process.
 #[derive(Default)]
 pub struct Agents {
@@ -23,6 +28,7 @@ pub struct Agents {
     reports: Mutex<HashMap<EndpointId, Report>>,
     orders: Mutex<HashMap<u64, Waiting>>,
     next_order: AtomicU64,
+    refused: Mutex<HashMap<Vec<u8>, Instant>>,
 }
 
 struct Waiting {
@@ -84,6 +90,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Agents {
+    /// Whether the refusal of a certificate is news for the audit log.
+    pub fn is_new_refusal(&self, serial: &[u8]) -> bool {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= REFUSALS_MAX {
+            refused.retain(|_, at| at.elapsed() < REFUSAL_EVERY);
+        }
+        if refused.len() >= REFUSALS_MAX || refused.get(serial).is_some_and(|at| at.elapsed() < REFUSAL_EVERY)
+        {
+            return false;
+        }
+        refused.insert(serial.to_vec(), Instant::now());
+        true
+    }
+
     /// Begins a session; the receiver's messages are to be sent. A process that connects again replaces its own
     /// session; another process of the server has one beside it.
     pub fn begin(

@@ -45,13 +45,30 @@ impl ServiceClock {
         self.base().time.may_expire()
     }
 
+    /// The time that certificates and tokens end by: the jump of a clock locks nobody out.
+    pub fn certain(&self) -> Timestamp {
+        match self.base().time.jump {
+            Some((from, _)) => from,
+            None => self.now(),
+        }
+    }
+
     /// Tells the store what the clock says. Waits for the disk.
     pub fn observe(&self) -> Result<ServiceTime, ControlError> {
-        // A wall clock that was set back does not stop time.
-        let time = self.control.observe_clock(wall_clock().max(self.now()))?;
+        self.observe_clock(wall_clock())
+    }
+
+    fn observe_clock(&self, wall: Timestamp) -> Result<ServiceTime, ControlError> {
+        // A wall clock that was set back does not stop time, unless it is one that had jumped and is right again.
+        let had_jumped = self.base().time.jump.is_some_and(|(from, _)| wall >= from);
+        let told = if had_jumped { wall } else { wall.max(self.now()) };
+        let time = self.control.observe_clock(told)?;
         let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
         if time.jump.is_some() && base.time.jump.is_none() {
             tracing::warn!("the clock jumped by more than a day: expiry is suspended until it is confirmed");
+        }
+        if time.jump.is_none() && base.time.jump.is_some() {
+            tracing::info!("the clock is right again, or was confirmed");
         }
         *base = Base { time, at: Instant::now() };
         Ok(time)

@@ -49,7 +49,7 @@ impl Service {
         let packs = open_packs(&config)?;
         let opened = tokio::task::spawn_blocking(move || open(config, address, packs)).await;
         let state = opened.context("open the stores")??;
-        let tls = TlsAcceptor::from(server_tls(state.trust())?);
+        let tls = TlsAcceptor::from(server_tls(&state)?);
         let rest = rest::router(Rest::new(Arc::new(state.clone())));
         let router = server::router(&state, rest);
         let (stop, stopped) = watch::channel(false);

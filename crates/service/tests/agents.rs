@@ -138,6 +138,9 @@ async fn forged_packs_and_addresses_are_refused() {
         assert_eq!(answer.status(), 400, "{what}");
         assert_eq!(answer.headers()["polder-reason"], "bad_pack", "{what}");
     }
+    let log = world.service.state().control().audit_page(None, 100).expect("the log");
+    let refused = log.iter().filter(|entry| entry.action == "pack.refused" && entry.who == "server:site-a");
+    assert_eq!(refused.count(), 3, "{log:?}");
     let url = a.pack_url(good_id, good.len()).await.expect("an address");
     let put = |url: String, bytes: Vec<u8>| world.http().put(url).body(bytes).send();
     // Another pack, another length, another method than was signed.
@@ -197,6 +200,9 @@ async fn strangers_and_revoked_servers_are_refused_at_the_next_request() {
         Code::Unauthenticated
     );
     session.next(|message| matches!(message, Message::Revoked(_)).then_some(())).await;
+    // Audited, and not once a request.
+    let log = state.control().audit_page(None, 100).expect("the log");
+    assert_eq!(log.iter().filter(|entry| entry.action == "access.revoked").count(), 1, "{log:?}");
     // An address that it was given before is no longer good either.
     let answer = world.http().put(world.url(&url)).body(bytes).send().await.expect("sent");
     assert_eq!(answer.status(), 403);

@@ -338,7 +338,7 @@ fn write(
     file.write_at(offset, part).map_err(|error| failure(&error))
 }
 
-fn damaged(error: &dyn std::error::Error) -> Unstaged {
+fn damaged(error: &(dyn std::error::Error + 'static)) -> Unstaged {
     Unstaged::Failed(Failure { class: FailureClass::Damaged, text: crate::status::chain(error).into() })
 }
 

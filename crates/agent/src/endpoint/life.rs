@@ -55,9 +55,8 @@ pub(crate) struct Life {
 
 impl Life {
     /// Opens the database and starts the jobs.
-    pub(crate) fn begin(thread: &Thread, root: Root) -> Result<Self> {
+    pub(crate) fn begin(thread: &Thread, root: Arc<Root>) -> Result<Self> {
         let assignment = &thread.assignment;
-        let root = Arc::new(root);
         let mut db =
             StateDb::open(&root.database_path(), assignment.case).context("open the state database")?;
         let instance = instance(&mut db)?;
@@ -106,16 +105,12 @@ impl Life {
     }
 
     /// Lives until the end.
-    pub(crate) fn run(mut self, thread: &mut Thread) -> Ended {
+    pub(crate) fn run(mut self, thread: &mut Thread) -> Result<Ended> {
         let outcome = self.run_inner(thread);
         self.remote.set(None);
-        match outcome {
-            Ok(ended) => ended,
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "the endpoint begins again");
-                Ended::Again(format!("{error:#}").into())
-            }
-        }
+        outcome.inspect_err(|error| {
+            tracing::error!(error = status::sentence(error.chain()), "the endpoint begins again");
+        })
     }
 
     fn run_inner(&mut self, thread: &mut Thread) -> Result<Ended> {

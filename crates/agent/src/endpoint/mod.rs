@@ -199,10 +199,12 @@ impl Thread {
     }
 
     fn live(&mut self, root: polder_replica::Root) -> Ended {
-        match life::Life::begin(self, root) {
-            Ok(life) => life.run(self),
-            Err(error) => Ended::Again(format!("{error:#}").into()),
+        let root = Arc::new(root);
+        if let Err(error) = root.keep_reserve() {
+            tracing::debug!(error = status::chain(&error), "no room is kept for the state database");
         }
+        let outcome = life::Life::begin(self, Arc::clone(&root)).and_then(|life| life.run(self));
+        outcome.unwrap_or_else(|error| Ended::Again(failed(&root, &error)))
     }
 
     /// Waits for a while before the root is tried again. `true`: the endpoint ends.
@@ -230,6 +232,17 @@ impl Thread {
         }
         false
     }
+}
+
+/// A life ended by an error: says why, and gives the next life room if it was for want of it.
+fn failed(root: &polder_replica::Root, error: &anyhow::Error) -> Box<str> {
+    let why = status::sentence(error.chain());
+    if !root.is_full().unwrap_or(false) {
+        return why.into();
+    }
+    let released = root.release_reserve();
+    tracing::info!(released = released.unwrap_or(false), "the volume is full: the reserve is given up");
+    format!("the volume is full: make room ({why})").into()
 }
 
 /// Starts a named thread, in the span of the one that starts it.

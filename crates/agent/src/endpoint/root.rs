@@ -40,6 +40,13 @@ pub(crate) fn open(common: &Common, assignment: &Assignment) -> Result<Root, Ope
         Err(RootError::AlreadyAdopted { endpoint, .. }) if endpoint == assignment.endpoint => {
             Root::open(&path, assignment.endpoint)?
         }
+        // An administrator made an endpoint of a folder that was one before: of a server that had to be registered
+        // anew, or an endpoint that was removed since. Those of this server that live are not touched.
+        Err(RootError::AlreadyAdopted { endpoint, .. }) if paths.iter().all(|(id, _)| *id != endpoint) => {
+            let root = Root::take_over(&path, assignment.endpoint, endpoint)?;
+            tracing::info!(was = %endpoint, "the folder of an earlier endpoint was taken over");
+            root
+        }
         outcome => outcome?,
     };
     common.state.put(&adopted, &assignment.path, 0o600).map_err(OpenError::State)?;

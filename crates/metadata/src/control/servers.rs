@@ -189,6 +189,14 @@ impl Control {
         })
     }
 
+    /// Whose certificate it is, trusted or not: for the audit log.
+    pub fn owner_of_certificate(&self, serial: &[u8]) -> Result<Option<Server>, ControlError> {
+        self.read(|rows| match rows::get::<Certificate>(rows, serial)? {
+            Some(certificate) => rows::get(rows, &certificate.server.0),
+            None => Ok(None),
+        })
+    }
+
     /// Certificates of a server that are still kept.
     pub fn certificates(&self, server: ServerId) -> Result<Vec<Certificate>, ControlError> {
         self.read(|rows| rows::all(rows, Some(&server.0)))

@@ -9,7 +9,7 @@ use super::{Acting, AuditNote, Control, ControlError, audit};
 /// A larger step of the clock suspends expiry until somebody confirms it.
 pub const CLOCK_JUMP_SECS_MAX: i64 = 24 * 3600;
 
-/// What the service goes by. It never runs backwards; nothing of a share is ordered by it.
+/// What the service goes by. It never runs backwards, but for a jump that turned out to be wrong; nothing of a share is ordered by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceTime {
     /// The latest moment that was observed.
@@ -19,6 +19,12 @@ pub struct ServiceTime {
 }
 
 impl ServiceTime {
+    /// The latest moment that nobody doubts: where an unconfirmed jump began. What would lock somebody out by its end
+    /// (certificates, tokens) is judged by this one.
+    pub fn certain(&self) -> Timestamp {
+        self.jump.map_or(self.now, |(from, _)| from)
+    }
+
     /// Whether snapshots, history, tokens and deleted shares may expire by this time.
     pub fn may_expire(&self) -> bool {
         self.jump.is_none()
@@ -38,6 +44,12 @@ impl Object for Kept {
     }
 }
 
+/// Whether a clock that had jumped and that nobody has confirmed is back where time would be without the jump: what
+/// was doubted was wrong, and time goes on where it is right.
+fn is_set_right(clock: Timestamp, from: Timestamp, to: Timestamp) -> bool {
+    clock >= from && clock.secs - from.secs < (to.secs - from.secs) / 2
+}
+
 impl Control {
     /// Tells the store what the clock says; returns service time. Called at start and every minute or so, which also
     /// bounds how far a service that starts again can be behind.
@@ -48,7 +60,9 @@ impl Control {
                 rows::put(rows, &Kept(time))?;
                 return Ok(time);
             };
-            if clock.secs - time.now.secs > CLOCK_JUMP_SECS_MAX {
+            if time.jump.is_some_and(|(from, to)| is_set_right(clock, from, to)) {
+                time = ServiceTime { now: clock, jump: None };
+            } else if clock.secs - time.now.secs > CLOCK_JUMP_SECS_MAX {
                 // A second jump extends the first: what is confirmed is the whole way.
                 time.jump = Some((time.jump.map_or(time.now, |(from, _)| from), clock));
             }

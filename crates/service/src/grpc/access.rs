@@ -10,6 +10,7 @@ use polder_types::{EndpointId, InstanceId, ServerId, ShareId};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
+use crate::failure::blocking;
 use crate::shares::OpenShare;
 use crate::state::ServiceState;
 use crate::trust::PeerCertificate;
@@ -55,15 +56,59 @@ impl Interceptor for Gatekeeper {
 
 /// The trusted server of a certificate. Waits for one row.
 pub fn caller_of(state: &ServiceState, peer: &PeerCertificate) -> Result<Caller, Status> {
-    let server = state.control().server_of_certificate(&peer.serial, state.now());
+    let server = state.control().server_of_certificate(&peer.serial, state.clock().certain());
     match server.map_err(|error| failure::control("read the server's certificate", error))? {
         Some(server) => Ok(Caller { id: server.id, name: server.name }),
         None => {
-            tracing::warn!(serial = %crate::trust::hex(&peer.serial), "a certificate that is not accepted");
+            let serial = crate::trust::hex(&peer.serial);
+            tracing::warn!(%serial, "a certificate that is not accepted");
+            if state.agents().is_new_refusal(&peer.serial) {
+                audit_refused_certificate(state, peer, &serial)?;
+            }
             Err(Reason::Revoked
                 .status("the certificate is not accepted: the server was revoked, or it has ended"))
         }
     }
+}
+
+/// A certificate of this service that is not accepted: of a revoked server, or one that has ended. Strangers, who have
+/// none, cannot fill the log.
+fn audit_refused_certificate(
+    state: &ServiceState,
+    peer: &PeerCertificate,
+    serial: &str,
+) -> Result<(), Status> {
+    let failed = |error| failure::control("write the audit log", error);
+    let Some(server) = state.control().owner_of_certificate(&peer.serial).map_err(failed)? else {
+        return Ok(());
+    };
+    let why = if server.is_trusted() { "the certificate has ended" } else { "the server was revoked" };
+    let note = AuditNote::new("access.revoked", &server.name, format!("serial {serial}: {why}"));
+    let acting = Acting { who: format!("server:{}", server.name), now: state.now() };
+    state.control().audit(&acting, &note.with(AuditOutcome::Refused)).map_err(failed)?;
+    Ok(())
+}
+
+/// A pack that is not what it says, put under an address of this endpoint: a fault on the way, or an attempt.
+pub async fn audit_bad_pack(
+    state: &ServiceState,
+    endpoint: EndpointId,
+    object: String,
+    why: String,
+) -> Result<(), Status> {
+    let state = state.clone();
+    blocking(move || {
+        let failed = |error| failure::control("write the audit log", error);
+        let endpoint = state.control().endpoint(endpoint).map_err(failed)?;
+        let server = endpoint.map(|endpoint| state.control().server(endpoint.server)).transpose();
+        let server = server.map_err(failed)?.flatten();
+        let who = server.map_or_else(|| "server".to_owned(), |server| format!("server:{}", server.name));
+        tracing::warn!(who, object, why, "a pack was refused");
+        let note = AuditNote::new("pack.refused", object, why).with(AuditOutcome::Refused);
+        state.control().audit(&Acting { who, now: state.now() }, &note).map_err(failed)?;
+        Ok(())
+    })
+    .await
 }
 
 /// An endpoint of the caller, with the share that it follows.

@@ -1,7 +1,7 @@
 //! Registration and renewal of certificates.
 
 use polder_api::grpc::{PROTOCOL_VERSION, Reason, pb};
-use polder_metadata::control::{Certificate, ObjectName, SecretHash, Server, ServerState};
+use polder_metadata::control::{Acting, Certificate, ObjectName, SecretHash, Server, ServerState};
 use polder_types::{Escaped, ServerId};
 use tonic::{Request, Response, Status};
 
@@ -42,7 +42,7 @@ fn register(state: &ServiceState, request: &pb::RegisterRequest) -> Result<pb::R
     getrandom::fill(&mut id).map_err(|error| Status::internal(format!("draw random bytes: {error}")))?;
     let id = ServerId(id);
     let issued = issue(state, &request.csr_pem, id)?;
-    let acting = polder_metadata::control::Acting { who: format!("server:{name}"), now: state.now() };
+    let acting = Acting { who: format!("server:{name}"), now: state.now() };
     let server = Server {
         id,
         name,
@@ -79,7 +79,9 @@ pub async fn renew(
     ensure_version(request.protocol)?;
     blocking(move || {
         let issued = issue(&state, &request.csr_pem, caller.id)?;
-        let added = state.control().add_certificate(&caller.acting(&state), &certificate(&issued, caller.id));
+        // By the certain time too: a jump of the clock must not take the certificate that is in use.
+        let acting = Acting { now: state.clock().certain(), ..caller.acting(&state) };
+        let added = state.control().add_certificate(&acting, &certificate(&issued, caller.id));
         added.map_err(|error| failure::control("keep the certificate", error))?;
         Ok(Response::new(pb::RenewReply {
             ca_pem: state.trust().ca_pem().to_owned(),
@@ -92,7 +94,9 @@ pub async fn renew(
 }
 
 fn issue(state: &ServiceState, csr_pem: &str, id: ServerId) -> Result<Issued, Status> {
-    let issued = state.trust().issue(csr_pem, id, std::time::SystemTime::now());
+    let now = state.clock().certain();
+    let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(now.secs.max(0).unsigned_abs());
+    let issued = state.trust().issue(csr_pem, id, now);
     issued.map_err(|error| {
         Reason::BadMessage.status(format!("the certificate request is not valid: {error:#}"))
     })

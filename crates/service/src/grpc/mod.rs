@@ -3,7 +3,7 @@
 //! The way of a call: [`access`] (who calls, may they, is the endpoint theirs and open), conversion and bounds in
 //! `polder_api::grpc::convert`, then one file per concern.
 
-mod access;
+pub(crate) mod access;
 mod chunks;
 mod commit;
 mod enrolment;

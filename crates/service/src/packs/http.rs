@@ -195,7 +195,14 @@ async fn write(
     let arriving =
         Arc::new(Arriving { keys: share.keys(), pack: address.pack, size, footer: Mutex::default() });
     let body = stream(Arc::clone(&arriving), request.into_body());
-    state.packs().put_stream(name, size, body).await.map_err(not_put)?;
+    if let Err(refused) = state.packs().put_stream(name, size, body).await.map_err(not_put) {
+        if Reason::of(&refused) == Some(Reason::BadPack) {
+            let object = format!("pack {} of share {}", address.pack, address.share);
+            let why = refused.message().to_owned();
+            crate::grpc::access::audit_bad_pack(&state, address.endpoint, object, why).await?;
+        }
+        return Err(refused.into());
+    }
     let footer = arriving.footer.lock().expect(LOCK).take();
     let footer = footer.ok_or_else(|| Status::internal("a pack was stored whose footer was not seen"))?;
     take_in(&state, &share, &footer).await?;

@@ -20,8 +20,9 @@ pub const CERTIFICATE_DAYS: u64 = 30;
 pub const RENEW_DAYS: u64 = 20;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Clocks differ: a certificate is valid from a day before it was made.
-const SKEW: Duration = DAY;
+/// Certificates are valid from here on, 2020-01-01, whenever they are made: a beginning protects nothing here (whom the
+/// service accepts stands in its rows), and would lock out whoever has a clock behind that of the service.
+const BEGINNING: Duration = Duration::from_secs(1_577_836_800);
 const CA_DAYS: u32 = 20 * 365;
 const SERVER_DAYS: u32 = 365;
 /// The server's certificate is made again when it ends sooner.
@@ -77,7 +78,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let serial = set_serial(&mut params)?;
         let expires = now + CERTIFICATE_DAYS as u32 * DAY;
-        set_validity(&mut params, now - SKEW, expires);
+        set_validity(&mut params, expires);
         let made = params.signed_by(&request.public_key, &self.issuer).context("sign the certificate")?;
         Ok(Issued {
             pem: made.pem(),
@@ -95,7 +96,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         set_serial(&mut params)?;
-        set_validity(&mut params, now - SKEW, now + SERVER_DAYS * DAY);
+        set_validity(&mut params, now + SERVER_DAYS * DAY);
         let key = KeyPair::generate().context("make the server's key")?;
         let made = params.signed_by(&key, &self.issuer).context("sign the server's certificate")?;
         Ok((made.pem(), key.serialize_pem()))
@@ -110,7 +111,7 @@ fn make(pem_path: &Path, key_path: &Path) -> Result<(String, String)> {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_serial(&mut params)?;
-    set_validity(&mut params, now - SKEW, now + CA_DAYS * DAY);
+    set_validity(&mut params, now + CA_DAYS * DAY);
     let made = params.self_signed(&key).context("make the certificate authority")?;
     // The key first: a crash in between is found at the next start and nothing was signed yet.
     files::write(key_path, &key.serialize_pem(), SecretFile::Secret)?;
@@ -128,9 +129,9 @@ fn set_serial(params: &mut CertificateParams) -> Result<Vec<u8>> {
     Ok(serial)
 }
 
-fn set_validity(params: &mut CertificateParams, from: SystemTime, to: SystemTime) {
+fn set_validity(params: &mut CertificateParams, to: SystemTime) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + since_epoch(from);
+    params.not_before = epoch + BEGINNING;
     params.not_after = epoch + since_epoch(to);
 }
 

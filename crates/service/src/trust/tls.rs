@@ -1,15 +1,17 @@
 //! TLS of the one port: 1.3 only, client certificates of the own authority welcome but not demanded.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::TimeProvider;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::Trust;
+use crate::state::ServiceState;
 
 /// The certificate that a client proved to have, by its serial number: the key of its row. It was signed by the own
 /// authority and is in its time; whether it is *accepted* is the control plane's to say, at every request.
@@ -28,8 +30,25 @@ impl PeerCertificate {
     }
 }
 
-/// The port's TLS.
-pub fn server_tls(trust: &Trust) -> Result<Arc<ServerConfig>> {
+/// The time that clients' certificates are judged by, as service time has it.
+struct CertainTime(ServiceState);
+
+impl std::fmt::Debug for CertainTime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CertainTime")
+    }
+}
+
+impl TimeProvider for CertainTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let secs = self.0.clock().certain().secs.max(0).unsigned_abs();
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(secs)))
+    }
+}
+
+/// The port's TLS. Clients' certificates end by service time, which a jump of the clock does not move (promise I15).
+pub fn server_tls(state: &ServiceState) -> Result<Arc<ServerConfig>> {
+    let trust = state.trust();
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_slice(trust.ca_pem().as_bytes())
         .context("read the authority's certificate")?;
@@ -41,7 +60,7 @@ pub fn server_tls(trust: &Trust) -> Result<Arc<ServerConfig>> {
         .context("set up client certificates")?;
     let chain = CertificateDer::pem_slice_iter(trust.server_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     let key = PrivateKeyDer::from_pem_slice(trust.server_key_pem.as_bytes());
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(CertainTime(state.clone())))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .context("choose TLS 1.3")?
         .with_client_cert_verifier(clients)
