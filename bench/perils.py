@@ -572,8 +572,9 @@ def revoked(world):
         return b"no longer accepts" in (done.stdout + done.stderr).lower()
     wait_for("the agent says that it was revoked", explained, SOON)
     check(not (pair.b / "after-the-end").exists(), "a revoked server wrote")
-    refused = [one for one in world.audit() if one["outcome"] == "refused" and pair.server_a in json.dumps(one)]
-    check(refused, "the refusal is not in the audit log")
+    def audited():
+        return [one for one in world.audit() if one["outcome"] == "refused" and pair.server_a in json.dumps(one)]
+    wait_for("the refusal in the audit log", audited, SOON)
     check("not accepted" in (cluster.folder / "logs" / "service.log").read_text(), "the refusal is not in the log")
     # The cause goes: a new identity for the machine, and the folder joins again under it.
     cluster.stop(pair.server_a)
