@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Benchmarks of Polder beside rsync and Syncthing, on the same data in the same run.
 
+    bench/run.py real   [--trees /usr/share,/usr/include]
     bench/run.py small  [--files 50000] [--dirs 500] [--bytes 4096]
     bench/run.py large  [--files 2] [--mib 1024]
     bench/run.py delta  [--mib 1024]
@@ -120,6 +121,31 @@ def move_in(source, site):
         entry.rename(site / entry.name)
 
 
+def differences(name, a, b):
+    """Prints how many differences there are, and the first of them."""
+    found = same_tree(a, b)
+    figure("polder", name, len(found))
+    for line in found[:5]:
+        print(f"  {line}")
+
+
+def real(arguments):
+    """Real trees of this system: tens of thousands of files, links and odd modes."""
+    with Cluster(arguments.binary, arguments.folder) as cluster:
+        a, b = two_sites(cluster)
+        began = time.monotonic()
+        for at, tree in enumerate(arguments.trees.split(",")):
+            if Path(tree).is_dir():
+                subprocess.run(["cp", "-a", tree, a / f"{at}-{Path(tree).name}"], check=True)
+        figure("polder", "real_copy_s", time.monotonic() - began)
+        entries = count_entries(a)
+        timed_until(entries, b)
+        wait_for("both to be in sync", cluster.in_sync, 600)
+        figure("polder", "real_entries", entries)
+        figure("polder", "real_objects_per_s_with_the_copy", entries / (time.monotonic() - began))
+        differences("real_differences", a, b)
+
+
 def small(arguments):
     with Cluster(arguments.binary, arguments.folder) as cluster:
         source = cluster.folder / "source"
@@ -144,7 +170,7 @@ def small(arguments):
         wait_for("both to be in sync", cluster.in_sync, 300)
         figure("polder", "small_objects_per_s", entries / took)
         figure("polder", "small_objects_per_s_until_status_in_sync", entries / (time.monotonic() - began))
-        figure("polder", "small_differences", len(same_tree(a, b)))
+        differences("small_differences", a, b)
         report_memory(cluster)
         # The same set into an empty server: a third site joins.
         cluster.register("site-c")
@@ -155,7 +181,7 @@ def small(arguments):
         timed_until(entries + 1, c)
         figure("polder", "full_download_objects_per_s", entries / (time.monotonic() - began))
         wait_for("all to be in sync", cluster.in_sync, 300)
-        figure("polder", "full_download_differences", len(same_tree(a, c)))
+        differences("full_download_differences", a, c)
 
 
 def large(arguments):
@@ -185,7 +211,7 @@ def large(arguments):
         move_in(source, a)
         timed_until(arguments.files + 1, b)
         figure("polder", "large_mib_per_s", total / (time.monotonic() - began))
-        figure("polder", "large_differences", len(same_tree(a, b)))
+        differences("large_differences", a, b)
         report_memory(cluster)
 
 
@@ -203,10 +229,13 @@ def delta(arguments):
             before = sent_bytes(cluster, "site-a")
             began = time.monotonic()
             change()
-            wait_for(name, lambda: not same_tree(a, b), 600)
+            ready = (path.stat().st_size, path.stat().st_mtime_ns)
+            other = b / path.name
+            wait_for(name, lambda: (other.stat().st_size, other.stat().st_mtime_ns) == ready, 600)
+            figure("polder", f"delta_{name}_s", time.monotonic() - began)
             wait_for("both to be in sync", cluster.in_sync, 600)
             figure("polder", f"delta_{name}_sent_bytes", sent_bytes(cluster, "site-a") - before)
-            figure("polder", f"delta_{name}_s", time.monotonic() - began)
+            differences(f"delta_{name}_differences", a, b)
 
         def overwrite():
             with open(path, "r+b") as file:
@@ -348,7 +377,7 @@ def million(arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["small", "large", "delta", "latency", "rename", "million"])
+    parser.add_argument("what", choices=["real", "small", "large", "delta", "latency", "rename", "million"])
     parser.add_argument("--binary", default=str(Path(__file__).parent.parent / "target/release/polder"))
     parser.add_argument("--folder", help="where to work; must be empty (default: a temporary folder)")
     parser.add_argument("--only", default="polder,rsync,syncthing")
@@ -357,6 +386,7 @@ def main():
     parser.add_argument("--bytes", type=int, default=4096)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--times", type=int, default=200)
+    parser.add_argument("--trees", default="/usr/share,/usr/include,/usr/lib/python3,/usr/lib/python3.11,/usr/lib/python3.13")
     parser.add_argument("--load-files", type=int, default=0)
     arguments = parser.parse_args()
     defaults = {"small": (50_000, 500), "large": (2, 0), "rename": (100_000, 0), "million": (1_000_000, 10_000)}
@@ -365,7 +395,7 @@ def main():
     arguments.dirs = arguments.dirs or dirs
     if "syncthing" in arguments.only and arguments.what in ("small", "large"):
         syncthing.install()
-    {"small": small, "large": large, "delta": delta, "latency": latency, "rename": rename, "million": million}[arguments.what](arguments)
+    {"real": real, "small": small, "large": large, "delta": delta, "latency": latency, "rename": rename, "million": million}[arguments.what](arguments)
 
 
 if __name__ == "__main__":

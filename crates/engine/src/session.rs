@@ -461,13 +461,14 @@ impl Engine {
         Ok(uid)
     }
 
-    /// The first word about the root's attributes in the share is taken as agreed: an administrator chose those here.
+    /// The first word about the root's attributes in the share is taken as agreed: an administrator chose those here. Its
+    /// time is taken over, like that of every directory, once an endpoint has given it one.
     fn root_row(&mut self, store: &mut dyn TreeStore, node: &CloudNode) -> Result<(), TreeError> {
         if let Some(row) = store.synced(NodeUid::ROOT)?.filter(|row| row.since == Seq(0)) {
             let row = SyncedNode {
                 at: node.at.clone(),
                 attrs_share: node.attrs,
-                mtime_share: node.mtime,
+                mtime_share: if node.since == Seq(0) { node.mtime } else { row.mtime_share },
                 since: node.since,
                 ..row
             };
