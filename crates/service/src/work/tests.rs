@@ -199,17 +199,18 @@ async fn verification_goes_on_after_a_restart() {
 async fn a_jump_of_the_clock_suspends_expiry() {
     let bench = Bench::new();
     let (_, ids) = bench.put(&[b"nobody names this"]).await;
-    let now = bench.state.now();
-    bench.state.control().observe_clock(Timestamp::new(now.secs + 40 * 86_400, 0)).expect("observed");
+    let (now, acting) = (bench.state.now(), bench.state.acting_service());
+    let earlier = Timestamp::new(now.secs - 40 * 86_400, 0);
+    bench.state.control().confirm_clock(&acting, Some(earlier)).expect("confirmed");
     bench.state.clock().observe().expect("observed");
     assert!(!bench.state.clock().may_expire());
     let done = Prune::default().run(&bench.state, true).await;
     assert_eq!((done.items, done.failed), (0, None));
     assert!(History.run(&bench.state, true).await.outcome.starts_with("waits"));
     assert_eq!(bench.read(ids[0]).await, b"nobody names this");
-    let acting = bench.state.acting_service();
     bench.state.control().confirm_clock(&acting, None).expect("confirmed");
     bench.state.clock().observe().expect("observed");
+    bench.state.clock().advance(std::time::Duration::from_secs(40 * 86_400));
     assert_eq!(Prune::default().run(&bench.state, true).await.items, 1);
 }
 
