@@ -240,6 +240,13 @@ def text(name, size=2000):
     return (f"{name} ".encode() * (size // (len(name) + 1) + 1))[:size]
 
 
+def write_whole(root, name, data):
+    """Writes beside the folder and renames: the empty file that a plain write begins with may be a version of its own."""
+    aside = root.parent / f"aside-{name}"
+    aside.write_bytes(data)
+    os.rename(aside, root / name)
+
+
 def write(folder, name, data):
     path = Path(folder) / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -416,7 +423,7 @@ def unreadable(world):
 def disk_full_receiving(world):
     pair = Pair(world, "full-in", on="b")
     ballast = pair.volume.fill()
-    write(pair.a, "large", os.urandom(3 * MIB))
+    write_whole(pair.a, "large", os.urandom(3 * MIB))
     found = pair.group.until_error(pair.server_b, "large", "no_space")
     check("full" in (found.get("hint") or found["reason"]), f"no hint: {found}")
     state = pair.group.endpoint(pair.server_b)
@@ -493,9 +500,7 @@ def disk_quota(world):
     system("btrfs", "quota", "enable", pair.volume.path)
     used = sum(path.stat().st_blocks * 512 for path in pair.volume.path.rglob("*"))
     system("btrfs", "qgroup", "limit", str(used + 2 * MIB), pair.volume.path)
-    # As a whole: the empty file that a plain write begins with may be a version of its own.
-    write(world.cluster.folder, "large", os.urandom(8 * MIB))
-    os.rename(world.cluster.folder / "large", pair.a / "large")
+    write_whole(pair.a, "large", os.urandom(8 * MIB))
     found = pair.group.until_error(pair.server_b, "large", "disk_quota")
     check("quota" in found["reason"] + (found.get("hint") or ""), f"no reason in words: {found}")
     changed = set(files(pair.b).items()) ^ set(pair.before.items())
