@@ -189,7 +189,8 @@ def count_entries(folder):
     while todo:
         with os.scandir(todo.pop()) as entries:
             for entry in entries:
-                if entry.name in (".polder", ".stfolder", ".stversions"):
+                # Syncthing writes beside the target until a file is whole.
+                if entry.name in (".polder", ".stfolder", ".stversions") or entry.name.startswith((".syncthing.", "~syncthing~")):
                     continue
                 count += 1
                 if entry.is_dir(follow_symlinks=False):
