@@ -277,6 +277,13 @@ def until_equal(one, other, seconds=LONG):
         raise TimeoutError(f"{one} and {other} differ in {differ[:10]}") from None
 
 
+def seed_both(group, a, b):
+    """Seeds one of two sites and waits until both are in sync."""
+    seed(a)
+    wait_for("the seed at b", lambda: len(files(b)) == 30, LONG)
+    group.until_in_sync()
+
+
 class Pair:
     """Site a on a volume of its own, site b in a folder; both in sync on a seed."""
 
@@ -461,9 +468,7 @@ def disk_full_service(world):
         cluster.start_service()
         group = World(cluster).share("data")
         a, b = group.site("full-a"), group.site("full-b")
-        seed(a)
-        wait_for("the seed at b", lambda: len(files(b)) == 30, LONG)
-        group.until_in_sync()
+        seed_both(group, a, b)
         ballast = volume.fill()
         for number in range(4):
             write(a, f"large-{number}", os.urandom(MIB))
@@ -542,9 +547,7 @@ def service_away(world):
         cluster.start_service()
         group = World(cluster).share("data")
         a, b = group.site("away-a"), group.site("away-b")
-        seed(a)
-        wait_for("the seed at b", lambda: len(files(b)) == 30, LONG)
-        group.until_in_sync()
+        seed_both(group, a, b)
         cluster.kill("service")
         write(a, "only-a", b"a")
         write(b, "only-b", b"b")
@@ -628,9 +631,7 @@ def clock_off(world):
         back()
         a = cluster.folder / "dates-a"
         cluster.endpoint("dates-a", a)
-        seed(a)
-        wait_for("the seed at b", lambda: len(files(b)) == 30, LONG)
-        group.until_in_sync()
+        seed_both(group, a, b)
         known = 0
         for who in ("agent", "service"):
             for shift in (year + 40 * 86400, -year):

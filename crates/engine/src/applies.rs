@@ -99,7 +99,6 @@ impl Applies {
 }
 
 /// What became of a step that was to join a batch.
-#[derive(PartialEq, Eq)]
 enum Joined {
     Yes,
     /// What it needs is not done yet.
@@ -186,20 +185,17 @@ impl Engine {
             let wrong_lane = large != (lane == Lane::Large);
             let joined =
                 if wrong_lane || full { Joined::Later } else { self.add_step(store, &mut making, &queued)? };
-            if joined != Joined::Yes {
-                let never = joined == Joined::Never;
-                if never {
-                    lost.push(queued)
-                } else {
-                    left.push_back(queued)
+            match joined {
+                Joined::Yes => {
+                    making.bytes += bytes;
+                    making.taken.push(queued);
                 }
-                if full {
-                    break;
-                }
-                continue;
+                Joined::Later => left.push_back(queued),
+                Joined::Never => lost.push(queued),
             }
-            making.bytes += bytes;
-            making.taken.push(queued);
+            if full {
+                break;
+            }
         }
         left.append(&mut self.applies.queue);
         self.applies.queue = left;

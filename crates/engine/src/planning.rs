@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use polder_sync::{HeldReason, Plan, TreeError, TreeStore, Trees, Waiting};
+use polder_sync::{HeldReason, Plan, SyncedNode, TreeError, TreeStore, Trees, Waiting};
 use polder_types::NodeUid;
 
 use crate::engine::{Engine, Root};
@@ -38,6 +38,9 @@ pub(crate) struct Idle {
     after: Option<NodeUid>,
     done: bool,
 }
+
+/// Rows of a directory that are taken at one time.
+const ROWS_PAGE: usize = 256;
 
 impl Engine {
     /// Whether there is anything to plan with.
@@ -283,7 +286,7 @@ impl Engine {
         &mut self,
         store: &mut dyn TreeStore,
         uid: NodeUid,
-        row: Option<&polder_sync::SyncedNode>,
+        row: Option<&SyncedNode>,
     ) -> Result<(), TreeError> {
         let cloud = store.cloud(uid)?;
         store.put_synced(uid, row)?;
@@ -336,7 +339,7 @@ impl Engine {
         &mut self,
         store: &mut dyn TreeStore,
         uid: NodeUid,
-        row: Option<&polder_sync::SyncedNode>,
+        row: Option<&SyncedNode>,
     ) -> Result<(), TreeError> {
         if self.overlay.get(uid).is_none()
             && let Some(old) = store.synced(uid)?
@@ -391,19 +394,35 @@ impl Engine {
     /// A directory's synced row is gone: what still has a row below it is gone from the disk, and said so itself from
     /// now on.
     fn children_gone(&mut self, store: &mut dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
-        let mut after: Option<Box<[u8]>> = None;
-        loop {
-            let children = store.synced_children(dir, after.as_deref(), 256)?;
-            let Some(last) = children.last() else { return Ok(()) };
-            after = store.synced(*last)?.map(|row| self.overlay.key(&row.at).1);
-            for child in &children {
-                if self.overlay.get(*child).is_none()
-                    && let Some(row) = store.synced(*child)?
-                {
-                    self.overlay.put_gone(*child, row.content.kind() == polder_types::Kind::Directory);
-                    self.changed(*child);
-                }
+        let mut after = None;
+        while let Some(rows) = self.rows_alone(store, dir, &mut after)? {
+            for (child, row) in rows {
+                self.overlay.put_gone(child, row.content.kind() == polder_types::Kind::Directory);
+                self.changed(child);
             }
         }
+        Ok(())
+    }
+
+    /// The next synced rows below a directory, those of nodes that have no state of their own in the overlay. Some
+    /// pages have none; `None` is the end. `after` is where this one began, and then where the next one begins.
+    pub(crate) fn rows_alone(
+        &self,
+        store: &dyn TreeStore,
+        dir: NodeUid,
+        after: &mut Option<Box<[u8]>>,
+    ) -> Result<Option<Vec<(NodeUid, SyncedNode)>>, TreeError> {
+        let children = store.synced_children(dir, after.as_deref(), ROWS_PAGE)?;
+        let Some(last) = children.last() else { return Ok(None) };
+        *after = store.synced(*last)?.map(|row| self.overlay.key(&row.at).1);
+        let mut rows = Vec::new();
+        for child in children {
+            if self.overlay.get(child).is_none()
+                && let Some(row) = store.synced(child)?
+            {
+                rows.push((child, row));
+            }
+        }
+        Ok(Some(rows))
     }
 }

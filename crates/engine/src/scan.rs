@@ -312,18 +312,15 @@ impl Engine {
         dir: NodeUid,
         listed: &BTreeSet<Box<[u8]>>,
     ) -> Result<(), TreeError> {
-        let mut after: Option<Box<[u8]>> = None;
-        loop {
-            let children = store.synced_children(dir, after.as_deref(), 256)?;
-            let Some(last) = children.last() else { return Ok(()) };
-            after = store.synced(*last)?.map(|row| self.overlay.key(&row.at).1);
-            for child in &children {
-                let Some(row) = store.synced(*child)? else { continue };
-                if self.overlay.get(*child).is_none() && !listed.contains(&self.overlay.key(&row.at).1) {
+        let mut after = None;
+        while let Some(rows) = self.rows_alone(store, dir, &mut after)? {
+            for (_, row) in rows {
+                if !listed.contains(&self.overlay.key(&row.at).1) {
                     self.looks.pend(dir, Some(row.at.name));
                 }
             }
         }
+        Ok(())
     }
 
     pub(crate) fn list_done(

@@ -291,7 +291,7 @@ impl Engine {
                     let is_dir = entry.seen.kind == Some(Kind::Directory);
                     if *clean && (exact || is_dir) {
                         // Of a directory only the identity was compared: what the step did not set may be an edit.
-                        let (old, brought) = (row.stamp, brought);
+                        let old = row.stamp;
                         row.stamp = entry.seen.stamp;
                         if brought.attrs {
                             row.attrs_here = entry.attrs.hash();

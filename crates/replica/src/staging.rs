@@ -192,8 +192,9 @@ impl Staged {
         Ok(())
     }
 
-    /// The bytes of a large file leave memory as soon as they are on disk (Linux 6.14 and later), so that a download does not push out
-    /// what the server's users have in their cache. Older kernels and some file systems refuse; then it is a plain write.
+    /// The bytes of a large file leave memory as soon as they are on disk (Linux 6.14 and later), so that a download does
+    /// not push out what the server's users have in their cache. Older kernels and some file systems refuse; then it is
+    /// a plain write.
     fn write_some(&mut self, bytes: &[u8], at: u64) -> Result<usize, Errno> {
         if self.uncached {
             let flags = ReadWriteFlags::from_bits_retain(RWF_DONTCACHE);

@@ -45,12 +45,11 @@ impl ServiceClock {
         self.base().time.may_expire()
     }
 
-    /// The time that certificates and tokens end by: the jump of a clock locks nobody out.
+    /// The latest moment that nobody doubts: where an unconfirmed jump began. Certificates end by this one, since the
+    /// jump of a clock must lock nobody out.
     pub fn certain(&self) -> Timestamp {
-        match self.base().time.jump {
-            Some((from, _)) => from,
-            None => self.now(),
-        }
+        let base = self.base();
+        base.time.jump.map_or_else(|| base.now(), |(from, _)| from)
     }
 
     /// Tells the store what the clock says. Waits for the disk.

@@ -9,7 +9,8 @@ use super::{Acting, AuditNote, Control, ControlError, audit};
 /// A larger step of the clock suspends expiry until somebody confirms it.
 pub const CLOCK_JUMP_SECS_MAX: i64 = 24 * 3600;
 
-/// What the service goes by. It never runs backwards, but for a jump that turned out to be wrong; nothing of a share is ordered by it.
+/// What the service goes by. It never runs backwards, but for a jump that turned out to be wrong; nothing of a share is
+/// ordered by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceTime {
     /// The latest moment that was observed.
@@ -19,12 +20,6 @@ pub struct ServiceTime {
 }
 
 impl ServiceTime {
-    /// The latest moment that nobody doubts: where an unconfirmed jump began. What would lock somebody out by its end
-    /// (certificates, tokens) is judged by this one.
-    pub fn certain(&self) -> Timestamp {
-        self.jump.map_or(self.now, |(from, _)| from)
-    }
-
     /// Whether snapshots, history, tokens and deleted shares may expire by this time.
     pub fn may_expire(&self) -> bool {
         self.jump.is_none()

@@ -231,8 +231,8 @@ struct Arriving {
     footer: Mutex<Option<PackFooter>>,
 }
 
-/// A body of a known length as the store takes it. Who is silent in the middle of it is given up. Its last part is handed on
-/// only when the footer is sound, so that nothing else ever gets a name in the store.
+/// A body of a known length as the store takes it. Who is silent in the middle of it is given up. Its last part is
+/// handed on only when the footer is sound, so that nothing else ever gets a name in the store.
 fn stream(arriving: Arc<Arriving>, body: Body) -> PackBody<'static> {
     let slowest = SILENCE_MAX + Duration::from_secs(arriving.size / BYTES_PER_S_MIN);
     let end = tokio::time::Instant::now() + slowest;
