@@ -80,6 +80,10 @@ pub fn store(doing: &'static str, error: StoreError) -> Status {
         StoreError::Conflict { .. } => Reason::BadPack.status("another pack has this id"),
         StoreError::Range { .. } => Status::out_of_range("the range does not lie in the pack"),
         StoreError::Size { .. } | StoreError::BodyLength { .. } => Reason::BadPack.status(error.to_string()),
+        StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            tracing::warn!(doing, error = %Chain(&error), "a call failed for now");
+            Reason::StoreFull.status("the volume of the service is full")
+        }
         StoreError::Body { .. } => Status::aborted("the pack did not arrive whole"),
         _ if error.is_retriable() => unavailable(doing, &error),
         _ => internal(doing, &error),

@@ -92,13 +92,19 @@ impl Host for ServiceState {
         let share = self.opened(share).await?;
         let taken = packs::accept_pack(self, &share, pack.footer.pack.id, vec![pack.bytes.into()]).await;
         taken.map_err(|status| match status.code() {
-            tonic::Code::Unavailable => HostError::Unavailable(status.message().to_owned()),
+            tonic::Code::Unavailable | tonic::Code::ResourceExhausted => {
+                HostError::Unavailable(status.message().to_owned())
+            }
             _ => HostError::Failed { doing: "store a pack", source: status.into() },
         })
     }
 
     fn committed(&self, share: ShareId, head: Cursor) {
         share_head_moved(self, share, head);
+    }
+
+    fn is_short_of_room(&self) -> bool {
+        self.room().is_short()
     }
 
     fn is_online(&self, server: ServerId) -> bool {

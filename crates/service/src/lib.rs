@@ -18,6 +18,7 @@ mod host;
 mod metric;
 mod packs;
 pub mod rest;
+mod room;
 mod server;
 mod shares;
 mod start;

@@ -17,11 +17,12 @@ use crate::clock::{OBSERVE_EVERY, ServiceClock};
 use crate::config::{Objects, ServiceConfig};
 use crate::packs::TreeCache;
 use crate::rest::{self, Rest};
+use crate::room::Room;
 use crate::shares::Shares;
 use crate::state::{Inner, ServiceState};
 use crate::trust::{SecretFile, Trust, read_or_make, server_tls};
 use crate::work::{self, Work};
-use crate::{metric, server};
+use crate::{metric, room, server};
 
 /// Runs a service until `shutdown` is ready, then stops it in order.
 pub async fn run(config: ServiceConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
@@ -57,7 +58,8 @@ impl Service {
         let serving = server::serve(listener, tls, router, connections_max, stopped.clone());
         let serving = tokio::spawn(serving);
         let mut working = work::start(&state, &stopped);
-        working.push(tokio::spawn(observe_clock(state.clone(), stopped)));
+        working.push(tokio::spawn(observe_clock(state.clone(), stopped.clone())));
+        working.push(tokio::spawn(room::tend(state.clone(), stopped.clone())));
         tracing::info!(%address, "the service listens");
         Ok(Self { address, state, stop, serving, working })
     }
@@ -126,7 +128,12 @@ pub(crate) fn open(
     getrandom::fill(&mut holder).context("draw random bytes")?;
     let work = Work::new(crate::trust::hex(&holder));
     let (agents, trees) = (Agents::default(), TreeCache::default());
-    Ok(ServiceState::new(Inner { config, trust, control, clock, shares, agents, packs, trees, work }))
+    let folder = match &config.objects {
+        Objects::Folder(folder) => Some(folder.as_path()),
+        Objects::Url(_) => None,
+    };
+    let room = Room::new(&config.metadata, folder);
+    Ok(ServiceState::new(Inner { config, trust, control, clock, shares, agents, packs, trees, work, room }))
 }
 
 /// The first token, for whoever set the service up.

@@ -10,6 +10,7 @@ use crate::agents::Agents;
 use crate::clock::ServiceClock;
 use crate::config::ServiceConfig;
 use crate::packs::TreeCache;
+use crate::room::Room;
 use crate::shares::Shares;
 use crate::trust::Trust;
 use crate::work::Work;
@@ -31,6 +32,7 @@ pub(crate) struct Inner {
     pub packs: Arc<dyn PackStore>,
     pub trees: TreeCache,
     pub work: Work,
+    pub room: Room,
 }
 
 impl ServiceState {
@@ -86,6 +88,11 @@ impl ServiceState {
     /// Nodes of extent trees that were read.
     pub fn trees(&self) -> &TreeCache {
         &self.inner.trees
+    }
+
+    /// Room for the databases.
+    pub fn room(&self) -> &Room {
+        &self.inner.room
     }
 
     /// Background work.

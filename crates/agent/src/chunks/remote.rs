@@ -26,6 +26,9 @@ pub(crate) enum RemoteError {
     /// Bytes of a pack did not come or go.
     #[error("transfer of a pack")]
     Http(#[source] reqwest::Error),
+    /// Nothing more fits there: with the service, or in the store behind it.
+    #[error("the store of the service is full: make room there")]
+    Full,
     /// The address was answered with an error.
     #[error("transfer of a pack: the store answered {0}")]
     HttpStatus(http::StatusCode),
@@ -53,7 +56,7 @@ impl RemoteError {
     pub(crate) fn failure(&self) -> Failure {
         let class = match self {
             Self::Bad(_) | Self::Length { .. } => FailureClass::Damaged,
-            Self::NotOpen | Self::Status(_) | Self::Http(_) | Self::HttpStatus(_) => {
+            Self::NotOpen | Self::Status(_) | Self::Http(_) | Self::Full | Self::HttpStatus(_) => {
                 FailureClass::Unreachable
             }
         };
@@ -182,6 +185,9 @@ impl Remote {
             put = put.header(header.name.as_str(), header.value.as_str());
         }
         let answer = put.send().await.map_err(hide_address)?;
+        if answer.status() == http::StatusCode::INSUFFICIENT_STORAGE {
+            return Err(RemoteError::Full);
+        }
         if !answer.status().is_success() {
             return Err(RemoteError::HttpStatus(answer.status()));
         }

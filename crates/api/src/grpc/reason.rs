@@ -30,11 +30,13 @@ pub enum Reason {
     BadPack,
     /// Too much at once: wait and repeat.
     Busy,
+    /// The store takes nothing more until somebody makes room.
+    StoreFull,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ProtocolVersion,
         Self::NoCertificate,
         Self::Revoked,
@@ -46,6 +48,7 @@ impl Reason {
         Self::BadMessage,
         Self::BadPack,
         Self::Busy,
+        Self::StoreFull,
     ];
 
     /// The word on the wire.
@@ -62,6 +65,7 @@ impl Reason {
             Self::BadMessage => "bad_message",
             Self::BadPack => "bad_pack",
             Self::Busy => "busy",
+            Self::StoreFull => "store_full",
         }
     }
 
@@ -73,7 +77,7 @@ impl Reason {
             Self::NameTaken => Code::AlreadyExists,
             Self::ProtocolVersion | Self::NotOpen | Self::Stopped => Code::FailedPrecondition,
             Self::BadMessage | Self::BadPack => Code::InvalidArgument,
-            Self::Busy => Code::ResourceExhausted,
+            Self::Busy | Self::StoreFull => Code::ResourceExhausted,
         }
     }
 

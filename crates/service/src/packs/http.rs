@@ -61,6 +61,7 @@ impl From<Status> for Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let code = match self.0.code() {
+            _ if Reason::of(&self.0) == Some(Reason::StoreFull) => StatusCode::INSUFFICIENT_STORAGE,
             Code::Unauthenticated | Code::PermissionDenied => StatusCode::FORBIDDEN,
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::AlreadyExists | Code::FailedPrecondition => StatusCode::CONFLICT,
@@ -186,6 +187,7 @@ async fn write(
     if announced.is_some_and(|len| len != address.size_bytes) || address.size_bytes > PACK_BYTES_MAX {
         return Err(Reason::BadPack.status("the pack has another length than its address").into());
     }
+    ensure_room(&state, address.size_bytes)?;
     let kib = u32::try_from(address.size_bytes / 1024 + 1).unwrap_or(u32::MAX);
     let room = tokio::time::timeout(SILENCE_MAX, UPLOADS.acquire_many(kib)).await;
     let Ok(Ok(_room)) = room else {
@@ -312,6 +314,7 @@ pub async fn accept_pack(
     parts: Vec<Bytes>,
 ) -> Result<(), Status> {
     let size: u64 = parts.iter().map(|part| part.len() as u64).sum();
+    ensure_room(state, size)?;
     let footer = {
         let (keys, parts) = (share.keys(), parts.clone());
         blocking(move || footer(&keys, pack, size, &parts)).await?
@@ -320,6 +323,12 @@ pub async fn accept_pack(
     let put = state.packs().put(name, parts).await;
     put.map_err(|error| failure::store("store a pack", error))?;
     take_in(state, share, &footer).await
+}
+
+/// Refuses a pack that would take what the databases may need.
+fn ensure_room(state: &ServiceState, bytes: u64) -> Result<(), Status> {
+    let fits = state.room().admits(bytes);
+    if fits { Ok(()) } else { Err(Reason::StoreFull.status("the volume of the service is full")) }
 }
 
 /// Registers a pack that is durable, and sees that it is verified soon.

@@ -104,6 +104,8 @@ pub trait Host: Send + Sync + 'static {
     /// The share has a new head: tell the agents that follow it.
     fn committed(&self, share: ShareId, head: Cursor);
 
+    /// Whether the volume of the service's databases is full.
+    fn is_short_of_room(&self) -> bool;
     /// Whether an agent of the server is connected, to any process.
     fn is_online(&self, server: ServerId) -> bool;
     /// The last report of an endpoint, if any came.

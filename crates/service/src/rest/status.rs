@@ -272,7 +272,15 @@ pub async fn status(State(rest): State<Rest>, params: Params) -> Result<Json<api
         let groups = groups.into_iter().filter_map(|group| group_rows(control, group).transpose());
         Ok(Ok((groups.collect::<Result<Vec<_>, _>>()?, service_notices(control)?)))
     });
-    let (groups, problems) = found.await??;
+    let (groups, mut problems) = found.await??;
+    if rest.host.is_short_of_room() {
+        problems.push(Notice {
+            code: "service_full".into(),
+            message: "the volume of the service is full: nothing can be uploaded".into(),
+            hint: Some("make room there; uploads go on by themselves".into()),
+            since: rest.now().into(),
+        });
+    }
     let mut shown = Vec::with_capacity(groups.len());
     for group in groups {
         shown.push(rest.group_status(group).await?);

@@ -205,6 +205,10 @@ impl Host for TestHost {
         self.told(|told| told.heads.push((share, head)));
     }
 
+    fn is_short_of_room(&self) -> bool {
+        false
+    }
+
     fn is_online(&self, server: ServerId) -> bool {
         self.told(|told| told.online.contains(&server))
     }
