@@ -486,8 +486,9 @@ def disk_full_service(world):
             found = [item for item in group.errors("full-a") if item["path"].startswith("large-")]
             return [item for item in found if "full" in item["reason"].lower()]
         wait_for("errors of the upload that say why", listed, SOON)
-        problems = cluster.json("status")["problems"]
-        check(any(one["code"] == "service_full" for one in problems), f"the status is silent: {problems}")
+        def told():
+            return any(one["code"] == "service_full" for one in cluster.json("status")["problems"])
+        wait_for("a status that says so", told, SOON)
         ballast.unlink()
         until_equal(a, b)
         group.until_in_sync()

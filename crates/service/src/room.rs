@@ -17,6 +17,8 @@ use crate::state::ServiceState;
 
 /// What the databases need: the log of some of them between two checkpoints (4 MiB each), and some growth.
 const OWN_BYTES: u64 = 16 * 1024 * 1024;
+/// The reserve is given up below this: whoever fills the volume should be done, or would take the reserve too.
+const LAST_BYTES: u64 = OWN_BYTES / 16;
 /// The room is taken only where so many times as much is free, so that it does not come and go.
 const PLENTY: u64 = 4;
 /// How often the volume is asked. A service fills what it keeps free no faster than this can see.
@@ -62,9 +64,9 @@ impl Room {
                 tracing::info!(free_bytes = free, "the volume of the service has room again");
             }
         }
-        match (short, self.reserve.exists()) {
-            (true, true) => std::fs::remove_file(&self.reserve).map_err(errno),
-            (false, false) if free >= OWN_BYTES * PLENTY => self.take(),
+        match self.reserve.exists() {
+            true if free < LAST_BYTES => std::fs::remove_file(&self.reserve).map_err(errno),
+            false if free >= OWN_BYTES * PLENTY => self.take(),
             _ => Ok(()),
         }
     }

@@ -11,7 +11,7 @@ use polder_api::grpc::{PROTOCOL_VERSION, convert, pb};
 use polder_types::{Cursor, EndpointId, ServerId, ShareId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::access::Caller;
 use super::{Streamed, enrolment, orders};
@@ -138,8 +138,8 @@ impl Running {
     async fn take(&self, message: pb::FromAgent) -> Result<(), Status> {
         use pb::from_agent::Message;
         match message.message {
-            Some(Message::Heartbeat(_)) => self.heartbeat().await,
-            Some(Message::Status(status)) => self.status(status).await,
+            Some(Message::Heartbeat(_)) => noted_later(self.heartbeat().await),
+            Some(Message::Status(status)) => noted_later(self.status(status).await),
             Some(Message::Answer(answer)) => {
                 let sound = answer.json.len() <= polder_api::grpc::limits::COMMAND_JSON_BYTES_MAX;
                 convert::text(answer.message.clone(), "message").map_err(|error| error.status())?;
@@ -168,6 +168,12 @@ impl Running {
         let (state, caller) = (self.state.clone(), self.caller.clone());
         blocking(move || orders::take_status(&state, caller, id, status)).await
     }
+}
+
+/// A session goes on where rows cannot be written for now: the agent says the same again soon, and what is in memory
+/// (its report, and its answers) is what tells people why.
+fn noted_later(noted: Result<(), Status>) -> Result<(), Status> {
+    noted.or_else(|status| if status.code() == Code::Unavailable { Ok(()) } else { Err(status) })
 }
 
 /// Tells an agent its assignments when they change, and heads as they move.
