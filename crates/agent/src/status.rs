@@ -54,6 +54,7 @@ pub(crate) fn message(
         sent_bytes: extra.sent_bytes,
         received_bytes: extra.received_bytes,
         last_sync_unix_ms: extra.last_sync_unix_ms,
+        recycled_bytes: extra.recycled_bytes,
         ..pb::EndpointStatus::default()
     }
 }
@@ -71,6 +72,8 @@ pub(crate) struct Extra {
     pub received_bytes_per_s: u64,
     /// When the endpoint was last in sync; 0: never.
     pub last_sync_unix_ms: i64,
+    /// Bytes in the recycle area.
+    pub recycled_bytes: u64,
 }
 
 fn state(status: &Status) -> (pb::EndpointState, String) {
@@ -265,7 +268,7 @@ pub(crate) fn rest(
         nodes: status.map_or(0, |status| status.entry_count),
         local_bytes: 0,
         tiered_bytes: 0,
-        recycled_bytes: 0,
+        recycled_bytes: shown.extra.recycled_bytes,
         errors: status.map_or(0, |status| status.problem_count),
         held: status
             .and_then(|status| status.held)

@@ -59,6 +59,12 @@ impl Root {
         }
     }
 
+    /// Whether so little is left that displaced content should go early: not enough for `wanted` bytes, or little at all.
+    pub fn is_short(&self, wanted: u64) -> Result<bool, FsError> {
+        let (free, own) = room(self.state())?;
+        Ok(free < own.saturating_mul(PLENTY).max(own.saturating_add(wanted)))
+    }
+
     /// Whether nothing is left on the volume but what stays the agent's own.
     pub fn is_full(&self) -> Result<bool, FsError> {
         room(self.state()).map(|(free, own)| free < own)

@@ -33,6 +33,8 @@ pub struct Staging(Arc<Inner>);
 struct Inner {
     dir: OwnedFd,
     next: AtomicU64,
+    /// Bytes of the largest file that found no room since somebody asked.
+    missed: AtomicU64,
 }
 
 /// A node without a name: a file being written, a symlink or an empty directory. Dropped without being applied, it is
@@ -64,7 +66,7 @@ impl Staging {
     /// Opens the folder and empties it. Once, when the endpoint starts.
     pub fn open(root: &Root) -> Result<Self, RootError> {
         let dir = root.state_subdir("staging")?;
-        let staging = Self(Arc::new(Inner { dir, next: AtomicU64::new(0) }));
+        let staging = Self(Arc::new(Inner { dir, next: AtomicU64::new(0), missed: AtomicU64::new(0) }));
         staging.empty().map_err(RootError::Fs)?;
         Ok(staging)
     }
@@ -104,6 +106,11 @@ impl Staging {
         }
     }
 
+    /// Bytes of the largest file that found no room since the last call.
+    pub fn take_missed(&self) -> u64 {
+        self.0.missed.swap(0, Ordering::Relaxed)
+    }
+
     fn next_name(&self) -> String {
         format!("{:x}", self.0.next.fetch_add(1, Ordering::Relaxed))
     }
@@ -119,6 +126,7 @@ impl Staging {
         let (free, own) = crate::reserve::room(self.dir())?;
         // Blocks of holes are not needed, and how many there are is not known here.
         if free < own.saturating_add(if holes { 0 } else { size }) {
+            self.0.missed.fetch_max(size, Ordering::Relaxed);
             return Err(FsError::new("find room for", b"staged file", Errno::NOSPC));
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -130,7 +138,12 @@ impl Staging {
                 // A file system without reservation will tell when it is full.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => (),
                 Ok(()) => staged.end = size,
-                Err(errno) => return Err(FsError::new("reserve space for", b"staged file", errno)),
+                Err(errno) => {
+                    if errno == Errno::NOSPC {
+                        self.0.missed.fetch_max(size, Ordering::Relaxed);
+                    }
+                    return Err(FsError::new("reserve space for", b"staged file", errno));
+                }
             }
         }
         Ok(staged)

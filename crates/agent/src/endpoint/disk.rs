@@ -1,6 +1,7 @@
 //! The endpoint's disk: what `replica` needs to be called, and its words turned into the engine's.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 
 use polder_engine::{Dir, Failure, FailureClass, Look, LookAt, LookFound, Place, SeenEntry};
@@ -20,6 +21,8 @@ pub(crate) struct Disk {
     pub staging: Staging,
     /// Where displaced files lie.
     pub recycle: Arc<Recycle>,
+    /// Bytes that lie there, as of the last look.
+    pub recycled_bytes: AtomicU64,
     /// Which names are left out; settings may change it.
     pub filter: RwLock<Arc<Filter>>,
     /// For conflict names.
@@ -54,6 +57,7 @@ impl Disk {
             root,
             staging,
             recycle,
+            recycled_bytes: AtomicU64::new(0),
             filter: RwLock::new(filter),
             server_name: server_name.into(),
             policy,

@@ -36,6 +36,8 @@ pub(crate) struct Jobs {
     disk: Arc<Disk>,
     facts: Facts,
     watcher: Option<Watcher>,
+    /// Its end ends the expiry of the recycle area.
+    _expiry: Sender<()>,
 }
 
 impl Jobs {
@@ -50,6 +52,9 @@ impl Jobs {
         let keeper = (Arc::clone(disk), facts.clone());
         spawn_thread("displaced", move || super::displaced::look_after(&from, &keeper.0, &keeper.1));
         let _ = displaced.send(recycled);
+        let (expiry, until) = channel();
+        let keeper = (Arc::clone(disk), fetcher.clone());
+        spawn_thread("recycle", move || super::expiry::look_after(&until, &keeper.0, &keeper.1));
         let (looks, from) = channel();
         let looker = (disk.hands(), facts.clone());
         spawn_thread("look", move || look_all(&from, looker));
@@ -75,6 +80,7 @@ impl Jobs {
             disk: Arc::clone(disk),
             facts: facts.clone(),
             watcher,
+            _expiry: expiry,
         }
     }
 

@@ -1,6 +1,7 @@
 //! One life of an endpoint: events in, steps of the engine, one commit, effects out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -368,7 +369,8 @@ impl Life {
     }
 
     fn status(&mut self, thread: &Thread, status: Arc<polder_engine::Status>) {
-        let extra = self.rate.extra(&self.remote, status.phase == Phase::InSync, self.now());
+        let mut extra = self.rate.extra(&self.remote, status.phase == Phase::InSync, self.now());
+        extra.recycled_bytes = self.disk.recycled_bytes.load(Ordering::Relaxed);
         let watching = self.jobs.watching();
         self.show(thread, |shown| *shown = Shown { status: Some(status), waiting: None, watching, extra });
     }
@@ -455,6 +457,7 @@ impl Rate {
             sent_bytes_per_s: (sent_bytes - sent) * 1000 / ms,
             received_bytes_per_s: (received_bytes - received) * 1000 / ms,
             last_sync_unix_ms: self.last_sync_unix_ms,
+            recycled_bytes: 0,
         }
     }
 }

@@ -7,6 +7,7 @@
 mod apply;
 pub(crate) mod disk;
 mod displaced;
+mod expiry;
 mod explain;
 mod jobs;
 mod life;

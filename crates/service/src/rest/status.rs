@@ -189,7 +189,7 @@ fn endpoint_status(facts: &Facts<'_>, now: Timestamp) -> api::EndpointStatus {
         nodes: status.nodes,
         local_bytes: status.bytes.saturating_sub(status.tiered_bytes),
         tiered_bytes: status.tiered_bytes,
-        recycled_bytes: 0,
+        recycled_bytes: status.recycled_bytes,
         errors: status.problem_count.saturating_sub(status.review_count),
         held: status.held_nodes,
         review: status.review_count,
