@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
-use tokio::sync::watch;
 
 use crate::state::ServiceState;
 
@@ -22,7 +21,7 @@ const LAST_BYTES: u64 = OWN_BYTES / 16;
 /// The room is taken only where so many times as much is free, so that it does not come and go.
 const PLENTY: u64 = 4;
 /// How often the volume is asked. A service fills what it keeps free no faster than this can see.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The room of one service process.
 #[derive(Debug)]
@@ -90,18 +89,10 @@ fn free_bytes(folder: &Path) -> Result<u64, Errno> {
     statvfs(folder).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Looks after the room until the service stops.
-pub(crate) async fn tend(state: ServiceState, mut stop: watch::Receiver<bool>) {
-    loop {
-        let for_disk = state.clone();
-        let tended = tokio::task::spawn_blocking(move || for_disk.room().tend()).await;
-        if let Ok(Err(error)) = tended {
-            tracing::debug!(%error, "the room of the service's databases could not be looked after");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => (),
-            _ = stop.wait_for(|stop| *stop) => return,
-        }
+/// Looks after the room once. Waits for the disk.
+pub(crate) fn tend(state: &ServiceState) {
+    if let Err(error) = state.room().tend() {
+        tracing::debug!(%error, "the room of the service's databases could not be looked after");
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use polder_metadata::control::{Control, ObjectName, Role, SqliteRows};
@@ -23,6 +24,9 @@ use crate::state::{Inner, ServiceState};
 use crate::trust::{SecretFile, Trust, read_or_make, server_tls};
 use crate::work::{self, Work};
 use crate::{metric, room, server};
+
+/// How often the server's certificate is looked at; it is made anew a month before it ends.
+const RENEW_EVERY: Duration = Duration::from_secs(6 * 3600);
 
 /// Runs a service until `shutdown` is ready, then stops it in order.
 pub async fn run(config: ServiceConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
@@ -58,8 +62,7 @@ impl Service {
         let serving = server::serve(listener, tls, router, connections_max, stopped.clone());
         let serving = tokio::spawn(serving);
         let mut working = work::start(&state, &stopped);
-        working.push(tokio::spawn(observe_clock(state.clone(), stopped.clone())));
-        working.push(tokio::spawn(room::tend(state.clone(), stopped.clone())));
+        working.extend(chores(&state, &stopped));
         tracing::info!(%address, "the service listens");
         Ok(Self { address, state, stop, serving, working })
     }
@@ -171,16 +174,42 @@ fn host_names(config: &ServiceConfig, address: SocketAddr) -> Vec<String> {
     names
 }
 
-async fn observe_clock(state: ServiceState, mut stop: watch::Receiver<bool>) {
+/// A small piece of work that waits for the disk.
+type Chore = fn(&ServiceState);
+
+/// What the process does beside its reconcilers, at once and then again and again.
+fn chores(state: &ServiceState, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
+    let chores: [(Duration, Chore); 3] =
+        [(OBSERVE_EVERY, observe_clock), (room::LOOK_EVERY, room::tend), (RENEW_EVERY, renew_certificate)];
+    chores.map(|(period, chore)| tokio::spawn(repeat(period, chore, state.clone(), stop.clone()))).into()
+}
+
+/// Does a chore that waits for the disk, until the service stops.
+async fn repeat(period: Duration, chore: Chore, state: ServiceState, mut stop: watch::Receiver<bool>) {
     loop {
+        let for_chore = state.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || chore(&for_chore)).await {
+            tracing::error!(%error, "a chore did not end well");
+        }
         tokio::select! {
-            () = tokio::time::sleep(OBSERVE_EVERY) => (),
+            () = tokio::time::sleep(period) => (),
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        let for_rows = state.clone();
-        let observed = tokio::task::spawn_blocking(move || for_rows.clock().observe().map(drop)).await;
-        if let Ok(Err(error)) = observed {
-            tracing::warn!(error = %crate::failure::Chain(&error), "the clock could not be kept");
+    }
+}
+
+fn observe_clock(state: &ServiceState) {
+    if let Err(error) = state.clock().observe() {
+        tracing::warn!(error = %crate::failure::Chain(&error), "the clock could not be kept");
+    }
+}
+
+fn renew_certificate(state: &ServiceState) {
+    match state.trust().renew_server() {
+        Ok(false) => (),
+        Ok(true) => tracing::info!("new connections are shown a new certificate"),
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "the server's certificate could not be renewed");
         }
     }
 }

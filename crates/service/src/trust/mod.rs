@@ -7,26 +7,28 @@
 
 mod authority;
 mod files;
+mod server;
 mod tls;
 
 pub use authority::Issued;
 pub use files::{SecretFile, read_or_make};
 pub use tls::{PeerCertificate, server_tls};
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use polder_chunk::MasterKey;
 use polder_types::ServerId;
 
 use authority::Authority;
+use server::ServerCertificate;
 
 /// What a service proves itself with, and what it recognises others by.
 pub struct Trust {
     authority: Authority,
-    server_pem: String,
-    server_key_pem: String,
+    server: Arc<ServerCertificate>,
     /// Wraps the keys of shares.
     pub master: MasterKey,
     /// Signs addresses of packs.
@@ -39,18 +41,23 @@ impl Trust {
     pub fn open(data: &Path, names: &[String]) -> Result<Self> {
         std::fs::create_dir_all(data).with_context(|| format!("make the folder \"{}\"", data.display()))?;
         let authority = Authority::open(&data.join("ca.pem"), &data.join("ca.key"))?;
-        let (server_pem, server_key_pem) = server_certificate(&authority, data, names)?;
+        let server = Arc::new(ServerCertificate::open(&authority, data, names, SystemTime::now())?);
         let master = master_key(&data.join("master.key"))?;
         // A key for one purpose, from the key that every process of this service has.
         let root = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &master);
         let derived = aws_lc_rs::hmac::sign(&root, b"polder signed pack address v1");
         let url_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, derived.as_ref());
-        Ok(Self { authority, server_pem, server_key_pem, master: MasterKey::new(master), url_key })
+        Ok(Self { authority, server, master: MasterKey::new(master), url_key })
     }
 
     /// The authority's certificate.
     pub fn ca_pem(&self) -> &str {
         self.authority.pem()
+    }
+
+    /// Sees that the server's certificate does not end while the service runs. Waits for the disk.
+    pub fn renew_server(&self) -> Result<bool> {
+        self.server.renew(&self.authority, SystemTime::now())
     }
 
     /// A certificate for an agent's own key.
@@ -67,22 +74,6 @@ fn master_key(path: &Path) -> Result<[u8; 32]> {
     })?;
     let key = unhex(text.trim());
     key.with_context(|| format!("the master key in \"{}\" is not 64 hexadecimal digits", path.display()))
-}
-
-fn server_certificate(authority: &Authority, data: &Path, names: &[String]) -> Result<(String, String)> {
-    let (pem_path, key_path): (PathBuf, PathBuf) = (data.join("server.pem"), data.join("server.key"));
-    let known = files::read(&pem_path)?.zip(files::read(&key_path)?);
-    if let Some((pem, key)) = known
-        && authority::serves(&pem, names, SystemTime::now())
-    {
-        return Ok((pem, key));
-    }
-    ensure!(!names.is_empty(), "the server's certificate needs a name");
-    let (pem, key) = authority.issue_server(names, SystemTime::now())?;
-    files::write(&key_path, &key, SecretFile::Secret)?;
-    files::write(&pem_path, &pem, SecretFile::Public)?;
-    tracing::info!(path = %pem_path.display(), names = %names.join(", "), "made the server's certificate");
-    Ok((pem, key))
 }
 
 /// Lower-case hexadecimal digits.

@@ -8,7 +8,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::time_provider::TimeProvider;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::state::ServiceState;
@@ -58,17 +58,11 @@ pub fn server_tls(state: &ServiceState) -> Result<Arc<ServerConfig>> {
         .allow_unauthenticated()
         .build()
         .context("set up client certificates")?;
-    let chain = CertificateDer::pem_slice_iter(trust.server_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let key = PrivateKeyDer::from_pem_slice(trust.server_key_pem.as_bytes());
     let mut config = ServerConfig::builder_with_details(provider, Arc::new(CertainTime(state.clone())))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .context("choose TLS 1.3")?
         .with_client_cert_verifier(clients)
-        .with_single_cert(
-            chain.context("read the server's certificate")?,
-            key.context("read the server's key")?,
-        )
-        .context("use the server's certificate")?;
+        .with_cert_resolver(Arc::clone(&trust.server) as _);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
