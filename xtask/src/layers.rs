@@ -53,7 +53,7 @@ const BANNED_IN_PURE: &[&str] = &[
 const OWNED: &[(&str, &[&str])] = &[
     ("rusqlite", &["metadata", "replica"]),
     ("object_store", &["packstore"]),
-    ("libc", &["replica", "gate"]),
+    ("libc", &["replica", "gate", "polder"]),
     ("axum", &["service"]),
     ("rcgen", &["service", "agent"]),
     ("clap", &["cli", "polder"]),
