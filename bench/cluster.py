@@ -47,6 +47,12 @@ def resident_bytes(pid):
     return 0
 
 
+def cpu_seconds(pid):
+    """Processor time that a process has used, of the program and of the kernel for it."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def descendants(pid):
     """The process and everything below it."""
     found, todo = [], [pid]

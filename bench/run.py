@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import syncthing
-from cluster import Cluster, count_entries, descendants, peak_memory_bytes, resident_bytes, wait_for
+from cluster import Cluster, count_entries, cpu_seconds, descendants, peak_memory_bytes, resident_bytes, wait_for
 
 
 def figure(program, name, value):
@@ -75,6 +75,14 @@ def report_memory(cluster):
     for name, process in cluster.processes.items():
         peak = max(peak_memory_bytes(pid) for pid in descendants(process.pid))
         figure("polder", f"peak_memory_mib_{name}", peak / 2**20)
+
+
+def report_cpu(cluster, name, objects, before=None):
+    """Processor time an object, per process, since `before`; returns the times now."""
+    now = {process: sum(map(cpu_seconds, descendants(at.pid))) for process, at in cluster.processes.items()}
+    for process, seconds in now.items():
+        figure("polder", f"{name}_cpu_us_per_object_{process}", (seconds - (before or {}).get(process, 0)) / objects * 1e6)
+    return now
 
 
 def run_rsync(source, target):
@@ -173,6 +181,7 @@ def small(arguments):
         figure("polder", "small_objects_per_s_until_status_in_sync", entries / (time.monotonic() - began))
         differences("small_differences", a, b)
         report_memory(cluster)
+        used = report_cpu(cluster, "small", entries)
         # The same set into an empty server: a third site joins.
         cluster.register("site-c")
         cluster.start_agent("site-c")
@@ -182,6 +191,7 @@ def small(arguments):
         timed_until(entries + 1, c)
         figure("polder", "full_download_objects_per_s", entries / (time.monotonic() - began))
         wait_for("all to be in sync", cluster.in_sync, 300)
+        report_cpu(cluster, "full_download", entries, used)
         differences("full_download_differences", a, c)
 
 

@@ -12,10 +12,15 @@ use crate::step::{made_by, parents, places, size, wire_act};
 use crate::work::State;
 use crate::{Apply, ApplyStep, Dir, Effect, JobId, LARGE_BYTES, Lane};
 
-/// Steps queued and in flight.
+/// Most steps that one batch passes over because they wait for others. The first in the queues never waits for one that
+/// stands behind it, so what is passed over moves when something in flight lands.
+const WAITING_MAX: usize = 512;
+
+/// Steps queued, by lane and in the order of their numbers, and in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Applies {
-    queue: VecDeque<Queued>,
+    small: VecDeque<Queued>,
+    large: VecDeque<Queued>,
     flying: BTreeMap<JobId, Flying>,
     /// Steps that were queued and have no result yet.
     open: BTreeSet<u64>,
@@ -52,7 +57,14 @@ impl Applies {
     }
 
     pub(crate) fn queued(&self) -> usize {
-        self.queue.len()
+        self.small.len() + self.large.len()
+    }
+
+    fn queue(&mut self, lane: Lane) -> &mut VecDeque<Queued> {
+        match lane {
+            Lane::Small => &mut self.small,
+            Lane::Large => &mut self.large,
+        }
     }
 
     pub(crate) fn is_changing(&self, key: &Key) -> bool {
@@ -60,7 +72,7 @@ impl Applies {
     }
 
     pub(crate) fn wakes_at(&self, now: u64) -> Option<u64> {
-        (!self.queue.is_empty() && self.stalled_until > now).then_some(self.stalled_until)
+        (self.queued() > 0 && self.stalled_until > now).then_some(self.stalled_until)
     }
 
     fn in_lane(&self, lane: Lane) -> usize {
@@ -81,19 +93,20 @@ impl Applies {
 
     /// Takes the queued steps that need one which was not done.
     pub(crate) fn orphans(&mut self, not_done: &BTreeSet<u64>) -> Vec<Queued> {
+        let mut queued: Vec<Queued> = self.small.drain(..).chain(self.large.drain(..)).collect();
+        // A step is told to be lost before those that need it come: they have higher numbers.
+        queued.sort_unstable_by_key(|queued| queued.serial);
         let mut lost = not_done.clone();
         let mut orphans = Vec::new();
-        let mut left = VecDeque::new();
-        for queued in self.queue.drain(..) {
+        for queued in queued {
             if queued.after.iter().any(|serial| lost.contains(serial)) {
                 lost.insert(queued.serial);
                 self.open.remove(&queued.serial);
                 orphans.push(queued);
             } else {
-                left.push_back(queued);
+                self.queue(lane_of(&queued.step)).push_back(queued);
             }
         }
-        self.queue = left;
         orphans
     }
 }
@@ -148,7 +161,7 @@ impl Engine {
             self.applies.next_serial += 1;
             self.applies.open.insert(serial);
             uids.into_iter().for_each(|uid| self.work.put(uid, State::Queued));
-            self.applies.queue.push_back(Queued { serial, after, step });
+            self.applies.queue(lane_of(&step)).push_back(Queued { serial, after, step });
             serials.push(Some(serial));
         }
         Ok(())
@@ -160,7 +173,7 @@ impl Engine {
         }
         let limits = self.settings.limits;
         for (lane, most) in [(Lane::Small, limits.applies_small), (Lane::Large, limits.applies_large)] {
-            while !self.applies.queue.is_empty() && self.applies.in_lane(lane) < most {
+            while !self.applies.queue(lane).is_empty() && self.applies.in_lane(lane) < most {
                 if !self.apply_batch(store, lane)? {
                     break;
                 }
@@ -176,29 +189,29 @@ impl Engine {
         for flying in self.applies.flying.values() {
             making.moving.extend(flying.steps.iter().flat_map(|queued| moved(&queued.step)));
         }
-        let (mut left, mut lost) = (VecDeque::new(), Vec::new());
-        while let Some(queued) = self.applies.queue.pop_front() {
+        let (mut waiting, mut lost) = (Vec::new(), Vec::new());
+        while waiting.len() < WAITING_MAX
+            && let Some(queued) = self.applies.queue(lane).pop_front()
+        {
             let bytes = size(&queued.step.act);
-            let large = bytes > LARGE_BYTES;
             let full = making.steps.len() >= limits.apply_ops
-                || (!making.steps.is_empty() && (large || making.bytes + bytes > limits.apply_bytes));
-            let wrong_lane = large != (lane == Lane::Large);
-            let joined =
-                if wrong_lane || full { Joined::Later } else { self.add_step(store, &mut making, &queued)? };
+                || (!making.steps.is_empty()
+                    && (lane == Lane::Large || making.bytes + bytes > limits.apply_bytes));
+            let joined = if full { Joined::Later } else { self.add_step(store, &mut making, &queued)? };
             match joined {
                 Joined::Yes => {
                     making.bytes += bytes;
                     making.taken.push(queued);
                 }
-                Joined::Later => left.push_back(queued),
+                Joined::Later => waiting.push(queued),
                 Joined::Never => lost.push(queued),
             }
             if full {
                 break;
             }
         }
-        left.append(&mut self.applies.queue);
-        self.applies.queue = left;
+        let queue = self.applies.queue(lane);
+        waiting.into_iter().rev().for_each(|queued| queue.push_front(queued));
         self.drop_steps(store, lost)?;
         if making.taken.is_empty() {
             return Ok(false);
@@ -331,6 +344,10 @@ pub(crate) fn uids(step: &polder_sync::Apply) -> Vec<NodeUid> {
         _ => None,
     };
     [step.uid].into_iter().chain(other).collect()
+}
+
+fn lane_of(step: &polder_sync::Apply) -> Lane {
+    if size(&step.act) > LARGE_BYTES { Lane::Large } else { Lane::Small }
 }
 
 /// Nodes that a step takes to another place.

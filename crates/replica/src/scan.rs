@@ -10,6 +10,7 @@
 //!
 //! A directory's rows are found by its identity, so a moved directory compares equal inside.
 
+use std::borrow::Borrow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex};
@@ -124,10 +125,10 @@ pub(crate) struct Work {
 
 impl Scan {
     /// Begins at a directory. Its rows are those of the endpoint's state database that are committed.
-    pub fn start(
+    pub fn start<R: Borrow<StateReader> + Send + 'static>(
         root: Arc<Root>,
         owners: Arc<Owners>,
-        readers: impl Fn() -> Result<StateReader, StateError>,
+        readers: impl Fn() -> Result<R, StateError>,
         from: &crate::DirAt,
         options: ScanOptions,
     ) -> Result<Self, StateError> {
@@ -136,10 +137,10 @@ impl Scan {
 
     /// As [`Scan::start`], passing over the names that the filter leaves out: they are not told and not looked into. One
     /// that has a synced row all the same is not missing.
-    pub fn start_filtered(
+    pub fn start_filtered<R: Borrow<StateReader> + Send + 'static>(
         root: Arc<Root>,
         owners: Arc<Owners>,
-        readers: impl Fn() -> Result<StateReader, StateError>,
+        readers: impl Fn() -> Result<R, StateError>,
         from: &crate::DirAt,
         options: ScanOptions,
         filter: Arc<Filter>,
@@ -171,7 +172,7 @@ impl Scan {
         let mut threads = Vec::new();
         for _ in 0..count {
             let (shared, sender, reader) = (shared.clone(), sender.clone(), readers()?);
-            let run = move || Worker::new(&shared, &sender, &reader).run();
+            let run = move || Worker::new(&shared, &sender, reader.borrow()).run();
             match std::thread::Builder::new().name("scan".into()).spawn(run) {
                 Ok(thread) => threads.push(thread),
                 // One thread is enough to go on.

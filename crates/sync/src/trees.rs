@@ -184,7 +184,8 @@ pub trait TreeStore {
     /// dropped.
     fn put_cloud(&mut self, uid: NodeUid, node: Option<&CloudNode>) -> Result<(), TreeError>;
     /// Nodes whose cloud state differs from their synced row, in the order in which they are best applied: directories
-    /// from the root down, then files newest first, deletions last. Not among `except`; at most `count_max`.
+    /// from the root down, then files newest first, deletions last. Not among `except`; at most `count_max`. How finely
+    /// times are told apart is the store's choice.
     fn cloud_changed(
         &self,
         except: &dyn Fn(NodeUid) -> bool,

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use polder_engine::{Apply, Dir, Event, Hint, JobId, Lane, ListEnd, ListPart, LookAt};
 use polder_replica::{
-    Method, Noticed, PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, StateReader, WatchOptions,
+    Method, Noticed, PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, StateReaders, WatchOptions,
     Watcher,
 };
 use polder_types::CaseRule;
@@ -33,6 +33,8 @@ pub(crate) struct Jobs {
     small: Sender<Apply>,
     large: Sender<Apply>,
     scans: Mutex<HashMap<JobId, ScanHandle>>,
+    /// One rule of names a life, so one set of readers.
+    readers: OnceLock<StateReaders>,
     disk: Arc<Disk>,
     facts: Facts,
     watcher: Option<Watcher>,
@@ -77,6 +79,7 @@ impl Jobs {
             small,
             large,
             scans: Mutex::default(),
+            readers: OnceLock::new(),
             disk: Arc::clone(disk),
             facts: facts.clone(),
             watcher,
@@ -112,9 +115,8 @@ impl Jobs {
         let options =
             ScanOptions { threads: SCAN_THREADS, recursive, credit: credit.into(), policy: self.disk.policy };
         let root = Arc::clone(&self.disk.root);
-        let database = root.database_path();
-        let readers = || StateReader::open(&database, case);
-        match Scan::start(root, Arc::clone(&self.disk.owners), readers, &dir_at(dir), options) {
+        let readers = self.readers.get_or_init(|| StateReaders::new(root.database_path(), case));
+        match Scan::start(root, Arc::clone(&self.disk.owners), || readers.get(), &dir_at(dir), options) {
             Ok(scan) => {
                 self.scans.lock().expect(LOCK).insert(job, scan.handle());
                 let facts = self.facts.clone();

@@ -13,7 +13,9 @@
 //! A database of a newer version is refused. One that is damaged gives [`StateError::Corrupt`]: the agent moves it aside
 //! and re-baselines (I8), it never repairs.
 
+mod order;
 mod reader;
+mod recent;
 mod rows;
 mod store;
 
@@ -23,11 +25,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use polder_sync::TreeError;
+use polder_sync::{CloudNode, SyncedNode, TreeError};
 use polder_types::{Attrs, AttrsHash, CaseRule, NodeUid};
 use rusqlite::{Connection, OpenFlags};
 
-pub use reader::{Child, StateReader};
+use order::Ages;
+use recent::Recent;
+
+pub use reader::{Child, PooledReader, StateReader, StateReaders};
 
 /// Version of the schema, in `user_version`.
 const VERSION: i64 = 1;
@@ -46,7 +51,7 @@ CREATE TABLE synced(
     size INTEGER NOT NULL, ino INTEGER NOT NULL, gen INTEGER NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX synced_place ON synced(parent, key);
 CREATE INDEX synced_ident ON synced(ino);
--- class: 0 a directory (rank: its depth), 1 a file or symlink (rank: newest first), 2 deleted in the share.
+-- class: 0 a directory (rank: its depth), 1 a file or symlink (rank: its class of age, see order.rs), 2 deleted in the share.
 CREATE TABLE cloud(
     uid BLOB PRIMARY KEY, class INTEGER NOT NULL, rank INTEGER NOT NULL, size INTEGER NOT NULL,
     parent BLOB, key BLOB, name BLOB, content BLOB, attrs INTEGER, mtime, since INTEGER) WITHOUT ROWID;
@@ -125,6 +130,7 @@ type AttrsEntry = (AttrsHash, Option<Arc<Attrs>>);
 pub struct StateDb {
     connection: Connection,
     case: CaseRule,
+    ages: Ages,
     path: PathBuf,
     /// The write-ahead log, for making it durable. Opened at the first durable commit; it lives as long as we do.
     wal: Option<File>,
@@ -134,6 +140,10 @@ pub struct StateDb {
     attrs_ids: RefCell<HashMap<AttrsHash, i64>>,
     attrs_by_id: RefCell<HashMap<i64, AttrsEntry>>,
     depths: RefCell<HashMap<NodeUid, u32>>,
+    /// The synced rows, and that there is none.
+    recent_synced: RefCell<Recent<Option<SyncedNode>>>,
+    /// The stored differences: none, a deleted node, or a node.
+    recent_cloud: RefCell<Recent<Option<Option<CloudNode>>>>,
     /// Number of cloud rows and the sum of their sizes.
     differing: (u64, u64),
 }
@@ -150,10 +160,12 @@ impl StateDb {
         let connection = Connection::open(path)?;
         configure(&connection, false)?;
         migrate(&connection)?;
+        let ages = Ages::of(&connection)?;
         connection.set_prepared_statement_cache_capacity(64);
         let mut db = Self {
             connection,
             case,
+            ages,
             path: path.to_owned(),
             wal: None,
             in_transaction: Cell::new(false),
@@ -161,6 +173,8 @@ impl StateDb {
             attrs_ids: RefCell::default(),
             attrs_by_id: RefCell::default(),
             depths: RefCell::default(),
+            recent_synced: RefCell::default(),
+            recent_cloud: RefCell::default(),
             differing: (0, 0),
         };
         db.differing = db.count_differing()?;
@@ -235,10 +249,10 @@ fn migrate(connection: &Connection) -> Result<(), StateError> {
             if tables > 0 {
                 return Err(StateError::Corrupt { what: "it is another program's database".into() });
             }
-            let sql = format!(
-                "BEGIN IMMEDIATE; {SCHEMA_1} PRAGMA application_id = {APPLICATION_ID}; \
-                 PRAGMA user_version = {VERSION}; COMMIT;"
-            );
+            connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA_1}"))?;
+            Ages::begin(connection)?;
+            let sql =
+                format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;");
             connection.execute_batch(&sql)?;
             Ok(())
         }

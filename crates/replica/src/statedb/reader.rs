@@ -1,12 +1,18 @@
 //! Reading committed rows from other threads: what a scan compares directories with.
 
-use std::path::Path;
+use std::borrow::Borrow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use polder_types::{CaseRule, FileIdent, Kind, NodeUid, Stamp};
 use rusqlite::{Connection, params};
 
 use super::rows::{column, kind, stamp, uid};
 use super::{StateError, open_read_only};
+
+/// Readers kept open: two walks of two threads.
+const IDLE_MAX: usize = 4;
+const LOCK: &str = "no holder of this lock panics";
 
 /// What a scan needs to know of a synced child.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,5 +96,56 @@ impl StateReader {
             }
         }
         Ok(None)
+    }
+}
+
+/// Readers of one database that are used again: opening one reads the whole schema.
+#[derive(Debug, Clone)]
+pub struct StateReaders(Arc<Readers>);
+
+#[derive(Debug)]
+struct Readers {
+    path: PathBuf,
+    case: CaseRule,
+    idle: Mutex<Vec<StateReader>>,
+}
+
+/// A reader that goes back when it is dropped.
+#[derive(Debug)]
+pub struct PooledReader {
+    /// There until the drop.
+    reader: Option<StateReader>,
+    home: Arc<Readers>,
+}
+
+impl StateReaders {
+    /// Readers of this database, none of them open yet.
+    pub fn new(path: PathBuf, case: CaseRule) -> Self {
+        Self(Arc::new(Readers { path, case, idle: Mutex::default() }))
+    }
+
+    /// One that is idle, or a new one.
+    pub fn get(&self) -> Result<PooledReader, StateError> {
+        let idle = self.0.idle.lock().expect(LOCK).pop();
+        let reader = match idle {
+            Some(reader) => reader,
+            None => StateReader::open(&self.0.path, self.0.case)?,
+        };
+        Ok(PooledReader { reader: Some(reader), home: Arc::clone(&self.0) })
+    }
+}
+
+impl Borrow<StateReader> for PooledReader {
+    fn borrow(&self) -> &StateReader {
+        self.reader.as_ref().expect("a reader is taken only by the drop")
+    }
+}
+
+impl Drop for PooledReader {
+    fn drop(&mut self) {
+        let mut idle = self.home.idle.lock().expect(LOCK);
+        if idle.len() < IDLE_MAX {
+            idle.extend(self.reader.take());
+        }
     }
 }

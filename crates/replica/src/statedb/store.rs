@@ -84,6 +84,16 @@ impl StateDb {
     }
 
     fn synced_row(&self, uid: NodeUid) -> Result<Option<SyncedNode>> {
+        self.ensure_open()?;
+        if let Some(known) = self.recent_synced.borrow_mut().get(uid) {
+            return Ok(known);
+        }
+        let row = self.read_synced(uid)?;
+        self.recent_synced.borrow_mut().put(uid, row.clone());
+        Ok(row)
+    }
+
+    fn read_synced(&self, uid: NodeUid) -> Result<Option<SyncedNode>> {
         let sql =
             "SELECT parent, key, name, content, attrs, attrs_here, mtime_share, ctime, mtime, size, ino, gen,
                    since FROM synced WHERE uid = ?1";
@@ -105,6 +115,16 @@ impl StateDb {
 
     /// The stored difference: `None` when there is none, `Some(None)` for a deleted node.
     fn stored_cloud(&self, uid: NodeUid) -> Result<Option<Option<CloudNode>>> {
+        self.ensure_open()?;
+        if let Some(known) = self.recent_cloud.borrow_mut().get(uid) {
+            return Ok(known);
+        }
+        let stored = self.read_cloud(uid)?;
+        self.recent_cloud.borrow_mut().put(uid, stored.clone());
+        Ok(stored)
+    }
+
+    fn read_cloud(&self, uid: NodeUid) -> Result<Option<Option<CloudNode>>> {
         let sql = "SELECT class, parent, key, name, content, attrs, mtime, since FROM cloud WHERE uid = ?1";
         self.get(sql, &[&uid.0], |row| {
             if column(row, 0)?.as_i64().ok() == Some(DELETED) {
@@ -160,6 +180,13 @@ impl StateDb {
                 &(row.since.0 as i64),
             ],
         )?;
+        self.recent_synced.borrow_mut().put(uid, Some(row.clone()));
+        Ok(())
+    }
+
+    fn drop_synced(&mut self, uid: NodeUid) -> Result<()> {
+        self.write("DELETE FROM synced WHERE uid = ?1", &[&uid.0])?;
+        self.recent_synced.borrow_mut().put(uid, None);
         Ok(())
     }
 
@@ -167,14 +194,14 @@ impl StateDb {
         let Some(node) = node else {
             let sql = "INSERT INTO cloud(uid, class, rank, size) VALUES(?1, ?2, 0, 0)";
             self.write(sql, &[&uid.0, &DELETED])?;
+            self.recent_cloud.borrow_mut().put(uid, Some(None));
             self.differing.0 += 1;
             return Ok(());
         };
         let attrs = self.attrs_id(node.attrs)?;
         let (class, rank) = match node.content {
             Content::Directory => (DIRECTORY, i64::from(self.depth(uid, node)?)),
-            // Newest first.
-            _ => (OTHER, node.mtime.as_nanos_saturated().saturating_neg()),
+            _ => (OTHER, self.ages.rank(node.mtime)),
         };
         let name = node.at.name.as_bytes();
         let key = self.case.key(name);
@@ -197,6 +224,7 @@ impl StateDb {
                 &(node.since.0 as i64),
             ],
         )?;
+        self.recent_cloud.borrow_mut().put(uid, Some(Some(node.clone())));
         self.differing = (self.differing.0 + 1, self.differing.1.saturating_add(size));
         Ok(())
     }
@@ -231,12 +259,11 @@ impl StateDb {
     }
 
     fn drop_cloud(&mut self, uid: NodeUid) -> Result<()> {
-        let size =
-            self.get("SELECT size FROM cloud WHERE uid = ?1", &[&uid.0], |row| number(column(row, 0)?))?;
-        if let Some(size) = size {
-            self.write("DELETE FROM cloud WHERE uid = ?1", &[&uid.0])?;
-            self.differing = (self.differing.0 - 1, self.differing.1.saturating_sub(size));
-        }
+        let Some(stored) = self.stored_cloud(uid)? else { return Ok(()) };
+        self.write("DELETE FROM cloud WHERE uid = ?1", &[&uid.0])?;
+        self.recent_cloud.borrow_mut().put(uid, None);
+        let size = stored.map_or(0, |node| node.content.size());
+        self.differing = (self.differing.0 - 1, self.differing.1.saturating_sub(size));
         Ok(())
     }
 
@@ -354,7 +381,7 @@ impl TreeStore for StateDb {
     fn put_synced(&mut self, uid: NodeUid, row: Option<&SyncedNode>) -> std::result::Result<(), TreeError> {
         let written = match row {
             Some(row) => self.write_synced(uid, row),
-            None => self.write("DELETE FROM synced WHERE uid = ?1", &[&uid.0]).map(drop),
+            None => self.drop_synced(uid),
         };
         self.depths.borrow_mut().remove(&uid);
         doing("write synced row", written)
@@ -446,6 +473,7 @@ impl TreeStore for StateDb {
             let count = self.write(sql, &[&DELETED])?;
             self.differing = (count as u64, 0);
             self.depths.borrow_mut().clear();
+            self.recent_cloud.borrow_mut().clear();
             Ok(())
         });
         doing("forget the share's tree", forgotten)
