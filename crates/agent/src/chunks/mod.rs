@@ -1,13 +1,14 @@
 //! Chunks of one share, on their way up and down.
 //!
 //! Up: [`store`] reads files on a few threads, cuts them into chunks and packs those that the share lacks; [`track`]
-//! knows which packs a file waits for. Down: [`fetch`] finds chunks, gets their ranges and opens them. [`remote`] is the
+//! knows which packs a file waits for; [`spare`] keeps their memory. Down: [`fetch`] finds chunks, gets their ranges and opens them. [`remote`] is the
 //! service; [`places`] remembers where chunks are.
 
 mod fetch;
 mod pack;
 mod places;
 mod remote;
+mod spare;
 mod store;
 mod track;
 

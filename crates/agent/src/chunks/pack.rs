@@ -1,5 +1,6 @@
 //! Putting chunks of reads into packs: gather, ask what the share has, seal the rest, send full packs off.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use polder_types::{ChunkId, PackId};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::spare::Spare;
 use super::track::Tracker;
 use super::{Remote, Share, random, remote};
 use crate::endpoint::Facts;
@@ -35,6 +37,8 @@ pub(crate) struct Packing {
     pub runtime: Handle,
     /// Bounds the bytes of finished packs in memory: a permit a MiB.
     pub room: Arc<Semaphore>,
+    /// Memory of packs that are through.
+    pub spare: Arc<Spare>,
 }
 
 /// One thread's pack in the making.
@@ -43,8 +47,9 @@ pub(crate) struct Packer {
     packing: Arc<Packing>,
     /// A pack is sent off when it has so many bytes.
     flush_bytes: usize,
-    gathered: Vec<(JobId, ChunkId, Vec<u8>)>,
-    gathered_bytes: usize,
+    gathered: Vec<(JobId, ChunkId, Range<usize>)>,
+    /// The bytes of what was gathered, one after the other: the same memory every time.
+    bytes: Vec<u8>,
     builder: Option<PackBuilder>,
     scratch: Scratch,
 }
@@ -56,7 +61,7 @@ impl Packer {
             packing,
             flush_bytes,
             gathered: Vec::new(),
-            gathered_bytes: 0,
+            bytes: Vec::new(),
             builder: None,
             scratch: Scratch::new(),
         }
@@ -67,19 +72,29 @@ impl Packer {
         if self.tracker(|tracker| tracker.knows(read, id)) {
             return Ok(());
         }
-        self.gathered.push((read, id, bytes.to_vec()));
-        self.gathered_bytes += bytes.len();
-        if self.gathered_bytes >= GATHER_BYTES_MAX { self.seal() } else { Ok(()) }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        self.gathered.push((read, id, start..self.bytes.len()));
+        if self.bytes.len() >= GATHER_BYTES_MAX { self.seal() } else { Ok(()) }
     }
 
     /// Seals what was gathered. After this every chunk that was taken is in a pack or in the share.
     pub(crate) fn seal(&mut self) -> Result<(), Failure> {
-        let gathered = std::mem::take(&mut self.gathered);
-        let bytes = std::mem::take(&mut self.gathered_bytes);
-        let have = if bytes >= ASK_BYTES_MIN { self.ask(&gathered)? } else { vec![false; gathered.len()] };
-        for ((read, id, bytes), have) in gathered.into_iter().zip(have) {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let bytes = std::mem::take(&mut self.bytes);
+        let sealed = self.seal_all(&gathered, &bytes);
+        gathered.clear();
+        (self.gathered, self.bytes) = (gathered, bytes);
+        self.bytes.clear();
+        sealed
+    }
+
+    fn seal_all(&mut self, gathered: &[(JobId, ChunkId, Range<usize>)], bytes: &[u8]) -> Result<(), Failure> {
+        let ask = bytes.len() >= ASK_BYTES_MIN;
+        let have = if ask { self.ask(gathered)? } else { vec![false; gathered.len()] };
+        for ((read, id, at), have) in gathered.iter().zip(have) {
             if !have {
-                self.put(read, id, &bytes)?;
+                self.put(*read, *id, &bytes[at.clone()])?;
             }
         }
         Ok(())
@@ -88,10 +103,16 @@ impl Packer {
     /// Forgets what was gathered, after a failure: its reads were told.
     pub(crate) fn drop_gathered(&mut self) {
         self.gathered.clear();
-        self.gathered_bytes = 0;
+        self.bytes.clear();
     }
 
-    fn ask(&self, gathered: &[(JobId, ChunkId, Vec<u8>)]) -> Result<Vec<bool>, Failure> {
+    /// Gives memory back, when there is nothing to do.
+    pub(crate) fn rest(&mut self) {
+        self.flush();
+        self.bytes = Vec::new();
+    }
+
+    fn ask(&self, gathered: &[(JobId, ChunkId, Range<usize>)]) -> Result<Vec<bool>, Failure> {
         let ids: Vec<ChunkId> = gathered.iter().map(|(_, id, _)| *id).collect();
         let have = self.packing.runtime.block_on(self.packing.remote.have(&ids));
         have.map_err(|error| error.failure())
@@ -106,8 +127,13 @@ impl Packer {
             let builder = match &mut self.builder {
                 Some(builder) => builder,
                 none => {
-                    let builder =
-                        PackBuilder::new(&self.packing.share.keys, PackId(random()), PackNonce(random()));
+                    let buffer = self.packing.spare.take(self.flush_bytes);
+                    let builder = PackBuilder::with_buffer(
+                        &self.packing.share.keys,
+                        PackId(random()),
+                        PackNonce(random()),
+                        buffer,
+                    );
                     self.packing.tracker.lock().expect(LOCK).begin(builder.pack().id);
                     none.insert(builder)
                 }
@@ -148,7 +174,8 @@ impl Packer {
         let room = Arc::clone(&self.packing.room).acquire_many_owned(permits);
         let room = self.packing.runtime.block_on(room).expect("the semaphore is never closed");
         let packing = Arc::clone(&self.packing);
-        self.packing.runtime.spawn(packing.send(id, pack.bytes.into(), room));
+        let bytes = self.packing.spare.lend(pack.bytes);
+        self.packing.runtime.spawn(packing.send(id, bytes, room));
     }
 
     fn tracker<T>(&self, run: impl FnOnce(&mut Tracker) -> T) -> T {

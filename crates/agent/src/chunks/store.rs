@@ -12,6 +12,7 @@ use polder_sync::ReadIntent;
 use polder_types::Content;
 
 use super::pack::{Packer, Packing};
+use super::spare::Busy;
 use crate::endpoint::disk::{Disk, Hands, failure, seen_entry};
 
 /// Threads of the two lanes. A lane's thread reads, hashes and seals; two keep two cores busy.
@@ -52,6 +53,7 @@ impl Lanes {
                     hands: disk.hands(),
                     disk: Arc::clone(disk),
                     batch,
+                    busy: None,
                 };
                 crate::endpoint::spawn_thread(name, move || thread.run());
             }
@@ -95,6 +97,8 @@ struct LaneThread {
     hands: Hands,
     disk: Arc<Disk>,
     batch: usize,
+    /// While there is something to do.
+    busy: Option<Busy>,
 }
 
 /// A read that is stable and waits for its chunks to be sealed.
@@ -108,6 +112,7 @@ struct Stable {
 impl LaneThread {
     fn run(mut self) {
         while let Some(batch) = self.next_batch() {
+            self.busy.get_or_insert_with(|| self.packing.spare.busy());
             let mut stable = Vec::with_capacity(batch.len());
             for read in batch {
                 let job = read.job;
@@ -130,7 +135,8 @@ impl LaneThread {
             Err(_) => {
                 // Another thread of the lane holds the queue, and holds it while it waits for more. What was packed so
                 // far leaves now: waiting for the queue with it could take for ever.
-                self.packer.flush();
+                self.packer.rest();
+                self.busy = None;
                 self.from.lock().expect(LOCK)
             }
         };
@@ -138,7 +144,8 @@ impl LaneThread {
         let first = match from.try_recv() {
             Ok(read) => read,
             Err(TryRecvError::Empty) => {
-                self.packer.flush();
+                self.packer.rest();
+                self.busy = None;
                 from.recv().ok()?
             }
             Err(TryRecvError::Disconnected) => return None,

@@ -86,6 +86,7 @@ impl Life {
             facts: thread.facts.clone(),
             runtime,
             room: Arc::new(Semaphore::new(PACKS_MIB_MAX)),
+            spare: Arc::default(),
         };
         Ok(Self {
             engine: Engine::new(settings, random()),
