@@ -77,11 +77,12 @@ def report_memory(cluster):
         figure("polder", f"peak_memory_mib_{name}", peak / 2**20)
 
 
-def report_cpu(cluster, name, objects, before=None):
-    """Processor time an object, per process, since `before`; returns the times now."""
+def report_cpu(cluster, name, count, unit="object", before=None):
+    """Processor time a unit, per process, since `before`; returns the times now."""
     now = {process: sum(map(cpu_seconds, descendants(at.pid))) for process, at in cluster.processes.items()}
     for process, seconds in now.items():
-        figure("polder", f"{name}_cpu_us_per_object_{process}", (seconds - (before or {}).get(process, 0)) / objects * 1e6)
+        used = seconds - (before or {}).get(process, 0)
+        figure("polder", f"{name}_cpu_us_per_{unit}_{process}", used / count * 1e6)
     return now
 
 
@@ -191,7 +192,7 @@ def small(arguments):
         timed_until(entries + 1, c)
         figure("polder", "full_download_objects_per_s", entries / (time.monotonic() - began))
         wait_for("all to be in sync", cluster.in_sync, 300)
-        report_cpu(cluster, "full_download", entries, used)
+        report_cpu(cluster, "full_download", entries, before=used)
         differences("full_download_differences", a, c)
 
 
@@ -223,6 +224,7 @@ def large(arguments):
         timed_until(arguments.files + 1, b)
         figure("polder", "large_mib_per_s", total / (time.monotonic() - began))
         differences("large_differences", a, b)
+        report_cpu(cluster, "large", total, "mib")
         report_memory(cluster)
 
 

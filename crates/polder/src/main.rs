@@ -18,7 +18,7 @@ mod up;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    memory::few_heaps();
+    memory::set_up();
     // The only provider of cryptography in the process, before anybody speaks TLS. Fails only if there is one already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let arguments = std::env::args_os().collect();
