@@ -49,9 +49,20 @@ pub fn run(request: AgentRun, ui: &Ui) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// A thread that panics takes the process with it. The holder starts a new worker, which begins from what is on disk;
+/// without that thread this one would look alive and wait for ever.
+fn die_with_a_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
 /// Runs the worker. Its exit code is a word to the holder, so the process ends here.
 pub fn work(request: AgentRun, ui: &Ui) -> Result<Exit, CliError> {
     logging::start(ui)?;
+    die_with_a_panic();
     let runtime = runtime()?;
     let code =
         runtime.block_on(polder_agent::work(WorkerOptions { state: request.state })).map_err(failed)?;

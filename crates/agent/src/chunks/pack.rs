@@ -106,9 +106,21 @@ impl Packer {
         self.bytes.clear();
     }
 
+    /// Forgets a read that came to nothing. What it left in a pack stays there; what is only gathered is dropped, for a
+    /// read that is forgotten must not wait for a pack again.
+    pub(crate) fn forget(&mut self, read: JobId) {
+        self.gathered.retain(|(of, ..)| *of != read);
+        if self.gathered.is_empty() {
+            self.bytes.clear();
+        }
+        self.tracker(|tracker| tracker.forget(read));
+    }
+
     /// Gives memory back, when there is nothing to do.
     pub(crate) fn rest(&mut self) {
+        debug_assert!(self.gathered.is_empty(), "every read was sealed or forgotten");
         self.flush();
+        self.gathered = Vec::new();
         self.bytes = Vec::new();
     }
 
@@ -216,5 +228,66 @@ impl Packing {
         if let (false, Err(why)) = (settled.failed.is_empty(), outcome) {
             self.facts.send(Event::StoreFailed { jobs: settled.failed, why });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polder_chunk::ShareKeys;
+    use polder_types::ShareId;
+
+    use super::*;
+
+    const ONE: JobId = JobId(1);
+    const TWO: JobId = JobId(2);
+
+    /// A packer whose service is never there.
+    fn packer(runtime: &tokio::runtime::Runtime) -> Packer {
+        let packing = Packing {
+            share: Share::new(ShareKeys::new(ShareId([1; 16]), [2; 32], [3; 32])),
+            remote: Arc::default(),
+            tracker: Mutex::default(),
+            facts: Facts::to_nobody(),
+            runtime: runtime.handle().clone(),
+            room: Arc::new(Semaphore::new(64)),
+            spare: Arc::default(),
+        };
+        Packer::new(Arc::new(packing), 1024 * 1024)
+    }
+
+    fn take(packer: &mut Packer, read: JobId, bytes: &[u8]) {
+        let id = packer.packing.share.ids.id(bytes);
+        packer.take(read, id, bytes).expect("too little to ask the service");
+    }
+
+    /// A file that changes while it is read has given chunks already. They once outlived the bytes they pointed at, and
+    /// the next file's were looked for behind the end: the thread panicked, and nothing was read any more.
+    #[test]
+    fn a_read_that_came_to_nothing_leaves_nothing_behind() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let mut packer = packer(&runtime);
+        take(&mut packer, ONE, &[7; 100_000]);
+        packer.forget(ONE);
+        packer.rest();
+        take(&mut packer, TWO, b"small");
+        packer.seal().expect("nothing is asked for so little");
+        let builder = packer.builder.as_ref().expect("a pack was begun");
+        assert!(builder.contains(packer.packing.share.ids.id(b"small")));
+        assert!(!builder.contains(packer.packing.share.ids.id(&[7; 100_000])));
+        assert_eq!(packer.tracker(|tracker| tracker.close(TWO)), Ok(false), "its pack is on its way");
+        assert_eq!(packer.tracker(|tracker| tracker.close(ONE)), Ok(true), "it waits for nothing");
+    }
+
+    #[test]
+    fn forgetting_a_read_keeps_the_others_of_its_batch() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let mut packer = packer(&runtime);
+        take(&mut packer, ONE, b"of the first");
+        take(&mut packer, TWO, b"of the second");
+        packer.forget(ONE);
+        packer.seal().expect("nothing is asked for so little");
+        let ids = packer.packing.share.ids;
+        let builder = packer.builder.as_ref().expect("a pack was begun");
+        assert!(builder.contains(ids.id(b"of the second")) && !builder.contains(ids.id(b"of the first")));
     }
 }

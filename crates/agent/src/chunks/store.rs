@@ -119,7 +119,7 @@ impl LaneThread {
                 match self.one(&read) {
                     Ok(done) => stable.push(done),
                     Err(outcome) => {
-                        self.packing.tracker.lock().expect(LOCK).forget(job);
+                        self.packer.forget(job);
                         self.packing.facts.send(Event::Read { job, outcome });
                     }
                 }
@@ -228,7 +228,7 @@ impl LaneThread {
         for Stable { job, entry, content, store } in stable {
             let outcome = match (&sealed, store) {
                 (Err(why), _) => {
-                    self.packing.tracker.lock().expect(LOCK).forget(job);
+                    self.packer.forget(job);
                     ReadOutcome::Failed(why.clone())
                 }
                 (Ok(()), false) => ReadOutcome::Stable { entry, content, stored: false },

@@ -71,6 +71,12 @@ pub(crate) enum Input {
 pub(crate) struct Facts(Sender<Input>);
 
 impl Facts {
+    /// For tests of parts that send facts which nobody waits for.
+    #[cfg(test)]
+    pub(crate) fn to_nobody() -> Self {
+        Self(std::sync::mpsc::channel().0)
+    }
+
     /// Sends a fact. When the endpoint has ended nobody wants it.
     pub(crate) fn send(&self, event: Event) {
         let _ = self.0.send(Input::Fact(event));
