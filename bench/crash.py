@@ -29,6 +29,7 @@ import os
 import random
 import shutil
 import ssl
+import stat
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,19 @@ def observed_once(folder):
     return found
 
 
+def attributes(folder):
+    """What a folder's entries have beside their content: mode, time and notes."""
+    found = {}
+    for base, names, files in os.walk(folder):
+        for name in names + files:
+            path = os.path.join(base, name)
+            entry = os.lstat(path)
+            notes = [] if os.path.islink(path) else [(name, os.getxattr(path, name)) for name in os.listxattr(path) if name.startswith("user.")]
+            mtime = entry.st_mtime_ns if stat.S_ISREG(entry.st_mode) else None
+            found[os.path.relpath(path, folder)] = (entry.st_mode, mtime, notes)
+    return found
+
+
 # What users do. Each gives the tree before and a function that does it, in a folder that holds the tree before.
 
 
@@ -113,7 +127,7 @@ def put(folder, tree):
 
 def save(path, data, durable=True):
     """As careful programs save: beside, durable, renamed. The name is one that is never synced."""
-    aside = os.path.join(os.path.dirname(path), f"~${os.path.basename(path)}")
+    aside = os.path.join(os.path.dirname(path), f"{os.path.basename(path)}.tmp")
     with open(aside, "wb") as out:
         out.write(data)
         out.flush()
@@ -139,7 +153,7 @@ def edit(folder, mark):
     save(os.path.join(folder, "sub/y"), b"")
     os.chmod(os.path.join(folder, "sub/x"), 0o640)
     os.setxattr(os.path.join(folder, "sub/x"), b"user.note", b"noted")
-    aside = os.path.join(folder, "~$link")
+    aside = os.path.join(folder, "link.tmp")
     os.symlink("big", aside)
     os.rename(aside, os.path.join(folder, "link"))
     # A file becomes a directory with a file in it.
@@ -195,20 +209,23 @@ class Site:
 class World(Cluster):
     """One service and the agents a and b, each started so that its calls can be counted."""
 
-    def __init__(self, binary, folder, reading=False, volumes=None):
+    def __init__(self, binary, folder, reading=False, homes=None):
         super().__init__(binary, folder, keep=True)
         self.reading = reading
         self.intercepted = {}
         self.link = None
-        self.volumes = volumes or {}
+        # Where a process keeps everything: the world's folder, or a volume of its own.
+        self.homes = {"service": self.folder, "a": self.folder, "b": self.folder, **(homes or {})}
+        data = self.homes["service"] / "service"
+        self.environment["POLDER_TOKEN_FILE"] = str(data / "owner.token")
+        self.environment["POLDER_CA_FILE"] = str(data / "ca.pem")
         self.points = 0
         self.environment["RUST_BACKTRACE"] = "1"
         self.sites, self.started = {}, {}
 
     def folders_of(self, name):
-        if name == "service":
-            return [self.folder / "service"]
-        return [self.folder / name, self.folder / f"state-{name}"]
+        home = self.homes[name]
+        return [home / "service"] if name == "service" else [home / name, home / f"state-{name}"]
 
     def begin(self):
         for folder in self.folders_of("service"):
@@ -217,18 +234,27 @@ class World(Cluster):
         self.until_up()
         self.share()
         for name in ("a", "b"):
+            root, state = self.folders_of(name)
             self.register(name)
-            self.sites[name] = Site(name, self.folder / name, self.folder / f"state-{name}")
+            self.sites[name] = Site(name, root, state)
             self.start(name)
-            self.endpoint(name, self.folder / name)
+            self.endpoint(name, root)
         wait_for("a new world in sync", self.is_in_sync, CONVERGE_S)
+
+    def register(self, name):
+        token = self.folder / f"token-{name}"
+        token.write_text(self.json("server", "token")["token"])
+        self.run(
+            "agent", "register", "--service", self.url, "--token-file", token, "--state", self.folders_of(name)[1], "--name", name,
+            "--ca-file", self.environment["POLDER_CA_FILE"],
+        )
 
     def start(self, name, armed=None):
         """Starts a process with its calls counted; `armed` faults reach its first call already."""
         if name == "service":
-            arguments = ["service", "run", "--data", self.folder / "service", "--listen", f"127.0.0.1:{self.port}"]
+            arguments = ["service", "run", "--data", self.folders_of(name)[0], "--listen", f"127.0.0.1:{self.port}"]
         else:
-            arguments = ["agent", "worker", "--state", self.folder / f"state-{name}"]
+            arguments = ["agent", "worker", "--state", self.folders_of(name)[1]]
         log = open(self.folder / "logs" / f"{name}.log", "ab")
         intercepted = Intercepted(self.folders_of(name), self.reading)
         if armed is not None:
@@ -383,7 +409,7 @@ def leftovers(world, contents):
                 check(data in contents, f"nobody wrote what is in {site.name}'s recycle area: {data[:60]!r}")
         state_names = {entry.name for entry in site.state.rglob("*") if entry.name.endswith((".new", ".tmp"))}
         check(not state_names, f"left in {site.name}'s state folder: {state_names}")
-    temporary = [path for path in (world.folder / "service").rglob("tmp/*")]
+    temporary = [path for path in (world.homes["service"] / "service").rglob("tmp/*")]
     check(not temporary, f"left in the pack store: {temporary}")
 
 
@@ -410,7 +436,7 @@ class Point:
 
     def prepare(self):
         # Made aside and moved in as a whole: one change, after which nothing is left to settle.
-        aside = self.world.folder / "aside" / self.name
+        aside = self.world.homes["a"] / "aside" / self.name
         put(aside, self.before)
         os.rename(aside, self.folder("a"))
         self.contents.update(entry[1] for entry in self.before.values() if entry[0] == "file")
@@ -422,7 +448,8 @@ class Point:
             self.hold_up()
             if not self.world.is_in_sync():
                 return False
-            return all(observed(self.folder(site)) == wanted for site in ("a", "b"))
+            same = all(observed(self.folder(site)) == wanted for site in ("a", "b"))
+            return same and attributes(self.folder("a")) == attributes(self.folder("b"))
         try:
             wait_for(what, holds, seconds)
         except TimeoutError:

@@ -248,6 +248,13 @@ pub struct ApplyOver {
     pub to: Option<Place>,
 }
 
+impl Apply {
+    /// Whether it only makes nodes where there is nothing: no node that stands on disk is changed.
+    pub fn only_makes(&self) -> bool {
+        self.steps.iter().all(|step| matches!(step.act, ApplyAct::Place { over: None, .. }))
+    }
+}
+
 impl Effect {
     /// Whether the store's transaction must survive a power cut before this effect is begun: what a batch offers must
     /// be known after any crash, or the answer is lost and the agent conflicts with itself (I12).

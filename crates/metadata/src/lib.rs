@@ -8,3 +8,13 @@
 
 pub mod control;
 pub mod share;
+
+/// SQLite opens a file for reading alone when it may not be written *now*, for whatever reason, and the connection stays
+/// so for ever: an error of a moment would end only with the process.
+fn ensure_writable(connection: &rusqlite::Connection) -> Result<(), rusqlite::Error> {
+    if !connection.is_readonly(rusqlite::MAIN_DB)? {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+    Err(rusqlite::Error::SqliteFailure(code, Some("the file cannot be opened for writing".into())))
+}

@@ -73,3 +73,20 @@ fn the_audit_log_cannot_be_rewritten_through_the_database_either() {
     db.execute_batch("DROP TRIGGER audit_no_delete; DELETE FROM audit WHERE seq = 1").expect("forced");
     assert_eq!(control.audit_verify().expect("read").expect_err("a gap").seq, 1);
 }
+
+/// A file that cannot be written at the moment is not opened for reading alone: the connection would stay so for ever.
+#[test]
+fn a_file_that_cannot_be_written_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.db");
+    drop(polder_metadata::control::SqliteRows::open(&path).unwrap());
+    let chattr = |flag| std::process::Command::new("chattr").arg(flag).arg(&path).status();
+    if !chattr("+i").is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: cannot set the immutable flag here");
+        return;
+    }
+    let refused = polder_metadata::control::SqliteRows::open(&path);
+    assert!(chattr("-i").unwrap().success());
+    assert!(refused.is_err());
+    drop(polder_metadata::control::SqliteRows::open(&path).unwrap());
+}

@@ -32,6 +32,10 @@ const PACKS_MIB_MAX: usize = 96;
 /// Openings that are remembered until one is accepted.
 const OPENINGS_MAX: usize = polder_api::grpc::limits::PREVIOUS_OPENINGS_MAX;
 
+/// What was applied is known to the state database, power cuts included, after so long: a server that forgets what it has
+/// applied takes it for its users' doing once the share has moved on. Many small batches share one flush.
+const ROWS_SETTLE_MAX: Duration = Duration::from_millis(100);
+
 const NOTE_INSTANCE: &str = "agent/instance";
 const NOTE_OPENINGS: &str = "agent/openings";
 
@@ -50,6 +54,8 @@ pub(crate) struct Life {
     root_checked: Instant,
     /// Files were read for storing that are not known to be durable here yet.
     reads_to_settle: bool,
+    /// Since when there are rows of applied nodes that a power cut would take.
+    rows_to_settle: Option<Instant>,
     rate: Rate,
     ended: Option<Box<str>>,
 }
@@ -101,6 +107,7 @@ impl Life {
             wake_at_ms: None,
             root_checked: Instant::now(),
             reads_to_settle: false,
+            rows_to_settle: None,
             rate: Rate::default(),
             ended: None,
         })
@@ -172,13 +179,24 @@ impl Life {
 
     fn until_wake(&self) -> Duration {
         let wake = self.wake_at_ms.map(|at| Duration::from_millis(at.saturating_sub(self.now().mono_ms)));
-        wake.map_or(ROOT_CHECK, |wake| wake.min(ROOT_CHECK))
+        let settle = self.rows_to_settle.map(|since| ROWS_SETTLE_MAX.saturating_sub(since.elapsed()));
+        [wake, settle].into_iter().flatten().fold(ROOT_CHECK, Duration::min)
+    }
+
+    /// Whether rows must be durable now: they have waited long enough, or what they tell of is about to change again.
+    fn settles_rows(&self, effects: &[Effect]) -> bool {
+        let changes = |effect: &Effect| matches!(effect, Effect::Apply(apply) if !apply.only_makes());
+        let due = |since: Instant| since.elapsed() >= ROWS_SETTLE_MAX || effects.iter().any(changes);
+        self.rows_to_settle.is_some_and(due)
     }
 
     fn take(&mut self, thread: &mut Thread, input: Input, effects: &mut Vec<Effect>) -> Result<bool> {
         match input {
             Input::Fact(event) => {
                 self.reads_to_settle |= matches!(event, Event::Read { .. });
+                if matches!(event, Event::Applied { .. }) {
+                    self.rows_to_settle.get_or_insert_with(Instant::now);
+                }
                 self.step(event, effects)?;
             }
             Input::Network(outcome) => self.network(thread, outcome, effects)?,
@@ -306,8 +324,11 @@ impl Life {
     /// Commits, and then does what the steps said.
     fn carry_out(&mut self, thread: &Thread, effects: Vec<Effect>) -> Result<()> {
         let announcement = self.prepare_announcement(thread, &effects)?;
-        let durable = effects.iter().any(Effect::needs_durable_store);
+        let durable = effects.iter().any(Effect::needs_durable_store) || self.settles_rows(&effects);
         self.db.commit(durable).context("commit the state database")?;
+        if durable {
+            self.rows_to_settle = None;
+        }
         let runtime = &thread.common.runtime;
         if let (Some(what), Some(link)) = (announcement, thread.link.clone()) {
             runtime.spawn(network::announce(link, what, thread.facts.clone()));

@@ -52,6 +52,7 @@ pub enum OpenError {
 pub(super) fn writer(path: &Path) -> Result<Connection, OpenError> {
     let failed = |source| OpenError::Failed { path: path.into(), source };
     let mut connection = Connection::open(path).map_err(failed)?;
+    crate::ensure_writable(&connection).map_err(failed)?;
     prepare(&connection).map_err(failed)?;
     match look(&connection, path)? {
         SHARE_DB_VERSION => (),

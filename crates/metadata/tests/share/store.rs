@@ -191,3 +191,20 @@ fn more_readers_than_connections_take_turns() {
     }
     assert_eq!(count(&db), 1);
 }
+
+/// A file that cannot be written at the moment is not opened for reading alone: the connection would stay so for ever.
+#[test]
+fn a_file_that_cannot_be_written_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.db");
+    drop(polder_metadata::share::ShareDb::open(&path).unwrap());
+    let chattr = |flag| std::process::Command::new("chattr").arg(flag).arg(&path).status();
+    if !chattr("+i").is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: cannot set the immutable flag here");
+        return;
+    }
+    let refused = polder_metadata::share::ShareDb::open(&path);
+    assert!(chattr("-i").unwrap().success());
+    assert!(refused.is_err());
+    drop(polder_metadata::share::ShareDb::open(&path).unwrap());
+}

@@ -158,6 +158,7 @@ impl StateDb {
     /// Opens or makes the database of a share with this rule of names.
     pub fn open(path: &Path, case: CaseRule) -> Result<Self, StateError> {
         let connection = Connection::open(path)?;
+        ensure_writable(&connection)?;
         configure(&connection, false)?;
         migrate(&connection)?;
         let ages = Ages::of(&connection)?;
@@ -214,6 +215,16 @@ impl StateDb {
         }
         self.wal.as_ref().expect("just opened").sync_data().map_err(StateError::Sync)
     }
+}
+
+/// SQLite opens a file for reading alone when it may not be written *now*, for whatever reason, and the connection stays so for
+/// ever: an error of a moment would end only with the process.
+fn ensure_writable(connection: &Connection) -> Result<(), StateError> {
+    if !connection.is_readonly(rusqlite::MAIN_DB)? {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+    Err(rusqlite::Error::SqliteFailure(code, Some("the file cannot be opened for writing".into())).into())
 }
 
 fn configure(connection: &Connection, read_only: bool) -> Result<(), StateError> {
