@@ -76,10 +76,10 @@ def load(path):
 class Disk:
     """The serving side, in a process of its own."""
 
-    def __init__(self, image, fuse, control):
+    def __init__(self, image, fuse, control, sector):
         self.now, self.kept = image, image.copy()
         self.pending = []
-        self.fuse, self.control = fuse, control
+        self.fuse, self.control, self.sector = fuse, control, sector
         self.at, self.count = None, 0
         self.lock, self.goes_on = threading.Lock(), threading.Event()
         self.cut = None
@@ -189,15 +189,15 @@ class Disk:
                 continue
             if variant == "some" and draw.random() < 0.2:
                 # Torn between two sectors.
-                data = data[:draw.randrange(len(data) // SECTOR + 1) * SECTOR]
+                data = data[:draw.randrange(len(data) // self.sector + 1) * self.sector]
             image.write(offset, data)
             taken += 1
         return image, (taken, len(pending))
 
 
-def run_disk(image_path, fuse, control):
+def run_disk(image_path, fuse, control, sector):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Disk(load(image_path), fuse, control).serve()
+    Disk(load(image_path), fuse, control, sector).serve()
 
 
 def system(*command):
@@ -212,6 +212,8 @@ MKFS = {
     "xfs": ["mkfs.xfs", "-q", "-K"], "btrfs": ["mkfs.btrfs", "-q", "-K"],
 }
 SIZE_MIB = {"ext4": 128, "xfs": 320, "btrfs": 256}
+# What a disk writes as a whole. btrfs relies on whole sectors of its own size: a torn superblock cannot be mounted.
+SECTORS = {"ext4": SECTOR, "xfs": SECTOR, "btrfs": BLOCK}
 # ext4's own care for programs that forget to make a file durable before a rename would hide that we forgot.
 OPTIONS = {"ext4": "noauto_da_alloc,nodiscard", "xfs": "nodiscard", "btrfs": "nodiscard"}
 
@@ -230,7 +232,7 @@ class CutVolume:
         system(*MKFS[kind], image)
         fuse = os.open("/dev/fuse", os.O_RDWR)
         self.control, theirs = multiprocessing.Pipe()
-        self.server = multiprocessing.get_context("fork").Process(target=run_disk, args=(image, fuse, theirs), daemon=True)
+        self.server = multiprocessing.get_context("fork").Process(target=run_disk, args=(image, fuse, theirs, SECTORS[kind]), daemon=True)
         options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()
         if libc.mount(b"polder-cut", os.fsencode(self.door), b"fuse", MS_NOSUID_NODEV, options) != 0:
             raise OSError(ctypes.get_errno(), "mount fuse")
