@@ -30,6 +30,7 @@ mod look;
 mod overlap;
 mod owners;
 mod place;
+mod presence;
 mod read;
 mod recycle;
 mod reserve;
@@ -52,6 +53,10 @@ pub use identity::Identity;
 pub use look::{Found, Listed, Look, list, look, look_dir};
 pub use overlap::{Overlap, overlap};
 pub use owners::Owners;
+pub use presence::{
+    Bound, GivenUp, Mark, Marked, NotChunk, Pace, Pledge, Presence, PresenceError, Span, SpanSource,
+    Untested, discard, empty, ensure_tested, give_up, marked, re_point,
+};
 pub use read::{PIECE_BYTES, Piece, Proof, Read, ReadDone, ReadOptions, read, read_ranges};
 pub use recycle::{Recycle, Recycled, RecycledName, Released, Since};
 pub use root::{Root, RootError, STATE_DIR};

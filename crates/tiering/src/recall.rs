@@ -1,6 +1,6 @@
 //! Which pieces are fetched next, and who is answered by them.
 //!
-//! A queue as a state machine: [`Recalls::ask`] notes what a reader wants, [`Recalls::next`] says what may start now,
+//! A queue as a state machine: [`Recalls::ask`] notes what a reader wants, [`Recalls::start_next`] says what may start now,
 //! [`Recalls::settle`] says who may go on. Fetching itself is elsewhere. A piece is fetched once however many want it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -170,7 +170,7 @@ impl Recalls {
     }
 
     /// The next fetch that may start; `None` when all places are taken or nothing waits.
-    pub fn next(&mut self) -> Option<(Lane, Fetch)> {
+    pub fn start_next(&mut self) -> Option<(Lane, Fetch)> {
         let (lane, turn, fetch) = *self.order.first()?;
         let places =
             if lane == Lane::Access { self.parallel_max } else { self.parallel_max - KEPT_FOR_READERS };

@@ -14,7 +14,7 @@ fn ask(recalls: &mut Recalls, reader: u64, lane: Lane, offset: u64, len: u64) ->
 }
 
 fn started(recalls: &mut Recalls) -> Vec<(Lane, u64)> {
-    std::iter::from_fn(|| recalls.next()).map(|(lane, fetch)| (lane, fetch.piece)).collect()
+    std::iter::from_fn(|| recalls.start_next()).map(|(lane, fetch)| (lane, fetch.piece)).collect()
 }
 
 #[test]
@@ -97,7 +97,7 @@ proptest! {
                         waiting.insert(Reader(reader));
                     }
                 }
-                2 => if let Some((_, fetch)) = recalls.next() {
+                2 => if let Some((_, fetch)) = recalls.start_next() {
                     prop_assert!(running.insert(fetch), "fetched twice at a time");
                     prop_assert!(running.len() <= 7);
                 },
@@ -110,7 +110,7 @@ proptest! {
             }
         }
         while !waiting.is_empty() {
-            while let Some((_, fetch)) = recalls.next() {
+            while let Some((_, fetch)) = recalls.start_next() {
                 running.insert(fetch);
             }
             let Some(fetch) = running.pop_first() else { break };
