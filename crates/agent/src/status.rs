@@ -93,6 +93,10 @@ fn state(status: &Status) -> (pb::EndpointState, String) {
             (pb::EndpointState::Stopped, status.unreachable.as_ref().map_or_else(String::new, unreachable))
         }
         Phase::Held => (pb::EndpointState::Held, held()),
+        Phase::Syncing if status.answer_refused.is_some() => {
+            let why = status.answer_refused.as_deref().unwrap_or("");
+            (pb::EndpointState::Syncing, format!("what the service says of the share is refused: {why}"))
+        }
         Phase::Syncing if status.scanning => (pb::EndpointState::Scanning, String::new()),
         Phase::Syncing => (pb::EndpointState::Syncing, status.rebaseline.as_deref().unwrap_or("").to_owned()),
         Phase::Problems => {
@@ -141,6 +145,10 @@ pub(crate) fn words(reason: Reason) -> (&'static str, &'static str) {
         Reason::Invalid => ("invalid", "the service refuses it by a rule that waiting does not change"),
         Reason::Refused => ("refused", "it was refused again and again; it is tried again after a while"),
         Reason::Held => ("held", "held by the mass-change brake: `polder endpoint release`"),
+        Reason::Untrue => (
+            "untrue",
+            "nothing of it was written here; the service is damaged or not to be trusted: look at its log",
+        ),
         Reason::Review => ("review", "only this server has it after a long absence: `polder review list`"),
     }
 }

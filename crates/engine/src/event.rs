@@ -329,6 +329,16 @@ pub enum FeedRow {
         /// Which endpoint instance did; zero for a direct change.
         by: InstanceId,
     },
+    /// What the service says of this node cannot be true of any node: a name that is a path, say. Nothing of it is
+    /// believed.
+    Bad {
+        /// Which node.
+        uid: NodeUid,
+        /// The operation that it is said to come from.
+        since: Seq,
+        /// What is wrong with it.
+        why: Box<str>,
+    },
 }
 
 /// Why there is no page.

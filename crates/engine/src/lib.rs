@@ -23,6 +23,7 @@ mod planning;
 mod problems;
 mod rand;
 mod reads;
+mod refused;
 mod report;
 mod scan;
 mod sends;

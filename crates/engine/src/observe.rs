@@ -55,6 +55,9 @@ impl Engine {
         let mut new = Vec::new();
         let batch = Batch::of(&sights, |at| self.overlay.key(at));
         for sight in sights {
+            if let Some(entry) = &sight.entry {
+                self.retry_frozen(store, entry.seen.stamp.ident)?;
+            }
             match &sight.entry {
                 None => empty.push(sight.at),
                 Some(entry) if self.leaves_out(store, &sight.at, entry)? => {

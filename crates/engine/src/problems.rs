@@ -10,6 +10,8 @@ use crate::{PROBLEMS_LISTED_MAX, Problem, Reason, SkipReason, Skipped};
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
     items: BTreeMap<NodeUid, Problem>,
+    /// What the service says of these is not believed: apart from the others, because no work on the node ends it.
+    untrue: BTreeMap<NodeUid, Problem>,
     skipped: BTreeMap<RelPath, SkipReason>,
     /// Skipped names beyond the list.
     skipped_more: u64,
@@ -19,18 +21,25 @@ pub(crate) struct Problems {
 impl Problems {
     pub(crate) fn add(&mut self, uid: NodeUid, path: RelPath, reason: Reason, text: Box<str>, unix_ms: u64) {
         self.changed = true;
-        let item = self.items.entry(uid).or_insert(Problem {
-            uid,
-            path: RelPath::root(),
-            reason,
-            text: "".into(),
-            since_unix_ms: unix_ms,
-            tries: 0,
-        });
-        item.path = path;
-        item.reason = reason;
-        item.text = text;
-        item.tries = item.tries.saturating_add(1);
+        put(&mut self.items, uid, path, reason, text, unix_ms);
+    }
+
+    /// What is said of the node is not believed.
+    pub(crate) fn refuse(
+        &mut self,
+        uid: NodeUid,
+        path: RelPath,
+        reason: Reason,
+        text: Box<str>,
+        unix_ms: u64,
+    ) {
+        self.changed = true;
+        put(&mut self.untrue, uid, path, reason, text, unix_ms);
+    }
+
+    /// A sound word about the node came.
+    pub(crate) fn believe(&mut self, uid: NodeUid) {
+        self.changed |= self.untrue.remove(&uid).is_some();
     }
 
     pub(crate) fn solved(&mut self, uid: NodeUid) {
@@ -40,12 +49,17 @@ impl Problems {
     }
 
     pub(crate) fn count(&self) -> u64 {
+        self.of_work() + self.untrue.len() as u64
+    }
+
+    /// Those of nodes that there is something to do about.
+    pub(crate) fn of_work(&self) -> u64 {
         self.items.len() as u64
     }
 
     /// The oldest problems.
     pub(crate) fn listed(&self) -> Vec<Problem> {
-        let mut all: Vec<&Problem> = self.items.values().collect();
+        let mut all: Vec<&Problem> = self.items.values().chain(self.untrue.values()).collect();
         all.sort_by_key(|problem| (problem.since_unix_ms, problem.uid));
         all.into_iter().take(PROBLEMS_LISTED_MAX).cloned().collect()
     }
@@ -66,4 +80,26 @@ impl Problems {
     pub(crate) fn skipped(&self) -> Vec<Skipped> {
         self.skipped.iter().map(|(path, why)| Skipped { path: path.clone(), why: *why }).collect()
     }
+}
+
+fn put(
+    items: &mut BTreeMap<NodeUid, Problem>,
+    uid: NodeUid,
+    path: RelPath,
+    reason: Reason,
+    text: Box<str>,
+    unix_ms: u64,
+) {
+    let item = items.entry(uid).or_insert(Problem {
+        uid,
+        path: RelPath::root(),
+        reason,
+        text: "".into(),
+        since_unix_ms: unix_ms,
+        tries: 0,
+    });
+    item.path = path;
+    item.reason = reason;
+    item.text = text;
+    item.tries = item.tries.saturating_add(1);
 }

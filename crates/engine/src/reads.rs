@@ -8,7 +8,9 @@ use polder_types::{Content, Kind, NodeUid, Placed, Stamp};
 use crate::engine::Engine;
 use crate::overlay::View;
 use crate::work::{State, Why};
-use crate::{Effect, Failure, JobId, LARGE_BYTES, Lane, Place, Read, ReadOutcome, Reason};
+use crate::{
+    Effect, Failure, FailureClass, JobId, LARGE_BYTES, Lane, Level, LogLine, Place, Read, ReadOutcome, Reason,
+};
 
 /// A file may be uploaded so often in a row before its interval grows.
 const HOT_FREE: u32 = 8;
@@ -278,6 +280,16 @@ impl Engine {
         self.work.put(uid, State::Until(self.now.mono_ms + wait, Why::Failed));
         if let Some((reason, text)) = why {
             let path = self.path(store, uid)?;
+            if reason == Reason::Apply(FailureClass::Damaged) && tries == 1 {
+                self.out.push(Effect::Log(LogLine {
+                    level: Level::Error,
+                    audit: true,
+                    text: format!("the service's bytes of an item are not what the share says: {text}")
+                        .into(),
+                    uid: Some(uid),
+                    path: Some(path.clone()),
+                }));
+            }
             self.problems.add(uid, path, reason, text, self.now.unix_ms);
         }
         Ok(())

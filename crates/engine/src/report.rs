@@ -87,6 +87,7 @@ impl Engine {
             unreachable: self.session.unreachable.clone(),
             scanning: self.scan.is_open(),
             rebaseline: self.session.why_baseline.clone(),
+            answer_refused: self.session.refusals.answer.clone(),
             held,
             cursor: self.session.cursor,
             head: self.session.head,
@@ -106,7 +107,7 @@ impl Engine {
             Some(Unreachable::Revoked(_) | Unreachable::Clone | Unreachable::Version(_))
         );
         let left = up.count + down.count;
-        let busy = left > self.problems.count()
+        let busy = left > self.problems.of_work()
             || self.scan.is_open()
             || !self.looks.is_done()
             || !self.holds.is_empty()
@@ -120,7 +121,8 @@ impl Engine {
             Root::Ours if refused => Phase::Refused,
             Root::Ours if !self.session.is_announced() => Phase::Unreachable,
             Root::Ours if held => Phase::Held,
-            Root::Ours if self.problems.count() > 0 && left <= self.problems.count() => Phase::Problems,
+            Root::Ours if self.problems.of_work() > 0 && left <= self.problems.of_work() => Phase::Problems,
+            Root::Ours if self.problems.count() > 0 && !busy => Phase::Problems,
             Root::Ours if busy => Phase::Syncing,
             Root::Ours => Phase::InSync,
         }

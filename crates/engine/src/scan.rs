@@ -361,6 +361,18 @@ impl Engine {
         Ok(())
     }
 
+    /// A directory that could not be read was seen with a change: it may be readable now, so it is tried at once.
+    pub(crate) fn retry_frozen(&mut self, store: &dyn TreeStore, ident: FileIdent) -> Result<(), TreeError> {
+        if self.scan.frozen.is_empty() {
+            return Ok(());
+        }
+        let uid = (View { store, overlay: &self.overlay }).by_ident(ident)?;
+        if let Some(at) = uid.and_then(|uid| self.scan.frozen.get_mut(&uid)) {
+            *at = self.now.mono_ms;
+        }
+        Ok(())
+    }
+
     fn thaw(&mut self, dir: NodeUid) {
         if self.scan.frozen.remove(&dir).is_some() {
             self.problems.solved(dir);

@@ -12,6 +12,7 @@ use polder_sync::{CloudNode, Offer, SyncedNode, TreeError, TreeStore};
 use polder_types::{BatchAnswer, BatchNo, Cursor, GroupAnswer, InstanceId, NodeState, NodeUid, Seq};
 
 use crate::engine::Engine;
+use crate::refused::{Refusals, decode_cursor, encode_cursor, untrue};
 use crate::{
     Announced, Effect, Failure, FeedError, FeedRow, InitialMode, JobId, Level, Page, PageToken, RootSeen,
     Unreachable,
@@ -83,6 +84,7 @@ pub(crate) struct Session {
     pub(crate) backlog: bool,
     /// Versions of ours that were accepted and that the feed has not brought yet: older rows about them are stale.
     ahead: BTreeMap<NodeUid, Seq>,
+    pub(crate) refusals: Refusals,
     pub(crate) held_by_service: bool,
 }
 
@@ -123,7 +125,7 @@ impl Engine {
             None => Mode::Initial,
         };
         session.backlog = true;
-        Ok(())
+        self.load_refusals(store)
     }
 
     /// The root is synced from the start: its attributes as they are count as agreed.
@@ -353,7 +355,7 @@ impl Engine {
         store.put_cursor(Cursor::default())?;
         store.forget_cloud()?;
         self.session.backlog = true;
-        Ok(())
+        self.forget_refusals(store)
     }
 
     pub(crate) fn page(
@@ -367,11 +369,13 @@ impl Engine {
             Ok(page) => page,
             Err(FeedError::Rebaseline(why)) => return self.rebaseline(store, why),
             Err(FeedError::Failed(why)) => {
+                self.answer_refused(&why);
                 self.session_failed(&why);
                 return Ok(());
             }
         };
         self.session.tries = 0;
+        self.session.refusals.answer = None;
         let offers: BTreeMap<NodeUid, Offer> = match fetch.tree {
             true => BTreeMap::new(),
             false => store.offers()?.into_iter().map(|offer| (offer.uid, offer)).collect(),
@@ -429,7 +433,12 @@ impl Engine {
         let (uid, since, by, state) = match row {
             FeedRow::Live(state) => (state.uid, state.since, state.by, Some(*state)),
             FeedRow::Gone { uid, since, by } => (uid, since, by, None),
+            FeedRow::Bad { uid, since, why } => return self.refuse_row(store, uid, since, why),
         };
+        if let Some(why) = state.as_ref().and_then(untrue) {
+            return self.refuse_row(store, uid, since, why.into());
+        }
+        self.believe_row(store, uid, since)?;
         if self.session.ahead.get(&uid).is_some_and(|ours| *ours > since) {
             return Ok(uid);
         }
@@ -582,18 +591,4 @@ fn fits(offer: &Offer, state: Option<&NodeState>) -> bool {
         }
         _ => false,
     }
-}
-
-fn encode_cursor(cursor: Cursor) -> Vec<u8> {
-    [cursor.epoch.0, cursor.seq.0, cursor.tag.0].iter().flat_map(|number| number.to_be_bytes()).collect()
-}
-
-fn decode_cursor(bytes: &[u8]) -> Option<Cursor> {
-    let number =
-        |at: usize| bytes.get(at..at + 8).and_then(|part| part.try_into().ok()).map(u64::from_be_bytes);
-    Some(Cursor {
-        epoch: polder_types::Epoch(number(0)?),
-        seq: Seq(number(8)?),
-        tag: polder_types::Tag(number(16)?),
-    })
 }

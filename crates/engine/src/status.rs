@@ -20,6 +20,8 @@ pub struct Status {
     pub scanning: bool,
     /// Whether the whole tree is read anew and nothing is deleted meanwhile; why.
     pub rebaseline: Option<Box<str>>,
+    /// Why the service's answers about the tree are not taken, while they are not.
+    pub answer_refused: Option<Box<str>>,
     /// What the mass-change brake holds.
     pub held: Option<Held>,
     /// How far the share's history is known here.
@@ -135,6 +137,8 @@ pub enum Reason {
     Held,
     /// An extra of a server that was away beyond the horizon: waits for a review.
     Review,
+    /// What the service says of it cannot be true, and is not believed.
+    Untrue,
 }
 
 /// A name that is left out.
@@ -179,4 +183,6 @@ pub enum Level {
     Info,
     /// Something that a person should know.
     Warn,
+    /// Something that must not be: a person should look at it soon.
+    Error,
 }

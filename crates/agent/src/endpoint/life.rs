@@ -491,5 +491,6 @@ fn log(line: &LogLine) {
         Level::Debug => tracing::debug!(node, path, "{}", line.text),
         Level::Info => tracing::info!(node, path, "{}", line.text),
         Level::Warn => tracing::warn!(node, path, "{}", line.text),
+        Level::Error => tracing::error!(node, path, "{}", line.text),
     }
 }

@@ -181,14 +181,19 @@ impl FeedReader {
                 return Err(status.into());
             }
         };
-        let (rows, packs, upto) = match page {
+        let (rows, bad, packs, upto) = match page {
             FeedPage::Rebaseline { message, .. } => return Ok(Err(FeedError::Rebaseline(message.into()))),
-            FeedPage::Rows { rows, packs, upto, .. } => (rows, packs, upto),
+            FeedPage::Rows { rows, bad, packs, upto, .. } => (rows, bad, packs, upto),
         };
         if upto.is_some() {
             *stream = None;
         }
-        let rows = self.rows(rows, &packs)?;
+        let mut rows = self.rows(rows, &packs)?;
+        rows.extend(bad.into_iter().map(|bad| FeedRow::Bad {
+            uid: bad.uid,
+            since: bad.since,
+            why: crate::status::chain(&bad.why).into(),
+        }));
         let next = upto.is_none().then(|| PageToken(Vec::new()));
         Ok(Ok(Page { rows, upto: upto.unwrap_or_default(), next }))
     }

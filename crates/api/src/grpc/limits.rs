@@ -40,3 +40,5 @@ pub const COMMAND_JSON_BYTES_MAX: usize = 1024 * 1024;
 pub const COMMAND_PATHS_MAX: usize = 10_000;
 /// Largest pack, with its footer: 32 MiB of chunks, and room for one more chunk and the footer.
 pub const PACK_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Rows of a page that are refused alone; with more the page is none.
+pub const BAD_ROWS_MAX: usize = 100;

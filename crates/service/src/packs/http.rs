@@ -292,7 +292,7 @@ async fn prove(arriving: Arc<Arriving>, tail: Tail) -> Result<PackFooter, Status
     .await
 }
 
-/// Opens and proves a footer. What is none is refused, counted and told.
+/// Opens and proves a footer. What is none is refused and counted; who knows the sender tells of it.
 fn footer(
     keys: &polder_chunk::ShareKeys,
     pack: PackId,
@@ -301,7 +301,6 @@ fn footer(
 ) -> Result<PackFooter, Status> {
     parse_footer(keys, pack, size, parts).map_err(|error| {
         metric::add(metric::PACKS_REFUSED, 1);
-        tracing::warn!(%pack, share = %keys.share(), error = %failure::Chain(&error), "a pack was refused");
         Reason::BadPack.status(format!("the pack is not valid: {}", failure::Chain(&error)))
     })
 }

@@ -43,6 +43,17 @@ pub struct LiveRow {
     pub places: Vec<(ChunkId, ChunkPlace)>,
 }
 
+/// A row that cannot be true: nothing of it is to be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    /// Which node it is about.
+    pub uid: NodeUid,
+    /// Its last change, as it says.
+    pub since: Seq,
+    /// What is wrong with it.
+    pub why: BadMessage,
+}
+
 /// One checked page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedPage {
@@ -50,6 +61,8 @@ pub enum FeedPage {
     Rows {
         /// In the order of the feed.
         rows: Vec<FeedRow>,
+        /// Rows that are refused alone. More of them than [`limits::BAD_ROWS_MAX`] are no page.
+        bad: Vec<BadRow>,
         /// Packs that [`ChunkPlace::pack_index`] of this page points into.
         packs: Vec<PackPlace>,
         /// Set on the last page: the cut at which the tree is whole (after a bootstrap: from which to read on).
@@ -214,14 +227,26 @@ impl FeedDecoder {
             self.table.push(Arc::new(attrs(bytes)?));
         }
         let packs = from.packs.into_iter().map(decode_pack).collect::<Result<Vec<_>, _>>()?;
-        let rows = from.rows.iter().map(|row| self.row(row, packs.len())).collect::<Result<_, _>>()?;
+        let (mut rows, mut bad) = (Vec::with_capacity(from.rows.len()), Vec::new());
+        for row in &from.rows {
+            let (uid, since) = (id(&row.uid, "uid", NodeUid::from_slice)?, seq(row.since, "since")?);
+            match self.row(uid, since, row, packs.len()) {
+                Ok(row) => rows.push(row),
+                Err(why) => bad.push(BadRow { uid, since, why }),
+            }
+            at_most(bad.len(), limits::BAD_ROWS_MAX, "bad rows")?;
+        }
         let upto = from.upto.as_ref().map(|at| cursor(Some(at))).transpose()?;
-        Ok(FeedPage::Rows { rows, packs, upto, more: from.more, resume: from.resume })
+        Ok(FeedPage::Rows { rows, bad, packs, upto, more: from.more, resume: from.resume })
     }
 
-    fn row(&self, from: &pb::NodeRow, pack_count: usize) -> Result<FeedRow, BadMessage> {
-        let uid = id(&from.uid, "uid", NodeUid::from_slice)?;
-        let since = seq(from.since, "since")?;
+    fn row(
+        &self,
+        uid: NodeUid,
+        since: Seq,
+        from: &pb::NodeRow,
+        pack_count: usize,
+    ) -> Result<FeedRow, BadMessage> {
         if from.gone {
             return Ok(FeedRow { uid, since, live: None });
         }

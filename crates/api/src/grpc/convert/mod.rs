@@ -21,7 +21,7 @@ pub use commit::{
     CommitOutcome, OfferedBatch, decode_commit, decode_opening, decode_reply, encode_answer, encode_commit,
     encode_opening,
 };
-pub use feed::{FeedDecoder, FeedEncoder, FeedPage, FeedRow, LiveRow};
+pub use feed::{BadRow, FeedDecoder, FeedEncoder, FeedPage, FeedRow, LiveRow};
 pub use places::{
     ChunkPlace, PackPlace, decode_chunk_ids, decode_have, decode_located, encode_chunk_ids, encode_have,
 };
