@@ -68,8 +68,7 @@ class CutPoint(Point):
         if self.until_cut():
             self.power_off()
             self.power_on()
-        seen = volume.flushes()
-        volume.arm(None)
+        seen = volume.disarm()
         self.until_equal(self.after, "what the user left", CONVERGE_S)
         leftovers(world, self.all_contents())
         panics(world)

@@ -149,11 +149,11 @@ class Disk:
             if struck:
                 self.at = None
                 self.cut = (self.kept.copy(), list(self.pending))
+                self.goes_on.clear()
+                self.control.send(("cut", None))
             else:
                 self.settle()
         if struck:
-            self.goes_on.clear()
-            self.control.send("cut")
             self.goes_on.wait()
 
     def settle(self):
@@ -170,15 +170,21 @@ class Disk:
             if what == "arm":
                 with self.lock:
                     self.at, self.count, self.cut = arguments[0], 0, None
+            elif what == "disarm":
+                with self.lock:
+                    self.at = None
+                # A cut that nobody waits for any more.
+                self.goes_on.set()
             elif what == "count":
-                self.control.send(self.count)
+                with self.lock:
+                    self.control.send(("count", self.count))
             elif what == "go":
                 self.goes_on.set()
             elif what == "restore":
                 with self.lock:
                     self.now, told = self.left(*arguments)
                     self.kept, self.pending, self.at = self.now.copy(), [], None
-                self.control.send(told)
+                self.control.send(("left", told))
 
     def left(self, variant, seed):
         """What the cut leaves, and how many of the unflushed writes are in it."""
@@ -256,15 +262,23 @@ class CutVolume:
         """Cuts at the flush of this number from here on; `None` only counts."""
         self.control.send(("arm", at))
 
-    def flushes(self):
+    def disarm(self):
+        """No cut any more; returns the number of flushes since it was armed."""
+        self.control.send(("disarm",))
         self.control.send(("count",))
-        return self.control.recv()
+        return self.receive("count")
+
+    def receive(self, wanted):
+        """The answer; a cut that came too late is none."""
+        while True:
+            what, value = self.control.recv()
+            if what == wanted:
+                return value
 
     def is_cut(self):
         if not self.control.poll():
             return False
-        self.control.recv()
-        return True
+        return self.control.recv()[0] == "cut"
 
     def go_on(self):
         """Answers again, so that what waits for the disk can end; nothing of it will be left."""
@@ -274,7 +288,7 @@ class CutVolume:
         """Puts the disk back to what the cut has left; unmounted before and mounted after. (kept, all) of the writes in question."""
         self.unmount()
         self.control.send(("restore", variant, seed))
-        told = self.control.recv()
+        told = self.receive("left")
         self.mount()
         return told
 
