@@ -280,7 +280,8 @@ impl Engine {
         self.work.put(uid, State::Until(self.now.mono_ms + wait, Why::Failed));
         if let Some((reason, text)) = why {
             let path = self.path(store, uid)?;
-            if reason == Reason::Apply(FailureClass::Damaged) && tries == 1 {
+            // The first try may have been made together with others: only the second says which item it is.
+            if reason == Reason::Apply(FailureClass::Damaged) && tries == 2 {
                 self.out.push(Effect::Log(LogLine {
                     level: Level::Error,
                     audit: true,
