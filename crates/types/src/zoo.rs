@@ -147,6 +147,8 @@ bugs! {
 
     /// A file is replaced or removed without a look whether it is still the one that was planned with.
     NoLocalPrecondition,
+    /// What was displaced is not looked at again: a write at the last moment goes with it.
+    NoLookBack,
     /// A directory is removed with what stands in it.
     RemovesFullDirectories,
 
