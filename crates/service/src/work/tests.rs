@@ -157,6 +157,8 @@ async fn prune_merges_and_deletes_and_loses_nothing() {
 }
 
 /// Bytes that went bad between the writer and the store are noticed; their chunks are not offered, and can be sent again.
+/// Scenarios 86, 88, 96 and 103: a pack that is not what its name says is damage, whoever did it; whoever has the bytes
+/// sends them again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_pack_is_flagged_and_its_chunks_are_sent_again() {
     let bench = Bench::new();
@@ -195,6 +197,7 @@ async fn verification_goes_on_after_a_restart() {
 }
 
 /// Nothing expires while the service's time is in doubt.
+/// Scenario 84, at the service.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jump_of_the_clock_suspends_expiry() {
     let bench = Bench::new();
