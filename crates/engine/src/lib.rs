@@ -17,6 +17,7 @@ mod effect;
 mod engine;
 mod event;
 mod looks;
+mod mode;
 mod observe;
 mod overlay;
 mod planning;

@@ -15,8 +15,8 @@ use polder_types::{
 
 use crate::engine::{Engine, Root};
 use crate::looks::QUIET_MS;
+use crate::mode::Mode;
 use crate::overlay::View;
-use crate::session::Mode;
 use crate::work::{State, Why};
 use crate::{InitialMode, Reason};
 

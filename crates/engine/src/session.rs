@@ -15,53 +15,20 @@ use polder_types::{
 };
 
 use crate::engine::Engine;
+use crate::mode::{Mode, NOTE_MERGE};
 use crate::refused::{Refusals, decode_cursor, encode_cursor, untrue};
 use crate::{
-    Announced, Effect, Failure, FeedError, FeedRow, InitialMode, JobId, Level, Page, PageToken, RootSeen,
-    Unreachable,
+    Announced, Effect, Failure, FeedError, FeedRow, JobId, Level, Page, PageToken, RootSeen, Unreachable,
 };
 
 /// Note: how far the whole tree was read; absent in a fresh database, then [`READING`], then [`WHOLE`].
 const NOTE_TREE: &str = "tree";
 const READING: &[u8] = b"reading";
 const WHOLE: &[u8] = b"whole";
-/// Note: how the two sides are merged at present.
-const NOTE_MERGE: &str = "merge";
 /// Note: the highest place in history that we know.
 const NOTE_KNOWN: &str = "known";
 /// So many rows of a page are planned at once; more go to the backlog in the store.
 const TOUCH_MAX: usize = 2_000;
-
-/// How the two sides are merged at present.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// As ever.
-    #[default]
-    Steady,
-    /// First sync: both sides are united, or this one is the authority.
-    Initial,
-    /// After one side was set back: nothing is deleted.
-    NoDeletes,
-}
-
-impl Mode {
-    fn encode(self) -> &'static [u8] {
-        match self {
-            Self::Steady => b"steady",
-            Self::Initial => b"initial",
-            Self::NoDeletes => b"no deletes",
-        }
-    }
-
-    fn decode(bytes: &[u8]) -> Self {
-        match bytes {
-            b"steady" => Self::Steady,
-            b"initial" => Self::Initial,
-            // What a newer version wrote is answered with the most careful mode.
-            _ => Self::NoDeletes,
-        }
-    }
-}
 
 /// State of the session.
 #[derive(Debug, Default)]
@@ -211,8 +178,12 @@ impl Engine {
             let (next, known) = (store.next_batch()?, self.session.known);
             self.out.push(Effect::Announce { job, next, known, open });
         } else if !self.session.tree_whole {
-            if store.note(NOTE_TREE)?.is_none() {
-                store.put_note(NOTE_TREE, READING)?;
+            match store.note(NOTE_TREE)? {
+                None => store.put_note(NOTE_TREE, READING)?,
+                // Pages of a reading that was broken off may name nodes that are gone by now, and no later word would say
+                // so: the feed begins at the new reading.
+                Some(_) if planted(Bug::OldPagesStay) => (),
+                Some(_) => store.forget_cloud()?,
             }
             self.fetch(true, None);
         } else if self.session.want_feed || !self.session.at_cut || self.work.waits_for_cut() {
@@ -502,7 +473,13 @@ impl Engine {
         if equal {
             store.put_synced(uid, Some(&SyncedNode { since: node.since, ..row }))
         } else if node.since <= row.since && !planted(Bug::BaselineKeepsEverything) {
-            store.put_synced(uid, None)
+            // What stands on disk stays known although no row says it any more: the scan of this life may have passed it
+            // over, because it equalled the row. Whether it still stands there, a look tells.
+            self.looks.pend(row.at.parent, Some(row.at.name.clone()));
+            if planted(Bug::DroppedRowForgetsFile) {
+                return store.put_synced(uid, None);
+            }
+            self.write_row(store, uid, None)
         } else {
             Ok(())
         }
@@ -540,34 +517,6 @@ impl Engine {
     /// A version of ours was accepted that the feed has not brought yet.
     pub(crate) fn ran_ahead(&mut self, uid: NodeUid, seq: Seq) {
         self.session.ahead.insert(uid, seq);
-    }
-
-    /// The first merge, or the comparison after a set-back, is over when nothing is left to do.
-    pub(crate) fn end_mode(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
-        let quiet = self.work.running() == 0 && self.work.fresh_count() == 0 && !self.session.wants_feed();
-        let seen = self.scan.done_once && !self.scan.is_open() && self.looks.is_idle();
-        if self.session.mode != Mode::Steady
-            && quiet
-            && seen
-            && !self.session.backlog
-            && self.holds.is_empty()
-        {
-            self.session.mode = Mode::Steady;
-            self.session.why_baseline = None;
-            store.put_note(NOTE_MERGE, Mode::Steady.encode())?;
-            self.log(Level::Info, "both sides were compared and are united".into());
-        }
-        Ok(())
-    }
-
-    /// The rule of the planner.
-    pub(crate) fn rule(&self) -> polder_sync::Rule {
-        match (self.session.mode, self.settings.initial) {
-            (Mode::Steady, _) | (Mode::Initial, InitialMode::Merge) => polder_sync::Rule::Merge,
-            (Mode::Initial, InitialMode::Authoritative) => polder_sync::Rule::HereWins,
-            (Mode::NoDeletes, _) if planted(Bug::BaselineDeletes) => polder_sync::Rule::Merge,
-            (Mode::NoDeletes, _) => polder_sync::Rule::NoDeletes,
-        }
     }
 }
 

@@ -211,6 +211,7 @@ pub fn act(host: &mut Host, ghost: &mut Ghost, act: &Act) -> Option<()> {
             let (ino, ..) = user.file(from)?;
             let (dir, name) = user.free(to)?;
             user.host.disk.attach(dir, &name, ino);
+            user.host.disk.token(ino).into_iter().for_each(|token| user.ghost.doubled(token));
             Some(())
         }
         Act::Fsync(path) => {
@@ -301,12 +302,17 @@ impl User<'_> {
         let token = self.ghost.draw();
         let before = self.host.disk.token(ino)?;
         self.host.disk.write(ino, at.as_ref().map(|(dir, name)| (*dir, name)), token).ok()?;
+        // The watcher tells of one name.
+        self.host.disk.untold |= self.host.disk.inode(ino).links > 1;
         self.wrote(before, token, ino);
         Some(())
     }
 
     fn wrote(&mut self, before: u64, token: u64, ino: u64) {
-        self.gone(before);
+        // All names of a file lose the old bytes at once, and all have the new ones.
+        let names = self.host.disk.inode(ino).links.max(1);
+        (0..names).for_each(|_| self.gone(before));
+        (1..names).for_each(|_| self.ghost.doubled(token));
         self.ghost.written(token);
         // Written to a file without a name, or to one of which no share has the name.
         if self.host.disk.inode(ino).links == 0 || self.is_hidden(ino) {
@@ -319,14 +325,9 @@ impl User<'_> {
         names.any(|(path, _)| path.names().last().is_some_and(Self::is_left_out))
     }
 
-    /// A user took a name away from these bytes; they are gone if it was the last one here.
     fn gone(&mut self, token: u64) {
-        if is_zeros(token) {
-            return;
-        }
-        self.ghost.unlinked(token);
-        if !self.host.disk.has_token(token) {
-            self.ghost.destroyed(token);
+        if !is_zeros(token) {
+            self.ghost.taken(token);
         }
     }
 
@@ -393,6 +394,7 @@ impl User<'_> {
         if Self::is_left_out(&name) || from.names().last().is_some_and(Self::is_left_out) {
             return None;
         }
+        self.ghost.doubled(token);
         self.host.disk.create(dir, &name, Node::File(token), attrs(0o644)).ok().map(drop)
     }
 

@@ -138,10 +138,16 @@ impl Durable {
             there.push(pending.kept || drawn && pending.rests_on.iter().all(|at| there[*at]));
         }
         let mut lost_bytes: BTreeMap<u64, Token> = BTreeMap::new();
+        // Of files that are made here, only the first bytes are what was placed.
+        let mut hollow: BTreeSet<u64> = BTreeSet::new();
         for (pending, there) in std::mem::take(&mut self.pending).into_iter().zip(there) {
             match (&pending.change, there) {
-                (Change::Data(ino, _), true) => drop(lost_bytes.remove(ino)),
+                (Change::Data(ino, _), true) => {
+                    lost_bytes.remove(ino);
+                    hollow.remove(ino);
+                }
                 (Change::Data(ino, token), false) => drop(lost_bytes.insert(*ino, *token)),
+                (Change::Make(ino, _), _) => drop(hollow.insert(*ino)),
                 _ => (),
             }
             if there {
@@ -149,7 +155,11 @@ impl Durable {
             }
         }
         for (ino, token) in lost_bytes {
-            let Some(Inode { node: Node::File(bytes), .. }) = self.inodes.get_mut(&ino) else { continue };
+            let Some(Inode { node: Node::File(bytes), applied, .. }) = self.inodes.get_mut(&ino) else {
+                continue;
+            };
+            // What was written to a file that stood there before is a user's.
+            *applied &= hollow.contains(&ino);
             // A new file has nothing in it, or zeros of the right length; one that was written over may be either.
             if is_zeros(*bytes) && rng.chance(50) || rng.chance(20) {
                 *bytes = zeros(size_of(token));

@@ -23,7 +23,8 @@ impl Host {
         }
         self.life += 1;
         self.began_ms = time_ms;
-        let instance = self.instance();
+        self.instance = self.noted_instance();
+        let instance = self.instance;
         self.empty_staging();
         self.list_recycled();
         let mut seed = [0u8; 32];
@@ -40,14 +41,14 @@ impl Host {
     }
 
     /// The instance of the state database, drawn when it is new.
-    pub fn instance(&mut self) -> InstanceId {
+    fn noted_instance(&mut self) -> InstanceId {
         let noted = self.store.note(NOTE_INSTANCE).expect(MAPS);
         if let Some(instance) = noted.and_then(|bytes| InstanceId::from_slice(&bytes)) {
             return instance;
         }
         self.new_instance();
         self.store.commit(true).expect(MAPS);
-        self.instance()
+        self.noted_instance()
     }
 
     fn new_instance(&mut self) {
@@ -66,7 +67,7 @@ impl Host {
         self.applying.clear();
         self.packing = super::packing::Packing::default();
         self.recycle.forget();
-        (self.reads_to_settle, self.rows_to_settle) = (false, None);
+        self.rows_to_settle = None;
         self.disk.watched = false;
         self.disk.untold = true;
         self.disk.take_hints();
@@ -101,15 +102,9 @@ impl Host {
 
     fn before(&mut self, time_ms: u64, event: &Event) {
         match event {
-            Event::Read { .. } => self.reads_to_settle = true,
             Event::Applied { .. } => drop(self.rows_to_settle.get_or_insert(time_ms)),
             Event::Answered { answer: Ok(answer), .. } => {
                 self.missing_chunks(answer);
-                // What the share was told must not be lost here by a power cut.
-                if std::mem::take(&mut self.reads_to_settle) {
-                    self.disk.sync_all();
-                    self.store.commit(true).expect(MAPS);
-                }
             }
             _ => (),
         }
@@ -125,6 +120,11 @@ impl Host {
                 Effect::Status(status) => self.status = Some(status.clone()),
                 _ => (),
             }
+        }
+        // What the share is told must not be lost here by a power cut.
+        let sends = effects.iter().any(|effect| matches!(effect, Effect::Send { .. }));
+        if sends {
+            self.disk.sync_all();
         }
         let durable = effects.iter().any(Effect::needs_durable_store) || self.settles_rows(time_ms, effects);
         self.commit(durable);
@@ -146,7 +146,7 @@ impl Host {
 
     /// What an announcement says; its opening is written down first, to be durable before it is sent.
     pub fn prepare_opening(&mut self, next: BatchNo, known: Cursor) -> Asked {
-        let instance = self.instance();
+        let instance = self.instance;
         let noted = self.store.note(NOTE_OPENINGS).expect(MAPS).unwrap_or_default();
         let nonce = |bytes: &[u8]| InstanceId::from_slice(bytes).expect("sixteen bytes");
         let previous: Vec<InstanceId> = noted.chunks_exact(16).map(nonce).collect();
@@ -179,7 +179,7 @@ impl Host {
                 self.store.put_note(NOTE_OPENINGS, &[]).expect(MAPS);
                 Opening::Anew(Announced::Rebaseline { why: (*why).into() })
             }
-            Decided::Clone | Decided::Stopped => Opening::Refused,
+            Decided::Clone | Decided::Stopped | Decided::Late => Opening::Refused,
         }
     }
 

@@ -112,7 +112,10 @@ impl Host {
         }
         let equal =
             part.differ.is_empty() && part.missing.is_empty() && matches!(part.end, Some(ListEnd::Complete));
-        if equal && recursive {
+        // A directory that no row knows may stand in the place of one that has rows.
+        let known = path.names().is_empty()
+            || self.store.synced_by_ident(part.dir).expect("maps do not fail").is_some();
+        if equal && recursive && known {
             return WalkStep::Silent;
         }
         walk.credit -= (part.differ.len() + part.missing.len()) as i64;
@@ -127,7 +130,7 @@ impl Host {
         ident: Option<FileIdent>,
     ) -> Result<(ListPart, u64, Vec<(RelPath, Option<FileIdent>)>), ListEnd> {
         let dir = Dir { uid: NodeUid::ROOT, ident, path: path.clone() };
-        let dir = self.disk.open(&dir).ok_or(ListEnd::Void)?;
+        let dir = self.disk.open(&dir).ok_or(ListEnd::Gone)?;
         if self.disk.unreadable.contains(&dir) {
             return Err(ListEnd::Unreadable(denied()));
         }

@@ -53,6 +53,8 @@ pub struct Host {
     pub process: u64,
     /// Counts its lives; what belongs to an earlier one is void.
     pub life: u64,
+    /// The instance of this life's state database.
+    pub instance: InstanceId,
     /// When this life began.
     pub began_ms: u64,
     /// The session with the service, if any.
@@ -75,8 +77,6 @@ pub struct Host {
     pub(crate) packing: packing::Packing,
     pub(crate) recycle: recycle::Recycle,
     pub(crate) applying: BTreeMap<JobId, apply::Applying>,
-    /// Files were read for storing that are not known to be durable here yet.
-    pub(crate) reads_to_settle: bool,
     /// Since when there are rows of applied nodes that a power cut would take.
     pub(crate) rows_to_settle: Option<u64>,
     staged_next: u64,
@@ -103,6 +103,7 @@ impl Host {
             running: false,
             process: 0,
             life: 0,
+            instance: InstanceId::ZERO,
             began_ms: 0,
             link: None,
             skew_ms,
@@ -117,7 +118,6 @@ impl Host {
             packing: packing::Packing::default(),
             recycle: recycle::Recycle::default(),
             applying: BTreeMap::new(),
-            reads_to_settle: false,
             rows_to_settle: None,
             staged_next: 0,
         }

@@ -61,7 +61,9 @@ impl Host {
     pub(crate) fn missing_chunks(&mut self, answer: &BatchAnswer) {
         for group in &answer.groups {
             if let GroupAnswer::Refused { why: Refusal::ChunksMissing(ids), .. } = group {
-                ids.iter().for_each(|id| drop(self.packing.recent.remove(id)));
+                ids.iter().for_each(|id| {
+                    self.packing.recent.remove(id);
+                });
             }
         }
     }

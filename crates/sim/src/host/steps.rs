@@ -9,7 +9,7 @@ use polder_types::{
 
 use super::Host;
 use super::apply::{Applying, Staged, Stop};
-use crate::disk::{RECYCLE, STAGING};
+use crate::disk::{RECYCLE, ROOT, STAGING};
 
 type Acted = Result<ApplyResult, Stop>;
 /// A name in an open directory.
@@ -32,6 +32,15 @@ impl Host {
             }
             ApplyAct::Replace { at, expect, keep, .. } => {
                 self.replace(applying, at_step, uid, (&at, &expect), staged(), keep.as_ref())
+            }
+            ApplyAct::Touch { at, expect, attrs, mtime, .. } if uid == NodeUid::ROOT => {
+                if self.disk.ident(ROOT) != expect.ident {
+                    return Err(Stop::Refused(None));
+                }
+                self.disk.touch(ROOT, None, attrs, mtime);
+                applying.touch_dir(ROOT);
+                let now = Some(self.disk.entry(ROOT, &at.name));
+                Ok(ApplyResult::Done { now, other: None, exact: true })
             }
             ApplyAct::Touch { at, kind, expect, attrs, mtime } => {
                 let target = self.at(applying, &at)?;

@@ -54,6 +54,8 @@ pub enum Decided {
     Clone,
     /// Stopped until a person acts.
     Stopped,
+    /// The session that it came in is over.
+    Late,
 }
 
 /// `used`: the next batch's number names a batch already. `lives`: the process that opened last has a session.
@@ -89,7 +91,7 @@ impl Progress {
                 self.next_batch = asked.next_batch;
             }
             Decided::Clone => self.stopped = true,
-            Decided::SetBack(_) | Decided::Stopped => (),
+            Decided::SetBack(_) | Decided::Stopped | Decided::Late => (),
         }
     }
 }

@@ -142,6 +142,7 @@ impl World {
         self.push(self.time + delay, What::Start { host });
     }
 
+    /// The service notices that a machine is gone when nothing comes from it.
     fn session_over_later(&mut self, host: usize) {
         if let Some(link) = self.hosts[host].link {
             let late = self.delay(host, 4_000);
@@ -154,7 +155,10 @@ impl World {
             return;
         }
         self.note(|| format!("s{host} is killed"));
-        self.session_over_later(host);
+        // Its kernel closes its connections.
+        if let Some(link) = self.hosts[host].link {
+            self.service.disconnect(link.session);
+        }
         self.hosts[host].kill();
         self.start_later(host);
     }

@@ -310,10 +310,7 @@ impl World {
         let race = self.hosts[host].race_of(job).and_then(|race| *race);
         if let Some(Race { token, done: Some(before), .. }) = race {
             self.ghost.written(token);
-            self.ghost.unlinked(before);
-            if !self.hosts[host].disk.has_token(before) {
-                self.ghost.destroyed(before);
-            }
+            self.ghost.taken(before);
         }
     }
 

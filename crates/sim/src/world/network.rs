@@ -62,7 +62,7 @@ impl World {
             return self.reply(host, life, Some(link.session), event);
         }
         let nth = self.hosts[host].count("message");
-        let instance = self.hosts[host].instance();
+        let instance = self.hosts[host].instance;
         let request = Request { effect, opening: link.open, instance, asked, nth };
         let percent = self.plan.repeat;
         let again = self.fault(host, "repeat", nth, |rng| {
@@ -121,7 +121,10 @@ impl World {
         match self.hosts[host].opened(asked, decided) {
             Opening::Accepted(answer) => self.step(host, Event::Announced { job, answer }),
             Opening::Anew(answer) => {
-                self.step(host, Event::Announced { job, answer });
+                // What it still wants is void: the life ends.
+                let effects = self.hosts[host].step(self.time, Event::Announced { job, answer });
+                self.hosts[host].commit(true);
+                self.note(|| format!("s{host} would have wanted {effects:?}"));
                 self.end_life(host);
             }
             Opening::Refused => {
@@ -136,6 +139,10 @@ impl World {
 
     fn serve(&mut self, host: usize, request: &Request) -> Option<Served> {
         if let Some(asked) = &request.asked {
+            // What a machine that lost power had on the wire is gone with it.
+            if asked.process != self.hosts[host].process {
+                return None;
+            }
             let decided = self.service.open(asked);
             return Some(Served::Opening(decided));
         }
