@@ -1,16 +1,18 @@
 //! Hunts the bugs of the zoo: `cargo run --release -p polder-sim --features zoo --bin zoo -- [--seeds N] [--from S]
-//! [--threads T] [--only BUG] [--told]`.
+//! [--threads T] [--fresh] [--open] [--only BUG] [--told]`.
 //!
 //! One line a bug: after how many seeds it was caught, and by which oracle. Fails when one is not caught within N seeds
-//! (10,000 when nothing is said). `--told` prints what the oracle said.
+//! (10,000 when nothing is said). The seed that is known to catch a bug is tried first, but for `--fresh`. `--open` hunts
+//! those that nobody has caught yet, `--only` one, and may be repeated; `--told` prints what the oracle said.
 
 use anyhow::{Context, bail};
-use polder_sim::zoo::{Catch, SEEDS_MAX, hunt_all};
+use polder_sim::zoo::{Catch, OPEN, SEEDS_MAX, hunt_all};
 use polder_types::zoo::Bug;
 
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
-    let (mut seeds, mut from, mut threads, mut bugs, mut told) = (SEEDS_MAX, 0, 2, Bug::ALL.to_vec(), false);
+    let (mut seeds, mut from, mut threads, mut only) = (SEEDS_MAX, 0, 2, Vec::new());
+    let (mut fresh, mut open, mut told) = (false, false, false);
     while let Some(word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} needs a value"));
         match word.as_str() {
@@ -19,11 +21,11 @@ fn main() -> anyhow::Result<()> {
             "--threads" => threads = value()?.parse()?,
             "--only" => {
                 let name = value()?;
-                bugs.retain(|bug| format!("{bug:?}") == name);
-                if bugs.is_empty() {
-                    bail!("there is no bug \"{name}\"");
-                }
+                let bug = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
+                only.push(*bug.with_context(|| format!("there is no bug \"{name}\""))?);
             }
+            "--fresh" => fresh = true,
+            "--open" => open = true,
             "--told" => told = true,
             other => bail!("unknown argument \"{other}\""),
         }
@@ -39,7 +41,11 @@ fn main() -> anyhow::Result<()> {
         }
         None => println!("{bug:?}: NOT CAUGHT by {seeds} seeds: {}", bug.what().trim()),
     };
-    let found = hunt_all(&bugs, from, seeds, threads, &tell);
+    let bugs: Vec<Bug> = match only.is_empty() {
+        true => Bug::ALL.iter().copied().filter(|bug| OPEN.contains(bug) == open).collect(),
+        false => only,
+    };
+    let found = hunt_all(&bugs, from, seeds, fresh, threads, &tell);
     let escaped: Vec<_> = found.iter().filter(|(_, catch)| catch.is_none()).map(|(bug, _)| *bug).collect();
     println!("{} bugs, {} caught", found.len(), found.len() - escaped.len());
     if escaped.is_empty() { Ok(()) } else { bail!("not caught: {escaped:?}") }
