@@ -294,9 +294,14 @@ pub enum Announced {
         /// Whether the service has a brake on this endpoint.
         held: bool,
     },
-    /// One of the two was set back in time (tag or epoch differ), or the endpoint was away beyond the horizon:
-    /// read the whole tree anew, merge, delete nothing.
+    /// One of the two was set back in time (tag or epoch differ): read the whole tree anew, merge, delete nothing.
     Rebaseline {
+        /// For status and log.
+        why: Box<str>,
+    },
+    /// The endpoint was away for longer than changes are kept: as [`Announced::Rebaseline`], and what only this server
+    /// has waits for a person.
+    AwayTooLong {
         /// For status and log.
         why: Box<str>,
     },
@@ -348,6 +353,8 @@ pub enum FeedError {
     Failed(Failure),
     /// The cursor is not of this history any more: as [`Announced::Rebaseline`].
     Rebaseline(Box<str>),
+    /// Changes after the cursor are no longer kept: as [`Announced::AwayTooLong`].
+    AwayTooLong(Box<str>),
 }
 
 /// Why there is no answer to a batch.
@@ -374,6 +381,14 @@ pub enum Command {
     ReleaseAccept,
     /// Throw them back: the share's state returns to the disk; replaced bytes go to the recycle area.
     ReleaseRevert,
+    /// A decision about the extras at and below some paths (none: all of them): upload them, or move them to the
+    /// recycle area.
+    Review {
+        /// Upload.
+        accept: bool,
+        /// Where.
+        paths: Vec<RelPath>,
+    },
     /// Scan below a path, or everything.
     Rescan(RelPath),
     /// New settings. A name that is no longer excluded is found by the scan that follows.

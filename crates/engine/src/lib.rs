@@ -17,6 +17,7 @@ mod effect;
 mod engine;
 mod event;
 mod looks;
+mod mode;
 mod observe;
 mod overlay;
 mod planning;
@@ -25,6 +26,7 @@ mod rand;
 mod reads;
 mod refused;
 mod report;
+mod review;
 mod scan;
 mod sends;
 mod session;
@@ -42,6 +44,7 @@ pub use event::{
 };
 pub use settings::{BrakeSettings, InitialMode, LARGE_BYTES, Limits, Settings};
 pub use status::{
-    Held, Level, LogLine, PROBLEMS_LISTED_MAX, Phase, Problem, Reason, Remaining, SkipReason, Skipped, Status,
+    Found, Held, Level, LogLine, PROBLEMS_LISTED_MAX, Phase, Problem, Reason, Remaining, SkipReason, Skipped,
+    Status,
 };
 pub use words::{Dir, Failure, FailureClass, JobId, Lane, Now, Place, SeenEntry};

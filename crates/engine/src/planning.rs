@@ -12,8 +12,8 @@ use polder_types::NodeUid;
 
 use crate::engine::{Engine, Root};
 use crate::looks::QUIET_MS;
+use crate::mode::Mode;
 use crate::overlay::View;
-use crate::session::Mode;
 use crate::work::{State, Why};
 use crate::{InitialMode, Reason};
 
@@ -152,6 +152,7 @@ impl Engine {
             server: Arc::from(&*self.settings.server_name),
             cloud: "Cloud".into(),
             directory_times: self.is_quiet(),
+            extras: Arc::clone(&self.review.extras),
             nodes_max: self.settings.limits.window * PULL_FACTOR,
         };
         let plan = {
@@ -225,7 +226,11 @@ impl Engine {
         }
         for Waiting { uid, on } in &plan.waiting {
             rest.remove(uid);
-            self.wait(*uid, *on);
+            if self.is_new_in_extra(store, *uid, *on)? {
+                self.held(store, *uid, &HeldReason::Extra)?;
+            } else {
+                self.wait(*uid, *on);
+            }
         }
         for read in &plan.reads {
             rest.remove(&read.uid);
@@ -270,7 +275,8 @@ impl Engine {
         if self.work.is_busy(uid) {
             return Ok(());
         }
-        self.work.put(uid, State::Held);
+        let waits_for_person = *why == HeldReason::Extra;
+        self.work.put(uid, if waits_for_person { State::Braked } else { State::Held });
         let path = self.path(store, uid)?;
         let reason = match why {
             HeldReason::Extra => Reason::Review,
@@ -278,6 +284,9 @@ impl Engine {
             HeldReason::Adrift => Reason::Refused,
         };
         self.problems.add(uid, path, reason, why.to_string().into(), self.now.unix_ms);
+        if waits_for_person {
+            self.found_extra(store, uid)?;
+        }
         Ok(())
     }
 
@@ -356,6 +365,7 @@ impl Engine {
 
     /// A synced row was written: what the overlay has of the node leaves it if it is equal now.
     pub(crate) fn after_synced(&mut self, store: &mut dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
+        self.review_settled(store, uid)?;
         if store.synced(uid)?.is_none() {
             self.children_gone(store, uid)?;
         }

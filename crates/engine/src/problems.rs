@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use polder_types::{NodeUid, RelPath};
 
-use crate::{PROBLEMS_LISTED_MAX, Problem, Reason, SkipReason, Skipped};
+use crate::{Found, PROBLEMS_LISTED_MAX, Problem, Reason, SkipReason, Skipped};
 
 /// What people are to be told about single items.
 #[derive(Debug, Default)]
@@ -52,6 +52,18 @@ impl Problems {
         self.of_work() + self.untrue.len() as u64
     }
 
+    /// An item waits for a review; this is what stands there.
+    pub(crate) fn found(&mut self, uid: NodeUid, found: Found) {
+        if let Some(item) = self.items.get_mut(&uid) {
+            item.found = Some(found);
+        }
+    }
+
+    /// Items that wait for a review.
+    pub(crate) fn review_count(&self) -> u64 {
+        self.items.values().filter(|item| item.reason == Reason::Review).count() as u64
+    }
+
     /// Those of nodes that there is something to do about.
     pub(crate) fn of_work(&self) -> u64 {
         self.items.len() as u64
@@ -97,6 +109,7 @@ fn put(
         text: "".into(),
         since_unix_ms: unix_ms,
         tries: 0,
+        found: None,
     });
     item.path = path;
     item.reason = reason;

@@ -12,53 +12,20 @@ use polder_sync::{CloudNode, Offer, SyncedNode, TreeError, TreeStore};
 use polder_types::{BatchAnswer, BatchNo, Cursor, GroupAnswer, InstanceId, NodeState, NodeUid, Seq};
 
 use crate::engine::Engine;
+use crate::mode::{Mode, NOTE_MERGE};
 use crate::refused::{Refusals, decode_cursor, encode_cursor, untrue};
 use crate::{
-    Announced, Effect, Failure, FeedError, FeedRow, InitialMode, JobId, Level, Page, PageToken, RootSeen,
-    Unreachable,
+    Announced, Effect, Failure, FeedError, FeedRow, JobId, Level, Page, PageToken, RootSeen, Unreachable,
 };
 
 /// Note: how far the whole tree was read; absent in a fresh database, then [`READING`], then [`WHOLE`].
 const NOTE_TREE: &str = "tree";
 const READING: &[u8] = b"reading";
 const WHOLE: &[u8] = b"whole";
-/// Note: how the two sides are merged at present.
-const NOTE_MERGE: &str = "merge";
 /// Note: the highest place in history that we know.
 const NOTE_KNOWN: &str = "known";
 /// So many rows of a page are planned at once; more go to the backlog in the store.
 const TOUCH_MAX: usize = 2_000;
-
-/// How the two sides are merged at present.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// As ever.
-    #[default]
-    Steady,
-    /// First sync: both sides are united, or this one is the authority.
-    Initial,
-    /// After one side was set back: nothing is deleted.
-    NoDeletes,
-}
-
-impl Mode {
-    fn encode(self) -> &'static [u8] {
-        match self {
-            Self::Steady => b"steady",
-            Self::Initial => b"initial",
-            Self::NoDeletes => b"no deletes",
-        }
-    }
-
-    fn decode(bytes: &[u8]) -> Self {
-        match bytes {
-            b"steady" => Self::Steady,
-            b"initial" => Self::Initial,
-            // What a newer version wrote is answered with the most careful mode.
-            _ => Self::NoDeletes,
-        }
-    }
-}
 
 /// State of the session.
 #[derive(Debug, Default)]
@@ -258,6 +225,7 @@ impl Engine {
                 Ok(())
             }
             Announced::Rebaseline { why } => self.rebaseline(store, why),
+            Announced::AwayTooLong { why } => self.away_too_long(store, why),
             Announced::Failed(why) => {
                 self.session_failed(&why);
                 Ok(())
@@ -336,7 +304,10 @@ impl Engine {
     pub(crate) fn rebaseline(&mut self, store: &mut dyn TreeStore, why: Box<str>) -> Result<(), TreeError> {
         self.log_audit(format!("the share's history and ours do not fit ({why}): comparing everything anew"));
         self.session.why_baseline = Some(why);
-        self.session.mode = Mode::NoDeletes;
+        // Who is to be asked about extras is asked all the same when a set-back is noticed on top.
+        if self.session.mode != Mode::Review {
+            self.session.mode = Mode::NoDeletes;
+        }
         self.session.tree_whole = false;
         self.session.at_cut = false;
         self.session.announced = false;
@@ -349,13 +320,22 @@ impl Engine {
         for offer in store.offers()? {
             store.drop_offer(offer.uid)?;
         }
-        store.put_note(NOTE_MERGE, Mode::NoDeletes.encode())?;
+        store.put_note(NOTE_MERGE, self.session.mode.encode())?;
         store.put_note(NOTE_TREE, READING)?;
         store.put_note(NOTE_KNOWN, &encode_cursor(Cursor::default()))?;
         store.put_cursor(Cursor::default())?;
         store.forget_cloud()?;
         self.session.backlog = true;
         self.forget_refusals(store)
+    }
+
+    /// As a set-back; but what only this server has may have been deleted since, by somebody who had seen it (I16). Before
+    /// the first merge is over everything here is new to the share.
+    fn away_too_long(&mut self, store: &mut dyn TreeStore, why: Box<str>) -> Result<(), TreeError> {
+        if self.session.mode != Mode::Initial {
+            self.session.mode = Mode::Review;
+        }
+        self.rebaseline(store, why)
     }
 
     pub(crate) fn page(
@@ -368,6 +348,7 @@ impl Engine {
         let page = match page {
             Ok(page) => page,
             Err(FeedError::Rebaseline(why)) => return self.rebaseline(store, why),
+            Err(FeedError::AwayTooLong(why)) => return self.away_too_long(store, why),
             Err(FeedError::Failed(why)) => {
                 self.answer_refused(&why);
                 self.session_failed(&why);
@@ -535,33 +516,6 @@ impl Engine {
     /// A version of ours was accepted that the feed has not brought yet.
     pub(crate) fn ran_ahead(&mut self, uid: NodeUid, seq: Seq) {
         self.session.ahead.insert(uid, seq);
-    }
-
-    /// The first merge, or the comparison after a set-back, is over when nothing is left to do.
-    pub(crate) fn end_mode(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
-        let quiet = self.work.running() == 0 && self.work.fresh_count() == 0 && !self.session.wants_feed();
-        let seen = self.scan.done_once && !self.scan.is_open() && self.looks.is_idle();
-        if self.session.mode != Mode::Steady
-            && quiet
-            && seen
-            && !self.session.backlog
-            && self.holds.is_empty()
-        {
-            self.session.mode = Mode::Steady;
-            self.session.why_baseline = None;
-            store.put_note(NOTE_MERGE, Mode::Steady.encode())?;
-            self.log(Level::Info, "both sides were compared and are united".into());
-        }
-        Ok(())
-    }
-
-    /// The rule of the planner.
-    pub(crate) fn rule(&self) -> polder_sync::Rule {
-        match (self.session.mode, self.settings.initial) {
-            (Mode::Steady, _) | (Mode::Initial, InitialMode::Merge) => polder_sync::Rule::Merge,
-            (Mode::Initial, InitialMode::Authoritative) => polder_sync::Rule::HereWins,
-            (Mode::NoDeletes, _) => polder_sync::Rule::NoDeletes,
-        }
     }
 }
 

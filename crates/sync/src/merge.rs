@@ -73,6 +73,7 @@ fn only_here(here: &LocalNode, base: Option<&SyncedNode>, rule: Rule) -> Merged 
     let unread = here.content == LocalContent::Unread;
     let why = match (rule, base) {
         (Rule::Review, _) => return Merged::Held(HeldReason::Extra),
+        (Rule::Discard, _) => return Merged::Absent(Reason::Discarded),
         (_, None) if unread => return Merged::Unread(ReadIntent::Store),
         (_, None) => Reason::CreatedHere,
         (_, Some(_)) if unread => return Merged::Unread(ReadIntent::Hash),
@@ -91,7 +92,7 @@ fn only_in_share(share: &CloudNode, base: Option<&SyncedNode>, rule: Rule) -> Me
     let why = match (rule, base) {
         (Rule::HereWins, _) => return Merged::Absent(Reason::Authoritative),
         (_, None) => Reason::CreatedInShare,
-        (Rule::NoDeletes | Rule::Review, Some(_)) => Reason::DeletesForbidden,
+        (Rule::NoDeletes | Rule::Review | Rule::Discard, Some(_)) => Reason::DeletesForbidden,
         (Rule::Merge, Some(base)) if share.content != base.content => Reason::EditInShareBeatsDelete,
         (Rule::Merge, Some(base)) if share.at != base.at => Reason::MoveInShareBeatsDelete,
         (Rule::Merge, Some(_)) => return Merged::Absent(Reason::DeletedHere),

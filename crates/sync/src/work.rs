@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use polder_types::{Kind, Name, NodeUid, Placed, conflict_name};
 
 use crate::{
-    HeldReason, Reason, Rule, Settings, TreeError, Trees,
+    Extra, HeldReason, LocalNode, Reason, Rule, Settings, TreeError, Trees,
     merge::{From, all_from, merge},
     node::{Merged, Node},
 };
@@ -74,13 +74,24 @@ impl<'a> Work<'a> {
         let here = self.trees.local(uid)?;
         let share = self.trees.cloud(uid)?;
         let base = self.trees.synced(uid)?;
-        let merged = merge(here.as_ref(), share.as_ref(), base.as_ref(), self.settings.rule);
+        let merged = merge(here.as_ref(), share.as_ref(), base.as_ref(), self.rule(here.as_ref()));
         let busy = (self.busy)(uid);
         let at = self.nodes.len();
         self.nodes.push(Node { uid, here, share, base, busy, merged, expanded: false, beyond: None });
         self.index.insert(uid, at);
         self.to_expand.push(at);
         Ok(at)
+    }
+
+    /// The rule for a node that is here: its own, if a person is to decide or has decided on it.
+    fn rule(&self, here: Option<&LocalNode>) -> Rule {
+        let extra = here.and_then(|here| self.settings.extras.get(&here.stamp.ident));
+        match extra {
+            None => self.settings.rule,
+            Some(Extra::Waits) => Rule::Review,
+            Some(Extra::Accepted) => Rule::NoDeletes,
+            Some(Extra::Discarded) => Rule::Discard,
+        }
     }
 
     /// Pulls in a node on behalf of another one, unless the set is full: then the other one waits for it.

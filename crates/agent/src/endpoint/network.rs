@@ -58,7 +58,12 @@ pub(crate) enum Opening {
         head: Cursor,
     },
     /// Begin a new instance and merge.
-    Rebaseline(Box<str>),
+    Rebaseline {
+        /// As the service says.
+        why: Box<str>,
+        /// Changes were not kept for as long as the endpoint was away.
+        away_too_long: bool,
+    },
     /// Two agents live with this identity, or the endpoint is stopped.
     Refused(Unreachable),
     /// Try again later.
@@ -121,7 +126,10 @@ fn opened(link: &Link, what: &Announcement, reply: pb::OpenEndpointReply) -> Ope
             },
             Err(error) => Opening::Failed(RemoteError::from(error).failure()),
         },
-        Some(Wire::Rebaseline(why)) => Opening::Rebaseline(why.message.into()),
+        Some(Wire::Rebaseline(what)) => Opening::Rebaseline {
+            away_too_long: what.why() == pb::RebaselineWhy::TooOld,
+            why: what.message.into(),
+        },
         Some(Wire::Clone(_)) => Opening::Refused(Unreachable::Clone),
         None => Opening::Failed(Failure { class: FailureClass::Other, text: "an empty answer".into() }),
     }
@@ -182,6 +190,9 @@ impl FeedReader {
             }
         };
         let (rows, bad, packs, upto) = match page {
+            FeedPage::Rebaseline { message, why: pb::RebaselineWhy::TooOld } => {
+                return Ok(Err(FeedError::AwayTooLong(message.into())));
+            }
             FeedPage::Rebaseline { message, .. } => return Ok(Err(FeedError::Rebaseline(message.into()))),
             FeedPage::Rows { rows, bad, packs, upto, .. } => (rows, bad, packs, upto),
         };

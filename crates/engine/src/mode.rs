@@ -1,0 +1,78 @@
+//! How the two sides are merged at present, and when that is over.
+
+use polder_sync::{TreeError, TreeStore};
+
+use crate::engine::Engine;
+use crate::{InitialMode, Level};
+
+/// Note: how the two sides are merged at present.
+pub(crate) const NOTE_MERGE: &str = "merge";
+
+/// How the two sides are merged at present.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As ever.
+    #[default]
+    Steady,
+    /// First sync: both sides are united, or this one is the authority.
+    Initial,
+    /// After one side was set back: nothing is deleted.
+    NoDeletes,
+    /// After an absence that was too long: nothing is deleted, and what only this side has waits for a person.
+    Review,
+}
+
+impl Mode {
+    pub(crate) fn encode(self) -> &'static [u8] {
+        match self {
+            Self::Steady => b"steady",
+            Self::Initial => b"initial",
+            Self::NoDeletes => b"no deletes",
+            Self::Review => b"review",
+        }
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Self {
+        match bytes {
+            b"steady" => Self::Steady,
+            b"initial" => Self::Initial,
+            b"review" => Self::Review,
+            // What a newer version wrote is answered with the most careful mode.
+            _ => Self::NoDeletes,
+        }
+    }
+}
+
+impl Engine {
+    /// The first merge, or the comparison after a set-back, is over when nothing is left to do.
+    pub(crate) fn end_mode(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
+        let quiet = self.work.running() == 0 && self.work.fresh_count() == 0 && !self.session.wants_feed();
+        if quiet && self.session.mode == Mode::Steady {
+            self.save_review(store)?;
+        }
+        let seen = self.scan.done_once && !self.scan.is_open() && self.looks.is_idle();
+        if self.session.mode != Mode::Steady
+            && quiet
+            && seen
+            && !self.session.backlog
+            && self.holds.is_empty()
+        {
+            self.session.mode = Mode::Steady;
+            self.session.why_baseline = None;
+            self.save_review(store)?;
+            store.put_note(NOTE_MERGE, Mode::Steady.encode())?;
+            self.log(Level::Info, "both sides were compared and are united".into());
+        }
+        Ok(())
+    }
+
+    /// The rule of the planner.
+    pub(crate) fn rule(&self) -> polder_sync::Rule {
+        match (self.session.mode, self.settings.initial) {
+            (Mode::Steady, _) | (Mode::Initial, InitialMode::Merge) => polder_sync::Rule::Merge,
+            (Mode::Initial, InitialMode::Authoritative) => polder_sync::Rule::HereWins,
+            (Mode::NoDeletes, _) => polder_sync::Rule::NoDeletes,
+            (Mode::Review, _) => polder_sync::Rule::Review,
+        }
+    }
+}
