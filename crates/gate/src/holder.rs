@@ -4,8 +4,9 @@
 //! and answers none: what kills a worker cannot kill it. While it lives, callers wait for the next worker; when it dies, they get
 //! ENOTCONN.
 //!
-//! A death is a *strike* when the worker had not come so far as to serve, or when it was not killed by SIGKILL (it crashed, or gave up). A
-//! minute of life clears the strikes. At five the connection is aborted.
+//! A worker that crashes or gives up is a *strike*; a minute of life clears them; at five the connection is aborted. One that is killed from
+//! outside (SIGKILL) or asks to be started again is none, however often; but when for half a minute no worker has come so far as to serve,
+//! the connection is aborted too: nobody is to wait for ever.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
@@ -41,11 +42,8 @@ pub enum HolderError {
     #[error("start the worker")]
     Start(#[source] std::io::Error),
     /// Workers die again and again; the mount was aborted and is gone.
-    #[error("the worker died {deaths} times in a row; the mount was given up")]
-    Dying {
-        /// How often.
-        deaths: u32,
-    },
+    #[error("the worker dies again and again, or does not come to serve; the mount was given up")]
+    Dying,
 }
 
 fn doing(doing: &'static str) -> impl FnOnce(Errno) -> HolderError {
@@ -87,9 +85,8 @@ impl Holder {
         let point = open_point(point).map_err(doing("open the mount point"))?;
         let device = open_device().map_err(doing("open /dev/fuse"))?;
         let state = Shared::create().map_err(doing("make the state of the connection"))?;
-        let copy = state.try_clone().map_err(|_| doing("share the state of the connection")(Errno::MFILE))?;
-        let shared = Shared::take_up(copy).map_err(doing("map the state of the connection"))?;
-        let mount = Mount::new(point.as_fd(), device.as_fd(), "polder").map_err(doing("mount"))?;
+        let shared = Shared::take_up(&state).map_err(doing("map the state of the connection"))?;
+        let mount = Mount::new(&point, &device, "polder").map_err(doing("mount"))?;
         Ok(Self { device, state, shared, tree, mount })
     }
 
@@ -116,6 +113,7 @@ impl Holder {
         mut started: impl FnMut(&Child),
     ) -> Result<(), HolderError> {
         let mut strikes = Strikes::default();
+        let mut served = Instant::now();
         loop {
             let answered = self.shared.answered();
             let begun = Instant::now();
@@ -123,8 +121,10 @@ impl Holder {
             started(&child);
             // All threads are gone once the status is there: nobody acts beside the next worker.
             let status = child.wait().map_err(HolderError::Start)?;
-            let has_answered = self.shared.answered() != answered;
-            match strikes.after(status, has_answered, begun.elapsed()) {
+            if self.shared.answered() != answered {
+                served = Instant::now();
+            }
+            match strikes.after(status, begun.elapsed(), served.elapsed()) {
                 Next::End => {
                     return self.mount.detach().map_err(doing("unmount"));
                 }
@@ -132,7 +132,7 @@ impl Holder {
                 Next::GiveUp => {
                     self.mount.abort();
                     let _ = self.mount.detach();
-                    return Err(HolderError::Dying { deaths: STRIKES_MAX });
+                    return Err(HolderError::Dying);
                 }
             }
         }
@@ -153,6 +153,8 @@ impl Drop for Holder {
 
 const STRIKES_MAX: u32 = 5;
 const LIFE_THAT_CLEARS: Duration = Duration::from_secs(60);
+/// How long callers may wait for a worker that serves.
+const UNSERVED_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
@@ -165,7 +167,8 @@ enum Next {
 struct Strikes(u32);
 
 impl Strikes {
-    fn after(&mut self, status: ExitStatus, has_answered: bool, lived: Duration) -> Next {
+    /// What follows a death after a life of `lived`; `unserved` is the time since a worker was last seen to serve.
+    fn after(&mut self, status: ExitStatus, lived: Duration, unserved: Duration) -> Next {
         const SIGKILL: i32 = 9;
         if status.success() {
             return Next::End;
@@ -173,9 +176,10 @@ impl Strikes {
         if lived >= LIFE_THAT_CLEARS {
             self.0 = 0;
         }
-        let is_asked_for = status.code() == Some(EXIT_AGAIN) || status.signal() == Some(SIGKILL);
-        let is_strike = !(is_asked_for && has_answered);
-        if !is_strike {
+        if unserved >= UNSERVED_MAX {
+            return Next::GiveUp;
+        }
+        if status.code() == Some(EXIT_AGAIN) || status.signal() == Some(SIGKILL) {
             return Next::Start(Duration::ZERO);
         }
         self.0 += 1;
@@ -191,21 +195,22 @@ mod tests {
     fn what_is_a_strike() {
         let (killed, crashed) = (ExitStatus::from_raw(9), ExitStatus::from_raw(6));
         let again = ExitStatus::from_raw(EXIT_AGAIN << 8);
-        let short = Duration::from_millis(50);
+        let (short, served) = (Duration::from_millis(50), Duration::ZERO);
         let mut strikes = Strikes::default();
         for _ in 0..100 {
-            assert_eq!(strikes.after(killed, true, short), Next::Start(Duration::ZERO));
-            assert_eq!(strikes.after(again, true, short), Next::Start(Duration::ZERO));
+            assert_eq!(strikes.after(killed, short, UNSERVED_MAX / 2), Next::Start(Duration::ZERO));
+            assert_eq!(strikes.after(again, short, served), Next::Start(Duration::ZERO));
         }
         for _ in 1..STRIKES_MAX {
-            assert!(matches!(strikes.after(crashed, true, short), Next::Start(pause) if !pause.is_zero()));
+            assert!(matches!(strikes.after(crashed, short, served), Next::Start(pause) if !pause.is_zero()));
         }
         let mut other = Strikes(strikes.0);
-        assert_eq!(strikes.after(killed, false, short), Next::GiveUp, "nothing was answered");
+        assert_eq!(strikes.after(crashed, short, served), Next::GiveUp);
         assert!(
-            matches!(other.after(crashed, true, LIFE_THAT_CLEARS), Next::Start(_)),
+            matches!(other.after(crashed, LIFE_THAT_CLEARS, served), Next::Start(_)),
             "cleared by a long life"
         );
-        assert_eq!(other.after(ExitStatus::from_raw(0), true, short), Next::End);
+        assert_eq!(other.after(killed, short, UNSERVED_MAX), Next::GiveUp, "nobody serves");
+        assert_eq!(other.after(ExitStatus::from_raw(0), short, served), Next::End);
     }
 }

@@ -1,8 +1,8 @@
 //! Mounting, unmounting, aborting; what a dead holder left.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
@@ -17,8 +17,8 @@ const SUBTYPE: &str = "polder";
 /// A mount of this process.
 #[derive(Debug)]
 pub(crate) struct Mount {
-    /// The mount's root. Never to be looked at but by what stays outside of the file system.
-    root: OwnedFd,
+    /// Where it lies. No descriptor of it is kept: others may take the mount away.
+    path: PathBuf,
     /// Number of the FUSE connection.
     connection: Option<u32>,
 }
@@ -35,7 +35,7 @@ pub(crate) fn open_device() -> Result<OwnedFd, Errno> {
 
 impl Mount {
     /// Mounts a connection over a directory, with the flags (`nosuid`, `nodev`, …) of the file system that lies there.
-    pub(crate) fn new(point: BorrowedFd<'_>, device: BorrowedFd<'_>, source: &str) -> Result<Self, Errno> {
+    pub(crate) fn new(point: &OwnedFd, device: &OwnedFd, source: &str) -> Result<Self, Errno> {
         let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let set = |key: &str, value: &str| fsconfig_set_string(context.as_fd(), key, value);
         set("source", source)?;
@@ -63,7 +63,9 @@ impl Mount {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(root.as_fd(), "", point, "", flags)?;
         let connection = connection_of(&root);
-        Ok(Self { root, connection })
+        let path =
+            std::fs::read_link(format!("/proc/self/fd/{}", point.as_raw_fd())).map_err(|_| Errno::IO)?;
+        Ok(Self { path, connection })
     }
 
     /// Ends the connection: whoever waits for it, or comes to it, gets ENOTCONN.
@@ -82,8 +84,14 @@ impl Mount {
         self.unmount(UnmountFlags::DETACH)
     }
 
+    /// Only while the topmost mount there is this one.
     fn unmount(&self, flags: UnmountFlags) -> Result<(), Errno> {
-        unmount(format!("/proc/self/fd/{}", self.root.as_raw_fd()), flags)
+        let mounts = std::fs::read("/proc/self/mountinfo").map_err(|_| Errno::IO)?;
+        let top = topmost(&mounts, self.path.as_os_str().as_bytes());
+        if self.connection.is_none() || top.and_then(|mount| mount.connection) != self.connection {
+            return Ok(());
+        }
+        unmount(&self.path, flags | UnmountFlags::NOFOLLOW)
     }
 }
 
@@ -115,12 +123,26 @@ pub fn clear_stale(path: &Path) -> Result<usize, Errno> {
 
 /// Whether the topmost mount at a path is one of ours.
 fn has_stale(mountinfo: &[u8], path: &[u8]) -> bool {
-    let at_path = mountinfo.split(|byte| *byte == b'\n').filter_map(|line| {
+    topmost(mountinfo, path).is_some_and(|mount| mount.kind == format!("fuse.{SUBTYPE}").as_bytes())
+}
+
+struct Listed<'a> {
+    kind: &'a [u8],
+    /// Minor number of its device, if that is none of a disk.
+    connection: Option<u32>,
+}
+
+/// The mount that one sees at a path.
+fn topmost<'a>(mountinfo: &'a [u8], path: &[u8]) -> Option<Listed<'a>> {
+    let mut at_path = mountinfo.split(|byte| *byte == b'\n').filter_map(|line| {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
         let kind = fields.iter().position(|field| *field == b"-").and_then(|dash| fields.get(dash + 1))?;
-        (unescape(fields.get(4)?) == path).then(|| kind.to_vec())
+        let connection = std::str::from_utf8(fields.get(2)?).ok()?.strip_prefix("0:");
+        let connection = connection.and_then(|minor| minor.parse().ok());
+        (unescape(fields.get(4)?) == path).then_some(Listed { kind, connection })
     });
-    at_path.last().is_some_and(|kind| kind == format!("fuse.{SUBTYPE}").into_bytes())
+    // The later lies over the earlier.
+    at_path.next_back()
 }
 
 /// Mount points are listed with octal numbers for blanks and the like.
@@ -151,5 +173,6 @@ mod tests {
         assert!(!has_stale(mounts, b"/srv/x"), "something else lies over it");
         assert!(!has_stale(mounts, b"/"));
         assert!(!has_stale(mounts, b"/srv"));
+        assert_eq!(topmost(mounts, b"/srv/my data").and_then(|mount| mount.connection), Some(50));
     }
 }

@@ -154,14 +154,15 @@ impl Gate {
             is_closed: AtomicBool::new(false),
             closed: (Mutex::new(false), Condvar::new()),
         });
+        if resumed.is_some() {
+            // Before anything is read: what this worker has read already would come again, under another number.
+            session.device.tell(&Notice::Resend).doing("ask for what was not answered")?;
+        }
         session.start_reader(Some(1)).map_err(GateError::Thread)?;
         let watch = session.clone();
         let thread = std::thread::Builder::new().name("gate-watch".to_owned());
         let thread = thread.spawn(move || watch.keep_watch()).map_err(GateError::Thread)?;
         *lock(&session.watch) = Some(thread.thread().clone());
-        if resumed.is_some() {
-            session.device.tell(&Notice::Resend).doing("ask for what was not answered")?;
-        }
         // From here on a death is not this worker's own failure.
         session.shared.count_answer();
         Ok(Self(session))
@@ -263,10 +264,10 @@ impl Session {
         let mut buffer = vec![0; REQUEST_BYTES_MAX];
         let mut out = Vec::with_capacity(64 << 10);
         loop {
-            if let Some(token) = token.take() {
-                if !self.lead(token, &mut buffer, &mut out) {
-                    return self.close();
-                }
+            if let Some(token) = token.take()
+                && !self.lead(token, &mut buffer, &mut out)
+            {
+                return self.close();
             }
             let mut standby = lock(&self.standby);
             standby.idle += 1;
@@ -327,10 +328,10 @@ impl Session {
     }
 
     fn wake_watch(&self) {
-        if !self.is_watch_awake.swap(true, Ordering::SeqCst) {
-            if let Some(watch) = &*lock(&self.watch) {
-                watch.unpark();
-            }
+        if !self.is_watch_awake.swap(true, Ordering::SeqCst)
+            && let Some(watch) = &*lock(&self.watch)
+        {
+            watch.unpark();
         }
     }
 

@@ -3,7 +3,7 @@
 //! Everything is written word by word in an order in which a SIGKILL between any two stores leaves something that can be read: a slot's
 //! key is stored last when it is filled and first when it is cleared. Nobody else maps it while a worker lives.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -95,7 +95,6 @@ pub(crate) enum Progress {
 /// The memory, mapped.
 pub(crate) struct Shared {
     memory: SharedMemory,
-    file: OwnedFd,
     free_opens: Mutex<Vec<u32>>,
     ring_next: Mutex<usize>,
 }
@@ -109,7 +108,7 @@ impl Shared {
     }
 
     /// Takes up what a holder keeps; `EINVAL` when it is of another layout.
-    pub(crate) fn take_up(file: OwnedFd) -> Result<Self, Errno> {
+    pub(crate) fn take_up(file: impl AsFd) -> Result<Self, Errno> {
         if rustix::fs::fstat(&file)?.st_size != (WORDS * 8) as i64 {
             return Err(Errno::INVAL);
         }
@@ -119,15 +118,11 @@ impl Shared {
             MAGIC => (),
             _ => return Err(Errno::INVAL),
         }
-        let shared = Self { memory, file, free_opens: Mutex::default(), ring_next: Mutex::new(0) };
+        let shared = Self { memory, free_opens: Mutex::default(), ring_next: Mutex::new(0) };
         let free = (0..shared.opens_high()).filter(|slot| shared.open_word(*slot, 0).load(Acquire) == 0);
         let free = free.map(|slot| slot as u32).collect();
         *lock(&shared.free_opens) = free;
         Ok(shared)
-    }
-
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 
     /// Flags that were agreed on, once INIT was answered.
@@ -285,8 +280,14 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn again(shared: &Shared) -> Shared {
-        Shared::take_up(shared.fd().try_clone_to_owned().unwrap()).unwrap()
+    fn memory() -> (OwnedFd, Shared) {
+        let file = Shared::create().unwrap();
+        let shared = Shared::take_up(&file).unwrap();
+        (file, shared)
+    }
+
+    fn again(file: &OwnedFd) -> Shared {
+        Shared::take_up(file).unwrap()
     }
 
     fn open(fh: u64) -> OpenSlot {
@@ -303,33 +304,33 @@ mod tests {
 
     #[test]
     fn opens_are_found_by_the_next_worker() {
-        let shared = Shared::take_up(Shared::create().unwrap()).unwrap();
+        let (file, shared) = memory();
         let slot = shared.enter_open(&open(9)).unwrap();
         shared.enter_open(&open(11)).unwrap();
         let closing = OpenSlot { is_closing: true, is_writable: true, ..open(9) };
         shared.change_open(slot, &closing);
-        let next = again(&shared);
+        let next = again(&file);
         assert_eq!(next.opens().iter().map(|(_, open)| *open).collect::<Vec<_>>(), [closing, open(11)]);
         next.leave_open(slot);
-        assert_eq!(again(&next).opens().len(), 1);
+        assert_eq!(again(&file).opens().len(), 1);
     }
 
     #[test]
     fn a_request_is_remembered_until_it_is_forgotten() {
-        let shared = Shared::take_up(Shared::create().unwrap()).unwrap();
+        let (file, shared) = memory();
         assert!(shared.progress(4).is_none());
         let slot = shared.begin(4, 5, 6);
-        let next = again(&shared);
+        let next = again(&file);
         assert!(matches!(next.progress(4), Some((Progress::Begun { subject: 5, displaced: 6 }, _))));
         slot.done();
         assert!(matches!(next.progress(4), Some((Progress::Done, _))));
         slot.forget();
-        assert!(again(&shared).progress(4).is_none());
+        assert!(again(&file).progress(4).is_none());
     }
 
     #[test]
     fn a_full_ring_takes_more() {
-        let shared = Shared::take_up(Shared::create().unwrap()).unwrap();
+        let (_file, shared) = memory();
         for unique in 1..=(RING_SLOTS as u64 + 5) {
             let _kept = shared.begin(unique, 0, 0).keep();
         }

@@ -110,28 +110,43 @@ struct XattrArgs {
     flags: u32,
 }
 
-fn at_flags(name: &CStr) -> c_uint {
-    let flags = if name.is_empty() { libc::AT_EMPTY_PATH } else { libc::AT_SYMLINK_NOFOLLOW };
-    flags as c_uint
+/// Whether a symlink is followed. Of `/proc/self/fd/N` that leads to what the descriptor refers to, and no further: the way to attributes behind an `O_PATH` descriptor,
+/// which an empty name is not (EBADF).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Follow {
+    No,
+    Descriptor,
 }
 
-/// Names of the extended attributes of `name` in `dir` (of `dir` itself, an `O_PATH` descriptor too, when the name is empty).
-pub(crate) fn listxattrat(dir: BorrowedFd<'_>, name: &CStr, out: &mut [u8]) -> Result<usize> {
+impl Follow {
+    fn flags(self) -> c_uint {
+        if self == Self::No { libc::AT_SYMLINK_NOFOLLOW as c_uint } else { 0 }
+    }
+}
+
+/// Names of the extended attributes of `name` in `dir`, each ended by NUL.
+pub(crate) fn listxattrat(dir: BorrowedFd<'_>, name: &CStr, follow: Follow, out: &mut [u8]) -> Result<usize> {
     // SAFETY: the kernel writes at most `out.len()` bytes to `out`; the name is NUL-terminated.
     checked_long(unsafe {
         libc::syscall(
             SYS_LISTXATTRAT,
             dir.as_raw_fd(),
             name.as_ptr(),
-            at_flags(name),
+            follow.flags(),
             out.as_mut_ptr(),
             out.len(),
         )
     })
 }
 
-/// One extended attribute; an empty `out` asks for its length.
-pub(crate) fn getxattrat(dir: BorrowedFd<'_>, name: &CStr, xattr: &CStr, out: &mut [u8]) -> Result<usize> {
+/// One extended attribute of `name` in `dir`; an empty `out` asks for its length.
+pub(crate) fn getxattrat(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    follow: Follow,
+    xattr: &CStr,
+    out: &mut [u8],
+) -> Result<usize> {
     let size = u32::try_from(out.len()).unwrap_or(u32::MAX);
     let mut args = XattrArgs { value: out.as_mut_ptr() as u64, size, flags: 0 };
     // SAFETY: `args` is the structure of this system call, of the size that is told, and names `size` writable bytes.
@@ -140,7 +155,7 @@ pub(crate) fn getxattrat(dir: BorrowedFd<'_>, name: &CStr, xattr: &CStr, out: &m
             SYS_GETXATTRAT,
             dir.as_raw_fd(),
             name.as_ptr(),
-            at_flags(name),
+            follow.flags(),
             xattr.as_ptr(),
             &raw mut args,
             std::mem::size_of::<XattrArgs>(),
@@ -148,17 +163,24 @@ pub(crate) fn getxattrat(dir: BorrowedFd<'_>, name: &CStr, xattr: &CStr, out: &m
     })
 }
 
-/// Sets an extended attribute of what `fd` refers to; `flags` as of `setxattr`.
-pub(crate) fn setxattrat(fd: BorrowedFd<'_>, xattr: &CStr, value: &[u8], flags: u32) -> Result<()> {
+/// Sets an extended attribute of `name` in `dir`; `flags` as of `setxattr`.
+pub(crate) fn setxattrat(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    follow: Follow,
+    xattr: &CStr,
+    value: &[u8],
+    flags: u32,
+) -> Result<()> {
     let size = u32::try_from(value.len()).map_err(|_| Errno::TOOBIG)?;
     let mut args = XattrArgs { value: value.as_ptr() as u64, size, flags };
     // SAFETY: `args` is the structure of this system call and names `size` readable bytes.
     checked_long(unsafe {
         libc::syscall(
             SYS_SETXATTRAT,
-            fd.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            follow.flags(),
             xattr.as_ptr(),
             &raw mut args,
             std::mem::size_of::<XattrArgs>(),
@@ -167,11 +189,11 @@ pub(crate) fn setxattrat(fd: BorrowedFd<'_>, xattr: &CStr, value: &[u8], flags: 
     .map(|_| ())
 }
 
-/// Removes an extended attribute of what `fd` refers to.
-pub(crate) fn removexattrat(fd: BorrowedFd<'_>, xattr: &CStr) -> Result<()> {
+/// Removes an extended attribute of `name` in `dir`.
+pub(crate) fn removexattrat(dir: BorrowedFd<'_>, name: &CStr, follow: Follow, xattr: &CStr) -> Result<()> {
     // SAFETY: only NUL-terminated strings are passed.
     checked_long(unsafe {
-        libc::syscall(SYS_REMOVEXATTRAT, fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, xattr.as_ptr())
+        libc::syscall(SYS_REMOVEXATTRAT, dir.as_raw_fd(), name.as_ptr(), follow.flags(), xattr.as_ptr())
     })
     .map(|_| ())
 }

@@ -7,8 +7,8 @@ mod handles;
 mod listing;
 
 use std::collections::HashMap;
-use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use polder_types::Timestamp;
@@ -23,6 +23,7 @@ use crate::ports::{
     SetTime, SetXattr, Space,
 };
 use crate::shared::lock;
+use crate::sys::Follow;
 use crate::{rights, sys};
 use handles::{Form, Ident};
 use listing::Listings;
@@ -60,6 +61,8 @@ pub struct Tree {
     root_ident: Ident,
     form: Form,
     mount_id: u64,
+    /// `/proc/self/fd`: how attributes behind a descriptor are reached.
+    descriptors: OwnedFd,
     directories: Mutex<HashMap<u64, Arc<OwnedFd>>>,
     listings: Listings,
     overlay: Arc<dyn Overlay>,
@@ -81,6 +84,7 @@ impl Tree {
             root_ident,
             form,
             mount_id: stat.stx_mnt_id,
+            descriptors: rustix::fs::open("/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?,
             directories: Mutex::default(),
             listings: Listings::default(),
             overlay,
@@ -186,6 +190,23 @@ pub fn with_sole_use<T>(file: BorrowedFd<'_>, work: impl FnOnce() -> T) -> Optio
     Some(result)
 }
 
+/// One extended attribute of `name` in `dir`, which may be an `O_PATH` descriptor. The file is not opened, a symlink not followed.
+pub fn xattr_at(dir: BorrowedFd<'_>, name: &CStr, xattr: &CStr, out: &mut [u8]) -> Result<usize> {
+    match name.is_empty() {
+        false => sys::getxattrat(dir, name, Follow::No, xattr, out),
+        true => {
+            let path =
+                CString::new(format!("/proc/self/fd/{}", dir.as_raw_fd())).map_err(|_| Errno::INVAL)?;
+            sys::getxattrat(dir, &path, Follow::Descriptor, xattr, out)
+        }
+    }
+}
+
+/// Name of a descriptor in `/proc/self/fd`.
+fn number(file: &OwnedFd) -> CString {
+    CString::new(file.as_raw_fd().to_string()).expect("digits have no NUL")
+}
+
 fn statx(dir: BorrowedFd<'_>, name: &CStr) -> Result<Statx> {
     let flags =
         AtFlags::SYMLINK_NOFOLLOW | if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::empty() };
@@ -243,10 +264,10 @@ impl Namespace for Tree {
             rights::with_setgid(|| sys::fchmodat2(file.as_fd(), mode))?;
         }
         let mut mtime = changes.mtime;
-        if let Some(time) = mtime {
-            if self.overlay.set_mtime(file.as_fd(), time)? {
-                mtime = None;
-            }
+        if let Some(time) = mtime
+            && self.overlay.set_mtime(file.as_fd(), time)?
+        {
+            mtime = None;
         }
         if mtime.is_some() || changes.atime.is_some() {
             let times =
@@ -348,7 +369,13 @@ impl Namespace for Tree {
         let file = self.path_to(node)?;
         let mut out = vec![0; 256];
         loop {
-            match sys::getxattrat(file.as_fd(), EMPTY, name, &mut out) {
+            match sys::getxattrat(
+                self.descriptors.as_fd(),
+                &number(&file),
+                Follow::Descriptor,
+                name,
+                &mut out,
+            ) {
                 Ok(count) => {
                     out.truncate(count);
                     return Ok(out);
@@ -362,7 +389,7 @@ impl Namespace for Tree {
     fn xattr_names(&self, node: Node) -> Result<Vec<u8>> {
         let file = self.path_to(node)?;
         let mut out = vec![0; 1 << 16];
-        let count = sys::listxattrat(file.as_fd(), EMPTY, &mut out)?;
+        let count = sys::listxattrat(self.descriptors.as_fd(), &number(&file), Follow::Descriptor, &mut out)?;
         out.truncate(count);
         Ok(out)
     }
@@ -381,12 +408,14 @@ impl Namespace for Tree {
             SetXattr::Create => 1,
             SetXattr::Replace => 2,
         };
-        let set = || sys::setxattrat(file.as_fd(), name, value, flags);
+        let (at, number) = (self.descriptors.as_fd(), number(&file));
+        let set = || sys::setxattrat(at, &number, Follow::Descriptor, name, value, flags);
         if keep_setgid { rights::with_setgid(set) } else { set() }
     }
 
     fn remove_xattr(&self, node: Node, name: &CStr) -> Result<()> {
-        sys::removexattrat(self.path_to(node)?.as_fd(), name)
+        let file = self.path_to(node)?;
+        sys::removexattrat(self.descriptors.as_fd(), &number(&file), Follow::Descriptor, name)
     }
 
     fn space(&self, _: Node) -> Result<Space> {

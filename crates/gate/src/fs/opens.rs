@@ -2,6 +2,7 @@
 //!
 //! Invariant: all opens of an inode go one way, with one backing id, from the first open to the last release; the kernel mixes neither.
 
+use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -123,19 +124,23 @@ impl Opens {
 
     /// Notes an open. `found` is the real file: of an inode that is open already, only if something was learnt about it.
     pub(crate) fn enter(&self, asked: &Asked, found: Option<Opened>) -> Result<Way, Errno> {
-        let mut table = lock(&self.table);
+        let mut guard = lock(&self.table);
+        let table = &mut *guard;
         if let Some((_, open)) = table.by_handle.get(&asked.fh) {
             // Sent again: it was entered before the worker died.
             debug_assert_eq!(open.node, asked.node);
             return Ok(table.by_node[&asked.node].way());
         }
-        if !table.by_node.contains_key(&asked.node) {
-            let inode = self.first(asked, found.ok_or(Errno::STALE)?)?;
-            table.by_node.insert(asked.node, inode);
-        } else if let (Some(found), Some(inode)) = (found, table.by_node.get_mut(&asked.node)) {
-            inode.learn(real(found, asked.is_writable));
-        }
-        let inode = table.by_node.get_mut(&asked.node).ok_or(Errno::STALE)?;
+        let inode = match table.by_node.entry(asked.node) {
+            MapEntry::Vacant(entry) => entry.insert(self.first(asked, found.ok_or(Errno::STALE)?)?),
+            MapEntry::Occupied(entry) => {
+                let inode = entry.into_mut();
+                if let Some(found) = found {
+                    inode.learn(real(found, asked.is_writable));
+                }
+                inode
+            }
+        };
         let open = OpenSlot {
             fh: asked.fh,
             node: asked.node,
@@ -189,7 +194,7 @@ impl Opens {
         let mut guard = lock(&self.table);
         let table = &mut *guard;
         let (slot, mut open) = table.by_handle.remove(&fh)?;
-        let Some(inode) = table.by_node.get_mut(&open.node) else { return None };
+        let inode = table.by_node.get_mut(&open.node)?;
         inode.opens -= 1;
         inode.writers -= u32::from(open.is_writable);
         if inode.opens > 0 {

@@ -352,15 +352,7 @@ fn operation<'a>(body: &mut Body<'a>) -> Result<Operation<'a>, Malformed> {
         }
         44 => Operation::ReadDirPlus(body.read()?),
         46 => Operation::LSeek { fh: body.u64()?, offset: body.u64()?, whence: body.u32()? },
-        47 | 53 => Operation::CopyFileRange {
-            fh_in: body.u64()?,
-            offset_in: body.u64()?,
-            node_out: body.u64()?,
-            fh_out: body.u64()?,
-            offset_out: body.u64()?,
-            len: body.u64()?,
-            wide: body.opcode == 53,
-        },
+        47 | 53 => copy_file_range(body)?,
         50 => Operation::SyncFs,
         51 => Operation::TmpFile(body.create()?),
         52 => {
@@ -368,6 +360,18 @@ fn operation<'a>(body: &mut Body<'a>) -> Result<Operation<'a>, Malformed> {
             Operation::Statx { mask: body.u32()? }
         }
         _ => Operation::Other,
+    })
+}
+
+fn copy_file_range<'a>(body: &mut Body<'a>) -> Result<Operation<'a>, Malformed> {
+    Ok(Operation::CopyFileRange {
+        fh_in: body.u64()?,
+        offset_in: body.u64()?,
+        node_out: body.u64()?,
+        fh_out: body.u64()?,
+        offset_out: body.u64()?,
+        len: body.u64()?,
+        wide: body.opcode == 53,
     })
 }
 

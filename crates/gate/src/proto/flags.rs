@@ -18,8 +18,6 @@ pub mod init {
     pub const DO_READDIRPLUS: u64 = 1 << 13;
     /// READDIRPLUS only where it helps.
     pub const READDIRPLUS_AUTO: u64 = 1 << 14;
-    /// O_DIRECT reads of one call in parallel.
-    pub const ASYNC_DIO: u64 = 1 << 15;
     /// Look-ups in one directory at once.
     pub const PARALLEL_DIROPS: u64 = 1 << 18;
     /// ACLs are checked by the kernel.
@@ -45,7 +43,8 @@ pub mod init {
     /// Unanswered requests can be had again.
     pub const HAS_RESEND: u64 = 1 << 39;
 
-    /// What is asked for, where the kernel offers it.
+    /// What is asked for, where the kernel offers it. Left out on purpose: the write-back cache (no passthrough with it) and `ASYNC_DIO` (a reader
+    /// with O_DIRECT then waits without being interruptible, and no INTERRUPT is sent).
     pub const WANTED: u64 = ASYNC_READ
         | ATOMIC_O_TRUNC
         | EXPORT_SUPPORT
@@ -54,7 +53,6 @@ pub mod init {
         | AUTO_INVAL_DATA
         | DO_READDIRPLUS
         | READDIRPLUS_AUTO
-        | ASYNC_DIO
         | PARALLEL_DIROPS
         | POSIX_ACL
         | ABORT_ERROR

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use polder_gate::ports::{Access, Attributes, Caller, Content, Node, Opened, Residency, Result, SetTime};
-use polder_gate::tree::{Overlay, Tree, with_sole_use};
+use polder_gate::tree::{Overlay, Tree, with_sole_use, xattr_at};
 use polder_gate::{INTERRUPT_POLL, Interrupt};
 use polder_types::Timestamp;
 use rustix::fs::{FallocateFlags, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
@@ -62,7 +62,8 @@ enum Found {
 }
 
 fn decode(text: &[u8], ino: u64) -> Found {
-    let numbers: Vec<i64> = String::from_utf8_lossy(text).split(' ').filter_map(|word| word.parse().ok()).collect();
+    let numbers: Vec<i64> =
+        String::from_utf8_lossy(text).split(' ').filter_map(|word| word.parse().ok()).collect();
     let [seed, size, secs, nanos, bound] = numbers[..] else { return Found::Bad };
     let mtime = Timestamp::new(secs, nanos as u32);
     let mark = Mark { seed: seed as u64, size: size as u64, mtime, ino: bound as u64 };
@@ -113,7 +114,14 @@ pub fn tier(path: &Path, seed: u64) -> Result<bool> {
 /// Makes a new placeholder.
 pub fn make_tiered(path: &Path, seed: u64, size: u64) {
     std::fs::write(path, content(seed, size)).unwrap();
-    assert!(tier(path, seed).unwrap());
+    // A process that another test has just forked holds all descriptors until it has begun its program.
+    for _ in 0..100 {
+        if tier(path, seed).unwrap() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{} stays open", path.display());
 }
 
 fn set_mtime(file: BorrowedFd<'_>, mtime: Timestamp) -> Result<()> {
@@ -126,8 +134,41 @@ fn set_mtime(file: BorrowedFd<'_>, mtime: Timestamp) -> Result<()> {
     )
 }
 
+/// Change times as users see them: fills move those of the real files, and programs take that for a change (`tar` does).
+#[derive(Default)]
+pub struct Changes(Mutex<HashMap<u64, Change>>);
+
+#[derive(Clone, Copy)]
+struct Change {
+    shown: Timestamp,
+    /// What the last fill left; `None` while one is under way.
+    left: Option<Timestamp>,
+}
+
+impl Changes {
+    fn shown(&self, ino: u64, real: Timestamp) -> Timestamp {
+        let changes = self.0.lock().unwrap();
+        // Another time than the fill left: somebody has changed something since.
+        let change = changes.get(&ino).filter(|change| change.left.is_none_or(|left| left == real));
+        change.map_or(real, |change| change.shown)
+    }
+
+    /// Runs what moves the change time though nothing changes for users.
+    fn hiding<T>(&self, file: BorrowedFd<'_>, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let ctime = |stat: rustix::fs::Stat| Timestamp::new(stat.st_ctime, stat.st_ctime_nsec as u32);
+        let before = rustix::fs::fstat(file)?;
+        let (ino, shown) = (before.st_ino, self.shown(before.st_ino, ctime(before)));
+        self.0.lock().unwrap().insert(ino, Change { shown, left: None });
+        let result = work();
+        let left = rustix::fs::fstat(file).ok().map(ctime);
+        self.0.lock().unwrap().insert(ino, Change { shown, left });
+        result
+    }
+}
+
 /// Attributes from marks.
-pub struct Marks;
+#[derive(Default)]
+pub struct Marks(pub Arc<Changes>);
 
 impl Overlay for Marks {
     fn overlay(&self, dir: BorrowedFd<'_>, name: &CStr, attributes: &mut Attributes) -> Result<()> {
@@ -136,21 +177,14 @@ impl Overlay for Marks {
             return Ok(());
         }
         let mut value = [0; 256];
-        let path = match name.is_empty() {
-            true => format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&dir)).into_bytes(),
-            false => {
-                let mut path = format!("/proc/self/fd/{}/", std::os::fd::AsRawFd::as_raw_fd(&dir)).into_bytes();
-                path.extend(name.to_bytes());
-                path
-            }
-        };
-        match rustix::fs::getxattr(path.as_slice(), MARK, &mut value[..]) {
+        match xattr_at(dir, name, MARK, &mut value) {
             Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT) => (),
             Err(errno) => return Err(errno),
             Ok(count) => match decode(&value[..count], attributes.ino) {
                 Found::Ours(mark) => {
                     attributes.size = mark.size;
                     attributes.mtime = mark.mtime;
+                    attributes.ctime = self.0.shown(attributes.ino, attributes.ctime);
                     attributes.residency = Residency::Tiered { present_bytes: 0 };
                 }
                 _ => attributes.residency = Residency::Orphaned,
@@ -161,14 +195,16 @@ impl Overlay for Marks {
 
     fn set_mtime(&self, file: BorrowedFd<'_>, mtime: SetTime) -> Result<bool> {
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-        let Ok(file) = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK, rustix::fs::Mode::empty()) else {
+        let Ok(file) = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK, rustix::fs::Mode::empty())
+        else {
             return Ok(false);
         };
         let Ok(Found::Ours(mark)) = found(file.as_fd()) else { return Ok(false) };
         let mtime = match mtime {
             SetTime::To(time) => time,
             SetTime::Now => {
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                let now =
+                    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                 Timestamp::new(now.as_secs() as i64, now.subsec_nanos())
             }
         };
@@ -195,13 +231,14 @@ struct FileState {
 /// The store.
 pub struct Store {
     tree: Arc<Tree>,
+    changes: Arc<Changes>,
     control: Option<PathBuf>,
     states: Mutex<HashMap<u64, Arc<FileState>>>,
 }
 
 impl Store {
-    pub fn new(tree: Arc<Tree>, control: Option<PathBuf>) -> Self {
-        Self { tree, control, states: Mutex::default() }
+    pub fn new(tree: Arc<Tree>, changes: Arc<Changes>, control: Option<PathBuf>) -> Self {
+        Self { tree, changes, control, states: Mutex::default() }
     }
 
     fn state(&self, node: Node) -> Arc<FileState> {
@@ -263,11 +300,15 @@ impl Store {
         drop(presence);
         let done = self.fetch(mark, block, interrupt).and_then(|bytes| {
             let file = self.tree.open_node(node, OFlags::RDWR)?;
-            let mut at = 0;
-            while at < bytes.len() {
-                at += rustix::io::pwrite(&file, &bytes[at..], block * BLOCK + at as u64)?;
-            }
-            Ok(())
+            // One fill of a file at a time, as far as its change time goes.
+            let _one = state.settling.lock().unwrap();
+            self.changes.hiding(file.as_fd(), || {
+                let mut at = 0;
+                while at < bytes.len() {
+                    at += rustix::io::pwrite(&file, &bytes[at..], block * BLOCK + at as u64)?;
+                }
+                Ok(())
+            })
         });
         let mut presence = state.presence.lock().unwrap();
         presence.fetching.remove(&block);
@@ -311,7 +352,14 @@ impl Store {
 }
 
 impl Content for Store {
-    fn open(&self, node: Node, access: Access, _: &Caller, now: bool, interrupt: &Interrupt) -> Result<Opened> {
+    fn open(
+        &self,
+        node: Node,
+        access: Access,
+        _: &Caller,
+        now: bool,
+        interrupt: &Interrupt,
+    ) -> Result<Opened> {
         let file = self.open_for(node, access)?;
         let mark = match (found(file.as_fd())?, access) {
             (Found::No, Access::Empty) => {
