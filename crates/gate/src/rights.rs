@@ -14,8 +14,9 @@ use rustix::thread::{
 use crate::ports::Caller;
 use crate::sys;
 
-/// Whom backing files are used as: nobody, so that the reserve of root is nobody's. Which user it is does not matter otherwise.
-const NOBODY: u32 = 65_534;
+/// Whom the threads are, as far as files go, while they act for nobody in particular: a number that no user has. Backing files are used as
+/// it, so that root's reserve is nobody's.
+const NOBODY: u32 = u32::MAX - 7;
 
 /// Prepares this thread for answering requests. Without the rights to do so (an unprivileged process) callers are acted for as far as
 /// possible: an error tells that the gate is not to be used for several users.
@@ -27,7 +28,10 @@ pub(crate) fn prepare_thread() -> Result<(), Errno> {
     sets.effective = sets.permitted;
     sets.effective.remove(CapabilitySet::FSETID);
     sets.inheritable = CapabilitySet::empty();
-    set_capabilities(None, sets)
+    set_capabilities(None, sets)?;
+    sys::set_fs_ids(NOBODY, NOBODY);
+    umask(Mode::empty());
+    Ok(())
 }
 
 /// Runs a call whose result is the caller's: owner, group, umask.
@@ -36,15 +40,7 @@ pub(crate) fn as_caller<T>(caller: &Caller, call: impl FnOnce() -> T) -> T {
     umask(Mode::from_raw_mode(caller.umask));
     let result = call();
     umask(Mode::empty());
-    sys::set_fs_ids(0, 0);
-    result
-}
-
-/// Runs a call as nobody in particular: what it does later counts for no user.
-pub(crate) fn as_nobody<T>(call: impl FnOnce() -> T) -> T {
     sys::set_fs_ids(NOBODY, NOBODY);
-    let result = call();
-    sys::set_fs_ids(0, 0);
     result
 }
 

@@ -300,10 +300,12 @@ impl Session {
             let count = match self.device.read(buffer) {
                 Ok(Read::Request(count)) => count,
                 Ok(Read::Nothing) if is_fast && self.can_spin && answered.elapsed() < SPIN => {
+                    self.fs.idle();
                     std::hint::spin_loop();
                     continue;
                 }
                 Ok(Read::Nothing) => {
+                    self.fs.idle();
                     self.is_leader_asleep.store(true, Ordering::SeqCst);
                     if self.device.wait().is_err() {
                         return false;

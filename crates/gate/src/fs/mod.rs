@@ -134,6 +134,13 @@ impl FileSystem {
         self.opens.unsettle(node.0);
     }
 
+    /// Does what was put off. To be called when no request waits.
+    pub(crate) fn idle(&self) {
+        while let Some(last) = self.opens.reap() {
+            self.content.released(Node(last.node), last.was_written);
+        }
+    }
+
     /// How many files are open.
     pub(crate) fn open_count(&self) -> usize {
         self.opens.count()
@@ -293,3 +300,6 @@ impl FileSystem {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,12 @@
 //! Open files: which way each inode goes, and what keeps it open.
 //!
 //! Invariant: all opens of an inode go one way, with one backing id, from the first open to the last release; the kernel mixes neither.
+//!
+//! What ends with the last release (the registration, the descriptor) is put off for a moment, see [`Opens::reap`]: the caller does not wait for
+//! it, but its next open would. An inode that is opened again in that moment goes on as it was.
 
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
@@ -53,6 +56,8 @@ struct Inode {
 struct Table {
     by_handle: HashMap<u64, (u32, OpenSlot)>,
     by_node: HashMap<u64, Inode>,
+    /// Passed through and have no open any more; with the slot that tells the next worker so.
+    lingering: VecDeque<(u64, u32)>,
     /// Were open for writing, and may still be mapped.
     unsettled: HashSet<u64>,
 }
@@ -85,12 +90,17 @@ impl Opens {
     /// Takes up what an earlier worker of this connection had open.
     pub(crate) fn take_up(shared: Arc<Shared>, backings: Box<dyn Backings>, has_passthrough: bool) -> Self {
         let mut table = Table::default();
-        for (slot, open) in shared.opens() {
-            if open.is_closing {
+        let (closing, live): (Vec<_>, Vec<_>) =
+            shared.opens().into_iter().partition(|(_, open)| open.is_closing);
+        let in_use: HashSet<u32> = live.iter().map(|(_, open)| open.backing_id).collect();
+        for (slot, open) in closing {
+            // Opened again since: it goes on.
+            if !in_use.contains(&open.backing_id) {
                 backings.close(open.backing_id);
-                shared.leave_open(slot);
-                continue;
             }
+            shared.leave_open(slot);
+        }
+        for (slot, open) in live {
             let inode = table.by_node.entry(open.node).or_insert(Inode {
                 opens: 0,
                 writers: 0,
@@ -201,19 +211,46 @@ impl Opens {
             self.shared.leave_open(slot);
             return None;
         }
-        let was_written = inode.was_written;
-        let id = inode.backing_id;
-        table.by_node.remove(&open.node);
-        if was_written {
+        if inode.was_written {
             table.unsettled.insert(open.node);
         }
-        if id != 0 {
-            open.is_closing = true;
-            self.shared.change_open(slot, &open);
-            self.backings.close(id);
+        open.is_closing = inode.backing_id != 0;
+        self.shared.change_open(slot, &open);
+        // A served file is not put off: it may be resident by now, and the next open is to pass through.
+        let is_put_off = inode.is_passthrough;
+        table.lingering.push_back((open.node, slot));
+        if is_put_off && table.lingering.len() <= LINGERING_MAX {
+            return None;
         }
+        let last = if is_put_off { table.lingering.pop_front() } else { table.lingering.pop_back() };
+        last.and_then(|(node, slot)| self.end(table, node, slot))
+    }
+
+    /// Ends what was put off of one inode; `None` when there is nothing. To be called when nothing is asked for, until there is nothing.
+    pub(crate) fn reap(&self) -> Option<Last> {
+        let mut guard = lock(&self.table);
+        while let Some((node, slot)) = guard.lingering.pop_front() {
+            if let Some(last) = self.end(&mut guard, node, slot) {
+                return Some(last);
+            }
+        }
+        None
+    }
+
+    fn end(&self, table: &mut Table, node: u64, slot: u32) -> Option<Last> {
+        let ended = match table.by_node.entry(node) {
+            MapEntry::Occupied(entry) if entry.get().opens == 0 => Some(entry.remove()),
+            // Opened again.
+            _ => None,
+        };
+        let last = ended.map(|inode| {
+            if inode.backing_id != 0 {
+                self.backings.close(inode.backing_id);
+            }
+            Last { node, was_written: inode.was_written }
+        });
         self.shared.leave_open(slot);
-        Some(Last { node: open.node, was_written })
+        last
     }
 
     /// The real file of an open inode, for what does not pass through.
@@ -261,6 +298,8 @@ impl Opens {
     }
 }
 
+/// How many inodes may wait for their end.
+const LINGERING_MAX: usize = 64;
 /// More than threads could have registered at once when they died.
 const LOST_IDS_MAX: u32 = 64;
 
@@ -331,11 +370,45 @@ mod tests {
         assert!(matches!(opens.real(9), Real::Readable(_)));
         assert_eq!(kernel.0.lock().unwrap().1, [1], "kept open by the kernel");
         assert_eq!(opens.release(2), None);
-        assert_eq!(opens.release(4), Some(Last { node: 9, was_written: false }));
+        assert_eq!(
+            opens.release(4),
+            Some(Last { node: 9, was_written: false }),
+            "a served file ends at once"
+        );
         assert!(kernel.0.lock().unwrap().1.is_empty());
         let way = opens.enter(&asked(6, 9), Some(Opened::Resident(file()))).unwrap();
         assert_eq!(way.backing_id, Some(2), "passes through");
         assert_eq!(opens.enter(&asked(8, 9), None).unwrap().backing_id, Some(2));
+    }
+
+    #[test]
+    fn the_end_of_an_inode_is_put_off_for_a_moment() {
+        let (kernel, shared) = (Fake::default(), shared());
+        let opens = Opens::take_up(shared.clone(), Box::new(kernel.clone()), true);
+        opens.enter(&asked(2, 9), Some(Opened::Resident(file()))).unwrap();
+        assert_eq!(opens.release(2), None);
+        assert_eq!(opens.enter(&asked(4, 9), None).unwrap().backing_id, Some(1), "goes on as it was");
+        assert_eq!(opens.reap(), None, "it is open");
+        assert_eq!(kernel.0.lock().unwrap().1, [1]);
+        // The worker dies while the end is put off, once with the file open again and once without.
+        assert_eq!(opens.release(4), None);
+        opens.enter(&asked(6, 9), None).unwrap();
+        drop(opens);
+        let opens = Opens::take_up(shared.clone(), Box::new(kernel.clone()), true);
+        assert_eq!((opens.count(), kernel.0.lock().unwrap().1.len()), (1, 1));
+        assert_eq!(opens.release(6), None);
+        drop(opens);
+        let opens = Opens::take_up(shared.clone(), Box::new(kernel.clone()), true);
+        assert_eq!((opens.count(), opens.way(9)), (0, None));
+        assert!(kernel.0.lock().unwrap().1.is_empty() && shared.opens().is_empty());
+        // No more than so many are put off.
+        for fh in 1..200 {
+            opens.enter(&asked(fh, fh), Some(Opened::Resident(file()))).unwrap();
+            opens.release(fh);
+        }
+        assert_eq!(kernel.0.lock().unwrap().1.len(), LINGERING_MAX);
+        while opens.reap().is_some() {}
+        assert!(kernel.0.lock().unwrap().1.is_empty() && shared.opens().is_empty());
     }
 
     #[test]
@@ -355,7 +428,8 @@ mod tests {
             (Some(1), 1),
             "an open that was sent again is counted once"
         );
-        assert!(opens.release(2).is_some());
+        assert_eq!(opens.release(2), None);
+        assert_eq!(opens.reap(), Some(Last { node: 9, was_written: false }));
         assert_eq!(opens.release(2), None, "a release that was sent again");
         assert!(shared.opens().is_empty());
     }
@@ -387,8 +461,9 @@ mod tests {
         opens.enter(&writer, Some(Opened::Resident(file()))).unwrap();
         assert!(opens.is_first_writer(9));
         assert_eq!(opens.is_quiet(9), Some(false));
-        assert_eq!(opens.release(2), Some(Last { node: 9, was_written: true }));
+        assert_eq!(opens.release(2), None);
         assert_eq!(opens.is_quiet(9), None);
+        assert_eq!(opens.reap(), Some(Last { node: 9, was_written: true }));
         opens.settle(9);
         assert_eq!(opens.is_quiet(9), Some(true));
     }

@@ -238,3 +238,35 @@ fn a_file_becomes_resident_while_it_is_open() {
     let (_, told) = shell(mounted.place(), "getfattr --only-values -n user.polder.residency mnt/t");
     assert_eq!(told, "resident");
 }
+
+/// Row 2: the worker is killed all the time while each reader reads.
+#[test]
+fn i2_every_reader_gets_the_right_bytes_though_workers_die() {
+    let Some(mounted) = prepared() else { return };
+    let expected = content(SIZE, SIZE);
+    mounted.store("delay 5");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                std::thread::sleep(std::time::Duration::from_millis(60));
+                mounted.kill_worker();
+            }
+        });
+        let outcome = std::panic::catch_unwind(|| {
+            for (number, command) in COMMANDS.iter().enumerate() {
+                let name = format!("k{number}");
+                mounted.tiered(&name, SIZE);
+                let (good, said) = read_by(&mounted, command, &format!("mnt/{name}"), "out");
+                // `tar` takes it for a change that the change time is another in the next worker.
+                assert!(good || said.contains("file changed as we read it"), "{command}: {said}");
+                assert!(std::fs::read(mounted.place().join("out")).unwrap() == expected, "{command}");
+            }
+        });
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    assert!(mounted.workers().len() > 10);
+}
