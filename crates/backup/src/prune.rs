@@ -17,7 +17,10 @@
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 
-use polder_types::{PackId, Seq};
+use polder_types::{
+    PackId, Seq,
+    zoo::{Bug, planted},
+};
 
 use crate::{Condemn, Delete, Marks, Merge, PrunePlan, Repack, Spare};
 
@@ -218,13 +221,13 @@ impl Planner<'_> {
         match facts.state {
             PackState::Live if used.chunks == 0 => self.look_at_unused(facts),
             PackState::Live => self.look_at_used(facts, used),
-            PackState::Condemned { .. } if used.chunks > 0 => {
+            PackState::Condemned { .. } if used.chunks > 0 && !planted(Bug::NoSecondLook) => {
                 // However full the plan is: sparing takes no space and cannot wait.
                 self.plan.spare.push(Spare { pack: facts.pack, chunks_referenced: used.chunks });
             }
             PackState::Condemned { at, head } => {
                 // Marks that are older than the condemnation may miss a commit that came before it.
-                if self.look.as_of < head {
+                if self.look.as_of < head && !planted(Bug::OldMarksCount) {
                     self.plan.waiting.second_look += 1;
                 } else {
                     self.look_at_doomed(facts, at, false);

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use polder_sync::{Act, TreeError, TreeStore};
-use polder_types::{Content, Name, NodeUid, RelPath, Timestamp};
+use polder_types::{
+    Content, Name, NodeUid, RelPath, Timestamp,
+    zoo::{Bug, planted},
+};
 
 use crate::engine::Engine;
 use crate::overlay::{Key, View};
@@ -224,6 +227,13 @@ impl Engine {
                 self.work.put(uid, State::Job(job));
             }
         }
+        if planted(Bug::SyncedBeforeApplied) {
+            for queued in &making.taken {
+                if let polder_sync::Becomes::Row { row, .. } = &queued.step.becomes {
+                    store.put_synced(queued.step.uid, Some(row))?;
+                }
+            }
+        }
         self.applies.changing.extend(changing.iter().cloned());
         self.applies.flying.insert(job, Flying { steps: making.taken, lane, changing });
         let dir_times = making.times.into_values().collect();
@@ -278,7 +288,9 @@ impl Engine {
                 Some(dir) => Some(dir.clone()),
                 None => self.dir(store, parent)?.filter(|dir| dir.ident.is_some()),
             };
-            let Some(dir) = dir else { return Ok(Joined::Never) };
+            let Some(dir) = dir else {
+                return Ok(if planted(Bug::LostStepsWait) { Joined::Later } else { Joined::Never });
+            };
             dirs.insert(parent, dir);
         }
         let Some(wired) = wire_act(self, store, queued.step.uid, act, &dirs)? else {

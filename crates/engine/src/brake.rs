@@ -172,3 +172,116 @@ fn count(change: &Change) -> Option<Counted> {
         Change::Create { .. } | Change::Revive { .. } | Change::Update { content: None, .. } => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use polder_sync::{Becomes, PlannedOp, Reason};
+    use polder_types::{Content, Seq};
+
+    use super::*;
+
+    const SETTINGS: BrakeSettings = BrakeSettings { window_ms: 1000, floor: 10, ceiling: 100, one_in: 10 };
+    const OURS: u8 = 200;
+
+    fn group(n: u8, change: Change) -> PlannedGroup {
+        let op =
+            PlannedOp { uid: NodeUid([n; 16]), change, why: Reason::EditedHere, becomes: Becomes::Unchanged };
+        PlannedGroup { ops: vec![op], after: Vec::new() }
+    }
+
+    fn delete(n: u8) -> PlannedGroup {
+        group(n, Change::Delete { base: Seq(1) })
+    }
+
+    fn overwrite(n: u8) -> PlannedGroup {
+        let content = Some(Content::empty_file());
+        group(n, Change::Update { base: Seq(1), content, attrs: None, mtime: None })
+    }
+
+    /// Judges one group of a server with 100 items, those from `OURS` on its own.
+    fn judge(brake: &mut Brake, group: &PlannedGroup, now: u64) -> Verdict {
+        brake.judge(group, &|uid| uid.0[0] >= OURS, 100, now, &SETTINGS)
+    }
+
+    /// A brake that has held the eleventh of eleven overwrites.
+    fn tripped() -> Brake {
+        let mut brake = Brake::default();
+        for n in 0..10 {
+            assert_eq!(judge(&mut brake, &overwrite(n), 0), Verdict::Go, "{n}");
+        }
+        assert_eq!(judge(&mut brake, &overwrite(10), 0), Verdict::Hold);
+        brake
+    }
+
+    /// Scenario 107: when everything is overwritten, a few leave, the rest is held until somebody decides, and new files
+    /// go on.
+    #[test]
+    fn s107_too_many_changes_of_what_others_made_are_held() {
+        let mut brake = tripped();
+        assert_eq!(judge(&mut brake, &delete(11), 0), Verdict::Hold);
+        assert_eq!(judge(&mut brake, &overwrite(3), 0), Verdict::Go, "counted already");
+        let again = Change::Update { base: Seq(1), content: None, attrs: None, mtime: None };
+        assert_eq!(judge(&mut brake, &group(12, again), 0), Verdict::Go, "no content");
+        let held = brake.status(100, &SETTINGS).expect("held");
+        assert_eq!((held.overwrites, held.deletes, held.renames, held.allowed), (1, 1, 0, 10));
+        // Waiting is no consent: in the next window it is still held, and so is what comes.
+        assert_eq!(judge(&mut brake, &delete(13), 5000), Verdict::Hold);
+        assert_eq!(brake.take_held().len(), 3);
+    }
+
+    #[test]
+    fn what_trickles_is_never_held() {
+        let mut brake = Brake::default();
+        for n in 0..100u8 {
+            let at = u64::from(n) * 101;
+            assert_eq!(judge(&mut brake, &delete(n), at), Verdict::Go, "{n}");
+        }
+        assert_eq!(brake.status(100, &SETTINGS), None);
+    }
+
+    #[test]
+    fn what_this_server_made_counts_up_to_the_ceiling() {
+        let settings = BrakeSettings { ceiling: 30, ..SETTINGS };
+        let mut brake = Brake::default();
+        let mut judge = |n| brake.judge(&delete(n), &|uid| uid.0[0] >= OURS, 100, 0, &settings);
+        for n in OURS..OURS + 30 {
+            assert_eq!(judge(n), Verdict::Go, "{n}");
+        }
+        assert_eq!(judge(OURS + 30), Verdict::Hold);
+    }
+
+    #[test]
+    fn what_is_let_go_goes_for_one_window() {
+        let mut brake = tripped();
+        brake.accept(100, SETTINGS.window_ms);
+        for n in 10..60 {
+            assert_eq!(judge(&mut brake, &overwrite(n), 1099), Verdict::Go);
+        }
+        // What was let go does not count afterwards.
+        for n in 60..70 {
+            assert_eq!(judge(&mut brake, &delete(n), 1100), Verdict::Go);
+        }
+        assert_eq!(judge(&mut brake, &delete(70), 1100), Verdict::Hold);
+    }
+
+    #[test]
+    fn what_is_thrown_back_never_leaves_and_then_it_counts_again() {
+        let mut brake = tripped();
+        brake.revert();
+        assert!(brake.is_reverting());
+        assert_eq!(judge(&mut brake, &overwrite(10), 0), Verdict::Revert);
+        brake.calm();
+        assert_eq!(judge(&mut brake, &overwrite(20), 0), Verdict::Go);
+        // Without anything held there is nothing to throw back.
+        brake.revert();
+        assert!(!brake.is_reverting());
+    }
+
+    #[test]
+    fn what_goes_away_by_itself_is_held_no_more() {
+        let mut brake = tripped();
+        brake.forget(NodeUid([10; 16]));
+        assert_eq!(brake.status(100, &SETTINGS), None);
+        assert_eq!(judge(&mut brake, &delete(11), 1000), Verdict::Go);
+    }
+}

@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use polder_types::{Attrs, BatchNo, Content, Cursor, Group, Kind, NodeUid, Stamp, Timestamp};
+use polder_types::{
+    Attrs, BatchNo, Content, Cursor, Group, Kind, NodeUid, Stamp, Timestamp,
+    zoo::{Bug, planted},
+};
 
 use crate::{Dir, JobId, Lane, LogLine, Place, Status};
 
@@ -259,6 +262,6 @@ impl Effect {
     /// Whether the store's transaction must survive a power cut before this effect is begun: what a batch offers must
     /// be known after any crash, or the answer is lost and the agent conflicts with itself (I12).
     pub fn needs_durable_store(&self) -> bool {
-        matches!(self, Self::Send { .. } | Self::Announce { .. })
+        matches!(self, Self::Send { .. } | Self::Announce { .. }) && !planted(Bug::OffersNotDurable)
     }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use polder_sync::{LocalNode, TreeError, TreeStore};
-use polder_types::{InstanceId, Name, NodeUid, RelPath};
+use polder_types::{
+    InstanceId, Name, NodeUid, RelPath,
+    zoo::{Bug, planted},
+};
 
 use crate::applies::Applies;
 use crate::brake::Brake;
@@ -144,6 +147,7 @@ impl Engine {
             }
             Event::RootBack { root } => self.root_found(store, &root),
             Event::Hints(hints) => self.hinted(store, hints),
+            Event::Overflow if planted(Bug::OverflowIgnored) => Ok(()),
             Event::Overflow => {
                 self.log(
                     Level::Warn,
@@ -232,7 +236,9 @@ impl Engine {
         self.root = Root::Ours;
         self.root_seen(store, root)?;
         self.session.backlog = true;
-        self.scan.want_all();
+        if !planted(Bug::NoScanAtStart) {
+            self.scan.want_all();
+        }
         Ok(())
     }
 
@@ -357,7 +363,9 @@ impl Engine {
 
     /// A name vanished: it waits for a new file to take it.
     pub(crate) fn hold(&mut self, uid: NodeUid) {
-        self.holds.insert(uid, self.now.mono_ms + self.settings.settle_ms);
+        if !planted(Bug::NoSettleTime) {
+            self.holds.insert(uid, self.now.mono_ms + self.settings.settle_ms);
+        }
     }
 
     /// When a node that failed is tried again: doubling, with jitter of a quarter.

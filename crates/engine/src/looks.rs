@@ -5,7 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use polder_sync::{TreeError, TreeStore};
-use polder_types::{FileIdent, Name, NodeUid, Placed};
+use polder_types::{
+    FileIdent, Name, NodeUid, Placed,
+    zoo::{Bug, planted},
+};
 
 use crate::engine::Engine;
 use crate::observe::Sight;
@@ -83,7 +86,8 @@ impl Looks {
         let (mut some, mut blocked) = (Vec::new(), Vec::new());
         while some.len() < LOOKS_PER_JOB {
             let Some(place) = self.pending.pop_first() else { break };
-            let list = if self.in_flight.contains(&place) { &mut blocked } else { &mut some };
+            let again = self.in_flight.contains(&place) && !planted(Bug::TwoLooksAtOnce);
+            let list = if again { &mut blocked } else { &mut some };
             list.push(place);
         }
         self.pending.extend(blocked);
@@ -92,6 +96,9 @@ impl Looks {
 
     /// A directory has another id from now on.
     pub(crate) fn rekey(&mut self, from: NodeUid, to: NodeUid) {
+        if planted(Bug::LooksLoseTheirDirectory) {
+            return;
+        }
         let names: Vec<_> =
             self.pending.range((from, None)..).take_while(|(dir, _)| *dir == from).cloned().collect();
         for (_, name) in names {
@@ -123,7 +130,8 @@ impl Looks {
 
     /// Whether a job was begun before we changed the disk under this name.
     pub(crate) fn is_stale(&self, job: JobId, key: &Key) -> bool {
-        job < self.floor || self.touched.get(key).is_some_and(|since| job < *since)
+        let older = job < self.floor || self.touched.get(key).is_some_and(|since| job < *since);
+        older && !planted(Bug::StaleLookBelieved)
     }
 }
 
@@ -184,7 +192,7 @@ impl Engine {
             for (uid, name) in &places {
                 if let Some(dir) = self.dir(store, *uid)?.filter(|dir| dir.ident.is_some()) {
                     asked.push(LookAt { dir, name: name.clone() });
-                } else if store.cloud(*uid)?.is_some() {
+                } else if store.cloud(*uid)?.is_some() && !planted(Bug::LookWithoutDirectoryForgotten) {
                     // The directory is on its way to this disk, or stands here under an id that is adopted later.
                     let at = self.now.mono_ms + QUIET_MS;
                     self.looks.later.insert((at, *uid, name.clone()));
@@ -258,7 +266,7 @@ impl Engine {
         sights: &mut Vec<Sight>,
     ) {
         let key = self.overlay.key(&at);
-        if self.applies.is_changing(&key) {
+        if self.applies.is_changing(&key) && !planted(Bug::LooksDuringApply) {
             self.looks.suppressed.insert(key);
         } else if self.looks.is_stale(job, &key) {
             self.looks.pend(at.parent, Some(at.name));

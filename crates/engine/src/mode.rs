@@ -1,6 +1,7 @@
 //! How the two sides are merged at present, and when that is over.
 
 use polder_sync::{TreeError, TreeStore};
+use polder_types::zoo::{Bug, planted};
 
 use crate::engine::Engine;
 use crate::{InitialMode, Level};
@@ -71,6 +72,7 @@ impl Engine {
         match (self.session.mode, self.settings.initial) {
             (Mode::Steady, _) | (Mode::Initial, InitialMode::Merge) => polder_sync::Rule::Merge,
             (Mode::Initial, InitialMode::Authoritative) => polder_sync::Rule::HereWins,
+            (Mode::NoDeletes, _) if planted(Bug::BaselineDeletes) => polder_sync::Rule::Merge,
             (Mode::NoDeletes, _) => polder_sync::Rule::NoDeletes,
             (Mode::Review, _) => polder_sync::Rule::Review,
         }

@@ -10,7 +10,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use polder_sync::{LocalContent, LocalNode, TreeError, TreeStore, Trees};
-use polder_types::{Content, FileIdent, Kind, NodeUid, Placed, Stamp};
+use polder_types::{
+    Content, FileIdent, Kind, NodeUid, Placed, Stamp,
+    zoo::{Bug, planted},
+};
 
 use crate::engine::Engine;
 use crate::overlay::{Key, View, as_local};
@@ -43,7 +46,7 @@ impl Batch {
     }
 
     fn is_elsewhere(&self, ident: FileIdent, than: &Key) -> bool {
-        self.idents.get(&ident).is_some_and(|key| key != than)
+        self.idents.get(&ident).is_some_and(|key| key != than) && !planted(Bug::MovedIsStillThere)
     }
 }
 
@@ -216,7 +219,7 @@ impl Engine {
     /// Whoever else is thought to stand under a name that is taken stands there no more.
     fn evict_others(&mut self, store: &mut dyn TreeStore, key: &Key, keep: NodeUid) -> Result<(), TreeError> {
         for other in store.synced_all_at(key.0, &key.1)? {
-            if other != keep && self.overlay.get(other).is_none() {
+            if other != keep && self.overlay.get(other).is_none() && !planted(Bug::TwoUnderOneName) {
                 self.set_gone(store, other)?;
             }
         }
@@ -322,6 +325,9 @@ impl Engine {
         uid: NodeUid,
         stamp: Stamp,
     ) -> Result<(), TreeError> {
+        if planted(Bug::OtherNamesForgotten) {
+            return Ok(());
+        }
         let mut names = store.synced_all_by_ident(stamp.ident)?;
         names.extend(self.overlay.all_by_ident(stamp.ident));
         for other in names.into_iter().filter(|other| *other != uid) {
@@ -388,7 +394,7 @@ impl Engine {
         }
         match store.synced(uid)? {
             // It may be in the share by now: the answer will find that it is gone.
-            None if self.work.is_busy(uid) => {
+            None if self.work.is_busy(uid) && !planted(Bug::GoneWhileOffered) => {
                 self.overlay.put_gone(uid, is_dir);
                 self.hold(uid);
                 self.changed(uid);
@@ -467,6 +473,6 @@ impl Engine {
         stamp: Stamp,
     ) -> Result<bool, TreeError> {
         let view = View { store, overlay: &self.overlay };
-        Ok(view.local_row(uid)?.is_some_and(|node| node.stamp == stamp))
+        Ok(view.local_row(uid)?.is_some_and(|node| node.stamp == stamp || planted(Bug::StoredForOtherBytes)))
     }
 }

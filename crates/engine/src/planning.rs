@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use polder_sync::{HeldReason, Plan, SyncedNode, TreeError, TreeStore, Trees, Waiting};
-use polder_types::NodeUid;
+use polder_types::{
+    NodeUid,
+    zoo::{Bug, planted},
+};
 
 use crate::engine::{Engine, Root};
 use crate::looks::QUIET_MS;
@@ -109,7 +112,7 @@ impl Engine {
             self.stuck_since = now;
             self.work.retry_waiting(now);
         }
-        if self.is_quiet() && self.work.fresh_count() == 0 {
+        if self.is_quiet() && self.work.fresh_count() == 0 && !planted(Bug::DirectoryTimesForgotten) {
             self.refill_idle();
         }
         Ok(())
@@ -178,7 +181,8 @@ impl Engine {
         let mut kept = Vec::with_capacity(window.len());
         for uid in window.drain(..) {
             // It was seen in a directory that is gone meanwhile, with one above it.
-            if let Some(Some(node)) = self.overlay.get(uid)
+            if !planted(Bug::SeenInGoneDirectory)
+                && let Some(Some(node)) = self.overlay.get(uid)
                 && (View { store, overlay: &self.overlay }).local(node.at.parent)?.is_none()
             {
                 self.set_gone(store, uid)?;
@@ -350,7 +354,8 @@ impl Engine {
         uid: NodeUid,
         row: Option<&SyncedNode>,
     ) -> Result<(), TreeError> {
-        if self.overlay.get(uid).is_none()
+        if !planted(Bug::AnswerChangesDisk)
+            && self.overlay.get(uid).is_none()
             && let Some(old) = store.synced(uid)?
             && let Some(mut here) = (View { store, overlay: &self.overlay }).local(uid)?
         {
@@ -366,7 +371,7 @@ impl Engine {
     /// A synced row was written: what the overlay has of the node leaves it if it is equal now.
     pub(crate) fn after_synced(&mut self, store: &mut dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
         self.review_settled(store, uid)?;
-        if store.synced(uid)?.is_none() {
+        if store.synced(uid)?.is_none() && !planted(Bug::ChildrenOfGoneForgotten) {
             self.children_gone(store, uid)?;
         }
         match self.overlay.get(uid) {

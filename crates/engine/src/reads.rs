@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use polder_sync::{LocalContent, ReadIntent, TreeError, TreeStore};
-use polder_types::{Content, Kind, NodeUid, Placed, Stamp};
+use polder_types::{
+    Content, Kind, NodeUid, Placed, Stamp,
+    zoo::{Bug, planted},
+};
 
 use crate::engine::Engine;
 use crate::overlay::View;
@@ -188,7 +191,8 @@ impl Engine {
         match outcome {
             ReadOutcome::Stable { entry, content, stored } => {
                 let local = View { store, overlay: &self.overlay }.local_row(uid)?;
-                let same_place = local.as_ref().is_some_and(|node| node.at == flying.at);
+                let same_place = local.as_ref().is_some_and(|node| node.at == flying.at)
+                    || (local.is_some() && planted(Bug::ReadOfMovedFile));
                 let Some(local) = local.filter(|_| same_place) else {
                     // It moved or went while it was read; what was read may stand elsewhere now.
                     self.work.finish(uid, true, self.now.mono_ms);

@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use polder_sync::{TreeError, TreeStore, Trees};
-use polder_types::{FileIdent, NodeUid, Placed, RelPath};
+use polder_types::{
+    FileIdent, NodeUid, Placed, RelPath,
+    zoo::{Bug, planted},
+};
 
 use crate::engine::Engine;
 use crate::observe::Sight;
@@ -93,7 +96,7 @@ impl Scan {
     /// A hint named a directory that nobody knows. A walk in flight may have listed its inside before what the hint is
     /// about, and told neither yet: then it is listed once more. A walk that begins later sees all by itself.
     pub(crate) fn hinted_stranger(&mut self, dir: FileIdent) {
-        if self.walks.is_empty() {
+        if self.walks.is_empty() || planted(Bug::StrangerForgotten) {
             return;
         }
         if self.strangers.len() < STRANGERS_MAX {
@@ -147,6 +150,9 @@ impl Engine {
     /// A directory that we made is to be listed once: somebody may have put something into it before it was known here
     /// (and hints about directories that nobody knows are dropped).
     pub(crate) fn want_list_of_made(&mut self, uid: NodeUid) {
+        if planted(Bug::MadeDirectoryNotListed) {
+            return;
+        }
         self.scan.lists.entry(uid).or_insert(false);
     }
 
@@ -274,18 +280,24 @@ impl Engine {
         }
         self.observe(store, sights)?;
         match part.end {
-            None | Some(ListEnd::Void) => Ok(()),
+            Some(ListEnd::Void) if !planted(Bug::VoidListingBelieved) => Ok(()),
+            None => Ok(()),
             Some(ListEnd::Unreadable(why)) => self.freeze(store, dir, why),
-            Some(ListEnd::Complete) => {
+            Some(ListEnd::Complete | ListEnd::Void) => {
                 self.thaw(dir);
-                for uid in part.missing {
+                let missing = if planted(Bug::MissingIgnored) { Vec::new() } else { part.missing };
+                for uid in missing {
                     if self.overlay.get(uid).is_none()
                         && let Some(row) = store.synced(uid)?.filter(|row| row.at.parent == dir)
                     {
+                        if planted(Bug::AbsenceIsDeletion) {
+                            self.set_gone(store, uid)?;
+                        }
                         self.looks.pend(dir, Some(row.at.name));
                     }
                 }
-                if store.synced(dir)?.is_some_and(|row| row.stamp.ident != part.dir) {
+                let replaced = store.synced(dir)?.is_some_and(|row| row.stamp.ident != part.dir);
+                if replaced && !planted(Bug::ReplacedDirectoryNotCompared) {
                     self.children_unlisted(store, dir, &names)?;
                 }
                 // What the overlay has here and the listing did not mention equals the synced rows again, or is gone.

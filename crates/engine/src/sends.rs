@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use polder_sync::{
     Becomes, Change, CloudNode, Offer, PlannedGroup, PlannedOp, SyncedNode, TreeError, TreeStore,
 };
-use polder_types::{Attrs, AttrsHash, BatchAnswer, BatchNo, Group, GroupAnswer, NodeUid, Op, Refusal, Seq};
+use polder_types::{
+    Attrs, AttrsHash, BatchAnswer, BatchNo, Group, GroupAnswer, NodeUid, Op, Refusal, Seq,
+    zoo::{Bug, planted},
+};
 
 use crate::brake::Verdict;
 use crate::engine::Engine;
@@ -239,8 +242,17 @@ impl Engine {
 
     fn send(&mut self, store: &mut dyn TreeStore, outgoing: Vec<Outgoing>) -> Result<(), TreeError> {
         let no = store.next_batch()?;
-        store.put_next_batch(BatchNo(no.0 + 1))?;
+        if !planted(Bug::BatchNumberReused) {
+            store.put_next_batch(BatchNo(no.0 + 1))?;
+        }
         let job = self.job();
+        if planted(Bug::SyncedBeforeAnswered) {
+            for op in outgoing.iter().flat_map(|group| &group.ops) {
+                if let Becomes::Row { row, .. } = &op.becomes {
+                    store.put_synced(op.uid, Some(row))?;
+                }
+            }
+        }
         let mut groups = Vec::with_capacity(outgoing.len());
         for (at, group) in outgoing.iter().enumerate() {
             let mut ops = Vec::with_capacity(group.ops.len());
@@ -303,7 +315,12 @@ impl Engine {
 
     fn batch_lost(&mut self, batch: Batch) {
         for op in batch.groups.into_iter().flat_map(|group| group.ops) {
-            self.work.put(op.uid, State::AfterCut);
+            let after_feed = !planted(Bug::RetriesBeforeFeed);
+            if after_feed {
+                self.work.put(op.uid, State::AfterCut);
+            } else {
+                self.work.finish(op.uid, true, self.now.mono_ms);
+            }
         }
     }
 
@@ -398,7 +415,8 @@ impl Engine {
                 continue;
             }
             let is_here = matches!(self.overlay.get(op.uid), Some(Some(_)));
-            if *why == Refusal::Exists && is_here && store.cloud(op.uid)?.is_none() {
+            let gone_there = *why == Refusal::Exists && store.cloud(op.uid)?.is_none();
+            if gone_there && is_here && !planted(Bug::ExistsIsFinal) {
                 // It was deleted under this id while it came back here: it is a new node.
                 let new = self.new_uid();
                 self.rekey(store, op.uid, new)?;
@@ -422,7 +440,9 @@ impl Engine {
                 self.work.put(op.uid, State::AfterCut);
             }
         }
-        self.want_feed();
+        if !planted(Bug::RefusalNotFollowed) {
+            self.want_feed();
+        }
         Ok(())
     }
 }

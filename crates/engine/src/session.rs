@@ -9,7 +9,10 @@
 use std::collections::BTreeMap;
 
 use polder_sync::{CloudNode, Offer, SyncedNode, TreeError, TreeStore};
-use polder_types::{BatchAnswer, BatchNo, Cursor, GroupAnswer, InstanceId, NodeState, NodeUid, Seq};
+use polder_types::{
+    BatchAnswer, BatchNo, Cursor, GroupAnswer, InstanceId, NodeState, NodeUid, Seq,
+    zoo::{Bug, planted},
+};
 
 use crate::engine::Engine;
 use crate::mode::{Mode, NOTE_MERGE};
@@ -64,7 +67,7 @@ struct Fetch {
 impl Session {
     /// Whether the share's state is known well enough to plan.
     pub(crate) fn is_ready(&self) -> bool {
-        self.up && self.announced && self.at_cut && self.tree_whole
+        self.up && self.announced && (self.at_cut || planted(Bug::CutIgnored)) && self.tree_whole
     }
 
     pub(crate) fn is_announced(&self) -> bool {
@@ -214,7 +217,7 @@ impl Engine {
                 self.session.want_feed = true;
                 // Rows are read to the head before anything is planned.
                 self.session.at_cut = false;
-                for (batch, answer) in &answers {
+                for (batch, answer) in answers.iter().filter(|_| !planted(Bug::LostAnswerIgnored)) {
                     self.take_lost_answer(store, *batch, answer)?;
                 }
                 if answers_known {
@@ -275,6 +278,7 @@ impl Engine {
         store.put_cloud(uid, newer.or(row.as_ref().map(as_cloud)).as_ref())?;
         if let Some(row) = &row
             && !was_known
+            && !planted(Bug::LostAnswerMakesTwins)
             && let Some(twin) = self.seen_as_new(store, uid, row)?
         {
             self.rekey(store, twin, uid)?;
@@ -420,7 +424,8 @@ impl Engine {
             return self.refuse_row(store, uid, since, why.into());
         }
         self.believe_row(store, uid, since)?;
-        if self.session.ahead.get(&uid).is_some_and(|ours| *ours > since) {
+        let ahead = self.session.ahead.get(&uid).is_some_and(|ours| *ours > since);
+        if ahead && !planted(Bug::OldRowsOverrule) {
             return Ok(uid);
         }
         if by == self.instance
@@ -477,7 +482,7 @@ impl Engine {
             && row.mtime_share == node.mtime;
         if equal {
             store.put_synced(uid, Some(&SyncedNode { since: node.since, ..row }))
-        } else if node.since <= row.since {
+        } else if node.since <= row.since && !planted(Bug::BaselineKeepsEverything) {
             store.put_synced(uid, None)
         } else {
             Ok(())
@@ -503,7 +508,7 @@ impl Engine {
         self.know(store, cursor)?;
         let session = &mut self.session;
         session.head = session.head.max(cursor);
-        let next = session.cursor.seq.0 + 1 + op_count == cursor.seq.0;
+        let next = session.cursor.seq.0 + 1 + op_count == cursor.seq.0 || planted(Bug::OwnCommitSkipsOthers);
         if next && session.cursor.epoch == cursor.epoch && session.fetching.is_none() && session.at_cut {
             session.cursor = cursor;
             session.ahead.retain(|_, seq| *seq > cursor.seq);

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use polder_sync::{Act, Becomes, Displaced, TreeError, TreeStore};
-use polder_types::{Attrs, AttrsHash, Kind, NodeUid, Placed, Stamp, Timestamp};
+use polder_types::{
+    Attrs, AttrsHash, Kind, NodeUid, Placed, Stamp, Timestamp,
+    zoo::{Bug, planted},
+};
 
 use crate::applies::{Queued, is_dir, uids};
 use crate::engine::Engine;
@@ -258,12 +261,12 @@ impl Engine {
             Act::Move { to, .. } | Act::Exchange { to, .. } => Some(to),
             Act::Remove { .. } => None,
         };
-        self.became(store, step.uid, &step.becomes, at, now, exact, Brought::by(&step.act))?;
-        if let Some((parent, entry)) = displaced {
-            // A new node, now that its inode is not the old one's any more.
-            let at = Placed { parent, name: entry.seen.name.clone() };
-            self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true }])?;
+        if planted(Bug::KeptSeenTooEarly) {
+            self.observe_displaced(store, displaced.take())?;
         }
+        self.became(store, step.uid, &step.becomes, at, now, exact, Brought::by(&step.act))?;
+        // A new node, now that its inode is not the old one's any more.
+        self.observe_displaced(store, displaced)?;
         if had_children {
             // It was gone with all that was in it; the rows inside say otherwise until it is listed.
             self.want_list(step.uid);
@@ -272,6 +275,17 @@ impl Engine {
         }
         self.report.applied(&step.act);
         Ok(())
+    }
+
+    /// What a step has put aside, under the name that it was given.
+    fn observe_displaced(
+        &mut self,
+        store: &mut dyn TreeStore,
+        displaced: Option<(NodeUid, SeenEntry)>,
+    ) -> Result<(), TreeError> {
+        let Some((parent, entry)) = displaced else { return Ok(()) };
+        let at = Placed { parent, name: entry.seen.name.clone() };
+        self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true }])
     }
 
     /// What a step made of one node.
@@ -294,14 +308,14 @@ impl Engine {
                 let mut row = row.clone();
                 if let Some(entry) = &entry {
                     let is_dir = entry.seen.kind == Some(Kind::Directory);
-                    if *clean && (exact || is_dir) {
+                    if *clean && (exact || is_dir) && !planted(Bug::OwnApplyIsUserChange) {
                         // Of a directory only the identity was compared: what the step did not set may be an edit.
                         let old = row.stamp;
                         row.stamp = entry.seen.stamp;
                         if brought.attrs {
                             row.attrs_here = entry.attrs.hash();
                         }
-                        if is_dir && !brought.mtime {
+                        if is_dir && !brought.mtime && !planted(Bug::StepSwallowsEdit) {
                             row.stamp.mtime = old.mtime;
                         }
                     } else {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use polder_types::{
     Attrs, Content, DecodeError, GROUP_OPS_MAX, Group, Kind, Nid, NodeUid, Op, Placed, Refusal, Seq,
     Timestamp,
+    zoo::{Bug, planted},
 };
 
 use crate::commit::Batch;
@@ -130,7 +131,9 @@ impl<'a, 'b> GroupCheck<'a, 'b> {
             self.lay(op, nth)?;
         }
         self.check_places()?;
-        self.check_deletions()?;
+        if !planted(Bug::NotEmptyUnchecked) {
+            self.check_deletions()?;
+        }
         self.check_brake()?;
         self.check_quota()?;
         self.check_chunks()
@@ -226,7 +229,7 @@ impl<'a, 'b> GroupCheck<'a, 'b> {
         let Some(row) = self.batch.rows.node(ident.nid)? else {
             return refuse(nth, Refusal::BaseChanged { current: None });
         };
-        if row.since != base {
+        if row.since != base && !planted(Bug::NoRemotePrecondition) {
             return refuse(nth, Refusal::BaseChanged { current: Some(row.since) });
         }
         let (before, after) = (Some(row.clone()), Some(row));
@@ -308,6 +311,7 @@ impl<'a, 'b> GroupCheck<'a, 'b> {
         } else {
             let Some(ident) = self.batch.rows.ident(at.parent)? else { return gone() };
             match self.batch.rows.node(ident.nid)? {
+                _ if planted(Bug::ParentUnchecked) => (),
                 Some(row) if row.kind() == Kind::Directory => (),
                 _ => return gone(),
             }
@@ -343,7 +347,8 @@ impl<'a, 'b> GroupCheck<'a, 'b> {
                 return refuse(nth, Refusal::ParentGone { parent: draft.parent });
             }
             let key = self.batch.share.case.key(after.name.as_bytes());
-            if let Some(owner) = self.batch.rows.entry(after.up, &key)?
+            if !planted(Bug::NameTakenUnchecked)
+                && let Some(owner) = self.batch.rows.entry(after.up, &key)?
                 && owner.nid != draft.nid
                 && !self.vacates(owner.nid, after.up, &key)
             {
@@ -376,7 +381,7 @@ impl<'a, 'b> GroupCheck<'a, 'b> {
     fn check_way_up(&self, nid: Nid, parent: Nid, nth: u32) -> Result<(), Stop> {
         let mut at = parent;
         for _ in 0..MOVE_STEPS_MAX {
-            if at == nid {
+            if at == nid && !planted(Bug::CycleUnchecked) {
                 return refuse(nth, Refusal::Cycle);
             }
             if at == ROOT_NID {

@@ -11,7 +11,10 @@
 //! 4. *Delete*: [`delete_packs`], then the object, then the rows ([`forget_step`]). A crash in between leaves an object
 //!    that nothing refers to.
 
-use polder_types::{ChunkId, PackId, Seq};
+use polder_types::{
+    ChunkId, PackId, Seq,
+    zoo::{Bug, planted},
+};
 
 use crate::share::share_row;
 use crate::{
@@ -112,7 +115,11 @@ pub fn have(rows: &dyn Rows, ids: &[ChunkId]) -> Result<Vec<bool>, LedgerError> 
     let found = locate(rows, ids)?;
     Ok(found
         .iter()
-        .map(|at| at.as_ref().is_some_and(|at| at.verified && at.state == PackState::Live))
+        .map(|at| {
+            at.as_ref().is_some_and(|at| {
+                (at.verified || planted(Bug::UnverifiedServes)) && at.state == PackState::Live
+            })
+        })
         .collect())
 }
 
@@ -177,7 +184,8 @@ pub fn condemn_packs(
     let mut condemned = Vec::new();
     for id in packs {
         let (no, mut pack) = known(rows, *id)?;
-        if pack.state == PackState::Live && pack.used <= marked_from {
+        let used_since = pack.used > marked_from && !planted(Bug::UsedPackCondemned);
+        if pack.state == PackState::Live && !used_since {
             (pack.state, pack.state_seq, pack.state_ms) = (PackState::Condemned, head, time_ms);
             rows.put_pack(no, &pack)?;
             condemned.push(*id);
@@ -213,7 +221,8 @@ pub fn delete_packs(
     let mut deleted = Vec::new();
     for id in packs {
         let (no, mut pack) = known(rows, *id)?;
-        let looked_twice = pack.state_seq <= marked_from && pack.state_ms <= marked_from_ms;
+        let looked_twice =
+            pack.state_seq <= marked_from && pack.state_ms <= marked_from_ms || planted(Bug::OldMarksCount);
         let waited = time_ms.saturating_sub(pack.state_ms) >= grace_ms;
         if pack.state == PackState::Condemned && looked_twice && waited {
             (pack.state, pack.state_seq, pack.state_ms) = (PackState::Deleted, head, time_ms);

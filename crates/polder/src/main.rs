@@ -17,6 +17,8 @@ mod up;
 
 use std::process::ExitCode;
 
+const _: () = assert!(!polder_types::zoo::PLANTABLE, "the bug zoo is not for what ships");
+
 fn main() -> ExitCode {
     memory::set_up();
     // The only provider of cryptography in the process, before anybody speaks TLS. Fails only if there is one already.

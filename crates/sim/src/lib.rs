@@ -17,6 +17,8 @@ pub mod rng;
 pub mod share;
 pub mod users;
 pub mod world;
+#[cfg(feature = "zoo")]
+pub mod zoo;
 
 pub use world::{Outcome, Plan, World};
 

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use polder_types::{NodeUid, Placed, Stamp};
+use polder_types::{
+    NodeUid, Placed, Stamp,
+    zoo::{Bug, planted},
+};
 
 use crate::{
     Act, Apply, Becomes, Held, HeldReason, Over, Plan, Reason, SyncedNode, TreeError, Waiting, draft::Draft,
@@ -196,7 +199,7 @@ impl Down<'_, '_> {
             let node = &self.work.nodes[self.steps[*at].node];
             let mut above = node.here.as_ref().map(|here| here.at.parent);
             while let Some(uid) = above.filter(|uid| !sound.contains(uid)) {
-                if members.contains(&uid) {
+                if members.contains(&uid) && !planted(Bug::TurnsEveryKnot) {
                     return Ok(None);
                 }
                 sound.insert(uid);

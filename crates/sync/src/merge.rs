@@ -1,7 +1,10 @@
 //! The three values of one node, merged facet by facet: whether it is there, where, its content with its time, its
 //! attributes. Everything that concerns more than one node is in `repair`.
 
-use polder_types::{AttrsHash, Content, Kind, Placed, Timestamp};
+use polder_types::{
+    AttrsHash, Content, Kind, Placed, Timestamp,
+    zoo::{Bug, planted},
+};
 
 use crate::{
     CloudNode, HeldReason, LocalContent, LocalNode, ReadIntent, Reason, Rule, SyncedNode, node::Merged,
@@ -79,6 +82,9 @@ fn only_here(here: &LocalNode, base: Option<&SyncedNode>, rule: Rule) -> Merged 
         (_, Some(_)) if unread => return Merged::Unread(ReadIntent::Hash),
         (Rule::HereWins, Some(_)) => Reason::Authoritative,
         (Rule::NoDeletes, Some(_)) => Reason::DeletesForbidden,
+        (Rule::Merge, Some(_)) if planted(Bug::DeleteBeatsEditHere) => {
+            return Merged::Absent(Reason::DeletedInShare);
+        }
         (Rule::Merge, Some(base)) if here.content.known() != Some(&base.content) => {
             Reason::EditHereBeatsDelete
         }
@@ -93,6 +99,9 @@ fn only_in_share(share: &CloudNode, base: Option<&SyncedNode>, rule: Rule) -> Me
         (Rule::HereWins, _) => return Merged::Absent(Reason::Authoritative),
         (_, None) => Reason::CreatedInShare,
         (Rule::NoDeletes | Rule::Review | Rule::Discard, Some(_)) => Reason::DeletesForbidden,
+        (Rule::Merge, Some(_)) if planted(Bug::DeleteBeatsEditInShare) => {
+            return Merged::Absent(Reason::DeletedHere);
+        }
         (Rule::Merge, Some(base)) if share.content != base.content => Reason::EditInShareBeatsDelete,
         (Rule::Merge, Some(base)) if share.at != base.at => Reason::MoveInShareBeatsDelete,
         (Rule::Merge, Some(_)) => return Merged::Absent(Reason::DeletedHere),
@@ -149,7 +158,8 @@ fn both(
         (_, From::Here | From::Share) => content,
         (choice, _) => pick(choice, newer),
     };
-    let conflict = (contents == Choice::Differ && !authoritative).then_some(Conflict { copy_at: None });
+    let two_contents = contents == Choice::Differ && !planted(Bug::ConflictCopyDropped);
+    let conflict = (two_contents && !authoritative).then_some(Conflict { copy_at: None });
     let why = match (&conflict, content) {
         (Some(_), From::Here) => Some(Reason::ConflictHereNewer),
         (Some(_), _) => Some(Reason::ConflictShareNewer),

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use polder_types::{Kind, Name, NodeUid, Placed, conflict_name};
+use polder_types::{
+    Kind, Name, NodeUid, Placed, conflict_name,
+    zoo::{Bug, planted},
+};
 
 use crate::{
     Extra, HeldReason, LocalNode, Reason, Rule, Settings, TreeError, Trees,
@@ -46,11 +49,13 @@ impl<'a> Work<'a> {
         }
         loop {
             work.expand_all()?;
-            if !work.cut_cycles() {
+            if planted(Bug::CycleNotCut) || !work.cut_cycles() {
                 break;
             }
         }
-        work.settle_names()?;
+        if !planted(Bug::NamesNotSettled) {
+            work.settle_names()?;
+        }
         work.name_copies()?;
         Ok(work)
     }
@@ -148,7 +153,7 @@ impl<'a> Work<'a> {
             self.nodes[i].merged = Merged::Held(HeldReason::Adrift);
             return Ok(());
         }
-        if matches!(directory.merged, Merged::Absent(_)) {
+        if matches!(directory.merged, Merged::Absent(_)) && !planted(Bug::RevivalWithoutAncestors) {
             let (from, at) = match (&directory.share, &directory.here) {
                 (Some(share), _) => (From::Share, share.at.clone()),
                 (None, Some(here)) => (From::Here, here.at.clone()),
@@ -189,7 +194,7 @@ impl<'a> Work<'a> {
             _ => false,
         };
         let alike = other.here.is_none() && other.kind() == Some(kind);
-        if alike && wanted && !overwrites {
+        if alike && wanted && (!overwrites || planted(Bug::AdoptsWhatWasDeleted)) {
             let (new, shared) = (self.nodes[i].uid, other.uid);
             if other.busy || self.nodes[i].busy {
                 // Later: until then neither takes the name from the other.

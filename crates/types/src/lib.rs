@@ -22,6 +22,7 @@ mod path;
 mod stamp;
 mod time;
 mod wire;
+pub mod zoo;
 
 pub use attrs::{Attrs, AttrsHash, XATTR_COUNT_MAX, XATTR_NAME_LEN_MAX, XATTR_TOTAL_BYTES_MAX};
 pub use commit::{Author, BatchAnswer, GROUP_OPS_MAX, Group, GroupAnswer, Op, Refusal};

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use polder_sync::{CloudNode, LocalContent, LocalNode};
 use polder_types::{Content, Kind, NodeUid, Placed};
 
-use crate::world::{World, attrs, file, name, number_of, time};
+use crate::world::{World, attrs, file, mode_of, name, number_of, time};
 
 #[derive(Debug, Clone)]
 struct Item {
@@ -156,7 +156,7 @@ pub fn show(world: &World, on_disk: bool, labels: &BTreeMap<NodeUid, String>) ->
         if mtime.secs != 0 {
             text += &format!("@{}", mtime.secs);
         }
-        if let Some(mode) = (1..=0o777).find(|number| attrs(*number) == mode) {
+        if let Some(mode) = mode_of(mode).filter(|mode| *mode > 0) {
             text += &format!("%{mode}");
         }
         shown.push((path.split('/').map(str::to_owned).collect(), text));

@@ -10,6 +10,12 @@ pub const ROUNDS_MAX: usize = 200;
 /// After so many rounds everything is carried out in order, so that luck plays no part in the bound.
 const ROUNDS_OF_DISORDER: usize = 60;
 
+/// Whether rounds are printed.
+pub fn is_traced() -> bool {
+    static TRACED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *TRACED.get_or_init(|| std::env::var_os("PLANNER_TRACE").is_some())
+}
+
 /// A small generator (xorshift): a run follows from its seed.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
@@ -105,7 +111,7 @@ pub fn settle(world: &mut World, mut schedule: Schedule, between: &mut dyn FnMut
             schedule.windows &= round % 2 == 0;
         }
         let plan = plan_changed(world, &mut schedule);
-        if std::env::var_os("PLANNER_TRACE").is_some() {
+        if is_traced() {
             let none = std::collections::BTreeMap::new();
             let label = |uid: NodeUid| format!("{}/{}", uid.0[15], uid.0[0]);
             eprintln!("--- round {round}\ndisk:  {}", crate::literal::show(world, true, &none));

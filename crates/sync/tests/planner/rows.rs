@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use polder_sync::{Extra, Rule};
+use polder_sync::{Change, Extra, Rule};
 use polder_types::CaseRule;
 
 use crate::{
     literal::{show, world},
     plans::{Schedule, carry_out, plan_changed, settle, summary},
-    world::World,
+    world::{World, time},
 };
 
 /// A row: what both sides last agreed on, what is on disk, what the share holds, and what both shall hold.
@@ -517,6 +517,23 @@ fn rows_21_and_22_conflicts_of_conflicts() {
 }
 
 #[test]
+fn row_28_a_touch_moves_no_content() {
+    check_all(&[
+        Row { name: "28, here", base: "F:f=1", here: "F:f=1@9", share: "F:f=1", want: "F:f=1@9" },
+        Row { name: "28, there", base: "F:f=1", here: "F:f=1", share: "F:f=1@9", want: "F:f=1@9" },
+        Row { name: "28, set back", base: "F:f=1@9", here: "F:f=1@1", share: "F:f=1@9", want: "F:f=1@1" },
+        Row { name: "28, both", base: "F:f=1", here: "F:f=1@5", share: "F:f=1@9", want: "F:f=1@9" },
+    ]);
+    let (trees, _) = world(fresh(CaseRule::Sensitive, Rule::Merge), "F:f=1", "F:f=1@9", "F:f=1");
+    let plan = plan_changed(&trees, &mut Schedule::in_order());
+    let Change::Update { content, attrs, mtime, .. } = &plan.groups[0].ops[0].change else {
+        panic!("{plan:?}")
+    };
+    assert_eq!((content, attrs, *mtime), (&None, &None, Some(time(9))));
+    assert_eq!(first_plan("F:f=1", "F:f=1", "F:f=1@9"), ["down touch F"]);
+}
+
+#[test]
 fn row_29_attributes_merge_with_an_edit() {
     check_all(&[
         Row { name: "29, mode here", base: "F:f=1", here: "F:f=1%7", share: "F:f=2@5", want: "F:f=2@5%7" },
@@ -555,6 +572,26 @@ fn row_61_a_conflict_name_never_grows_too_long() {
     settle(&mut trees, Schedule::in_order(), &mut |_, _, _| {});
     let copy = format!("{}-B", "n".repeat(253));
     assert_eq!(show(&trees, true, &labels), format!("*:{copy}=2@5 F:{long}=3@9"));
+}
+
+#[test]
+fn row_104_what_is_put_back_while_it_is_deleted_elsewhere_lives() {
+    check_all(&[
+        Row {
+            name: "104, put back as new files",
+            base: "D:d/ F:d/f=1 G:d/g=2",
+            here: "E:d/ N:d/f=1 M:d/g=2",
+            share: "",
+            want: "E:d/ N:d/f=1 M:d/g=2",
+        },
+        Row {
+            name: "104, an older content put back over the file",
+            base: "D:d/ F:d/f=2@9 G:d/g=3",
+            here: "D:d/ F:d/f=1@5 G:d/g=3",
+            share: "",
+            want: "D:d/ F:d/f=1@5",
+        },
+    ]);
 }
 
 #[test]
@@ -607,6 +644,7 @@ fn nothing_is_deleted_while_both_sides_are_compared_anew() {
     rows.iter().for_each(|row| check(row, CaseRule::Sensitive, Rule::NoDeletes));
 }
 
+/// Scenario 105, as far as it is the planner's.
 #[test]
 fn after_a_long_absence_extras_are_held_for_review() {
     let (trees, labels) =

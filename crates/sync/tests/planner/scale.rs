@@ -84,6 +84,7 @@ fn directory(count: usize) -> (World, NodeUid, Vec<NodeUid>) {
     (world, dir, files)
 }
 
+/// Scenario 20, in reads of the trees.
 #[test]
 fn a_directory_with_many_children_is_renamed_at_the_cost_of_one() {
     let (mut world, dir, _) = directory(20_000);

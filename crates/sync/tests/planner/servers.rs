@@ -7,11 +7,11 @@ use polder_types::CaseRule;
 use proptest::prelude::*;
 
 use crate::{
+    case::edits,
     edits::{Edit, User},
     ghost::Ghost,
     literal::show,
     plans::{ROUNDS_MAX, Rng, Schedule, carry_out, plan_changed},
-    property::{config, edits},
     world::World,
 };
 
@@ -19,7 +19,7 @@ const NAMES: [&str; 3] = ["A", "B", "C"];
 
 /// A run of several servers.
 #[derive(Debug, Clone)]
-struct Run {
+pub struct Run {
     insensitive: bool,
     base: Vec<Edit>,
     /// What users do at each server before any of them plans.
@@ -87,7 +87,7 @@ fn converge(run: &Run) -> (Vec<World>, Ghost) {
     panic!("not settled");
 }
 
-fn run() -> impl Strategy<Value = Run> {
+pub fn run() -> impl Strategy<Value = Run> {
     let later = prop::collection::vec((0u8..12, any::<u8>(), edits(1)), 0..4);
     (any::<bool>(), edits(10), prop::collection::vec(edits(5), 3), later, any::<u64>()).prop_map(
         |(insensitive, base, servers, later, seed)| {
@@ -99,17 +99,13 @@ fn run() -> impl Strategy<Value = Run> {
     )
 }
 
-proptest! {
-    #![proptest_config(config(1))]
-
-    #[test]
-    fn all_servers_end_equal_and_nothing_is_lost(run in run()) {
-        let (servers, ghost) = converge(&run);
-        let labels = BTreeMap::new();
-        for world in &servers {
-            prop_assert_eq!(world.settings.rule, Rule::Merge);
-            prop_assert_eq!(show(world, true, &labels), show(&servers[0], false, &labels));
-        }
-        ghost.ensure_kept(&servers[0]);
+/// All servers end equal to the share, and nothing is lost.
+pub fn all_end_equal(run: &Run) {
+    let (servers, ghost) = converge(run);
+    let labels = BTreeMap::new();
+    for world in &servers {
+        assert_eq!(world.settings.rule, Rule::Merge);
+        assert_eq!(show(world, true, &labels), show(&servers[0], false, &labels));
     }
+    ghost.ensure_kept(&servers[0]);
 }

@@ -54,8 +54,19 @@ pub fn number_of(content: &Content) -> Option<u64> {
     Some(u64::from_be_bytes(chunk.0[..8].try_into().expect("eight bytes")))
 }
 
+/// Attributes of a mode below 512. All are hashed once: a case shows trees more often than it hashes anything.
 pub fn attrs(mode: u16) -> AttrsHash {
-    Attrs { mode, ..Attrs::default() }.hash()
+    all_attrs()[usize::from(mode)]
+}
+
+/// The mode of attributes.
+pub fn mode_of(attrs: AttrsHash) -> Option<usize> {
+    all_attrs().iter().position(|hash| *hash == attrs)
+}
+
+fn all_attrs() -> &'static [AttrsHash] {
+    static ALL: std::sync::OnceLock<Vec<AttrsHash>> = std::sync::OnceLock::new();
+    ALL.get_or_init(|| (0..512).map(|mode| Attrs { mode, ..Attrs::default() }.hash()).collect())
 }
 
 pub fn time(secs: i64) -> Timestamp {

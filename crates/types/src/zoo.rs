@@ -1,0 +1,218 @@
+//! The bug zoo: bugs that can be planted, one at a time, to see that the simulator catches them.
+//!
+//! Each is one line at the place of the decision that it spoils: bugs that were found and mended once, and others of the
+//! kind that sync programs have. Without the feature `zoo` of this crate [`planted`] is the constant `false`, so that
+//! nothing of them is in a program that ships (`polder` refuses to be built with it). With the feature, nothing is
+//! planted until a thread says so with [`plant`], for itself alone.
+
+/// Makes the list of bugs with their names and words.
+macro_rules! bugs {
+    ($($(#[doc = $what:literal])+ $bug:ident,)+) => {
+        /// A bug that can be planted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug {
+            $($(#[doc = $what])+ $bug,)+
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$bug),+];
+
+            /// What goes wrong.
+            pub const fn what(self) -> &'static str {
+                match self {
+                    $(Self::$bug => concat!($($what),+),)+
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    // The planner.
+
+    /// A deletion in the share removes a file that was edited here.
+    DeleteBeatsEditHere,
+    /// A deletion here removes a file that was edited in the share.
+    DeleteBeatsEditInShare,
+    /// The content that lost a conflict is not kept beside the winner.
+    ConflictCopyDropped,
+    /// Moves on two sides that make a cycle together are not undone.
+    CycleNotCut,
+    /// A deleted directory is not revived for what lives in it.
+    RevivalWithoutAncestors,
+    /// Two nodes may be to stand under one name.
+    NamesNotSettled,
+    /// A new file adopts the node that both sides knew and that was deleted here, so that it counts as an edit.
+    AdoptsWhatWasDeleted,
+    /// A step agrees on values that one of the two sides does not have.
+    AgreesTooMuch,
+    /// A knot of moves is turned as a ring although one lies in another.
+    TurnsEveryKnot,
+
+    // The engine: what was seen.
+
+    /// A queue of hints that overflowed is not followed by a scan.
+    OverflowIgnored,
+    /// A start is not followed by a scan.
+    NoScanAtStart,
+    /// What a listing does not name is gone, without a look.
+    AbsenceIsDeletion,
+    /// A directory that changed while it was listed is believed.
+    VoidListingBelieved,
+    /// What a scan missed is not looked at.
+    MissingIgnored,
+    /// A look or listing older than our own change of a name is believed.
+    StaleLookBelieved,
+    /// A name is looked at while an apply changes it.
+    LooksDuringApply,
+    /// Two looks at one name are in flight at once.
+    TwoLooksAtOnce,
+    /// A hint about a directory that nobody knows yet is dropped though a walk has passed there already.
+    StrangerForgotten,
+    /// A look whose directory is not known yet is forgotten.
+    LookWithoutDirectoryForgotten,
+    /// Looks do not follow a directory that gets another id.
+    LooksLoseTheirDirectory,
+    /// A directory that we made is not listed.
+    MadeDirectoryNotListed,
+    /// Another directory in the place of one is not compared with its rows.
+    ReplacedDirectoryNotCompared,
+    /// A vanished name does not wait: a rename or a save is a deletion and a new file.
+    NoSettleTime,
+    /// What was seen elsewhere just now is thought to stand where it stood as well.
+    MovedIsStillThere,
+    /// Others that are thought to stand under a taken name stay there.
+    TwoUnderOneName,
+    /// What was seen in a directory that is gone meanwhile still counts.
+    SeenInGoneDirectory,
+    /// The other names of a changed file are not looked at.
+    OtherNamesForgotten,
+
+    // The engine: what was read and agreed.
+
+    /// Bytes that took long to store are taken for those that the file has by then.
+    StoredForOtherBytes,
+    /// A file that moved while it was read is where it was.
+    ReadOfMovedFile,
+    /// The synced row is written before the disk was changed.
+    SyncedBeforeApplied,
+    /// The synced row is written before the share has answered.
+    SyncedBeforeAnswered,
+    /// What a step did not set on a directory counts as agreed.
+    StepSwallowsEdit,
+    /// The row of what was applied does not get the stamp that the disk has.
+    OwnApplyIsUserChange,
+    /// An answer changes what is thought to be on disk.
+    AnswerChangesDisk,
+    /// What has a row below a directory whose row is gone does not say so itself.
+    ChildrenOfGoneForgotten,
+    /// A node that went while it was offered is forgotten at once.
+    GoneWhileOffered,
+    /// What is kept of a conflict is seen before its node has the new content.
+    KeptSeenTooEarly,
+    /// Steps that cannot be carried out any more wait for ever.
+    LostStepsWait,
+    /// Directories whose times alone differ are not planned.
+    DirectoryTimesForgotten,
+
+    // The engine: what was sent and heard.
+
+    /// The number of a batch is used again.
+    BatchNumberReused,
+    /// Offers are not durable before their batch leaves.
+    OffersNotDurable,
+    /// An answer that was lost is not asked for: what was accepted is sent again.
+    LostAnswerIgnored,
+    /// What was seen before a lost answer was known stays a node of its own.
+    LostAnswerMakesTwins,
+    /// A batch whose answer was lost is planned again before the feed was read.
+    RetriesBeforeFeed,
+    /// An id that the share has known is offered again and again.
+    ExistsIsFinal,
+    /// A refusal does not lead to the feed.
+    RefusalNotFollowed,
+    /// The planner runs while pages of an answer are still to come.
+    CutIgnored,
+    /// The feed is read on from our own commit, past those of others.
+    OwnCommitSkipsOthers,
+    /// Rows of the feed older than our own commits overrule them.
+    OldRowsOverrule,
+    /// Rows without a place in history are taken over after a change of history.
+    BaselineKeepsEverything,
+    /// After a change of history deletions go on.
+    BaselineDeletes,
+
+    // The executor, as the simulator has it.
+
+    /// A file is replaced or removed without a look whether it is still the one that was planned with.
+    NoLocalPrecondition,
+    /// A directory is removed with what stands in it.
+    RemovesFullDirectories,
+
+    // The share: the commit core.
+
+    /// An operation is taken although the node has another version by now.
+    NoRemotePrecondition,
+    /// A name is given twice.
+    NameTakenUnchecked,
+    /// A directory is moved below itself.
+    CycleUnchecked,
+    /// A directory is deleted with children in it.
+    NotEmptyUnchecked,
+    /// A node is put into a directory that is gone.
+    ParentUnchecked,
+    /// A repeated batch is taken again.
+    BatchTakenTwice,
+    /// A batch that was announced to be over is taken.
+    StaleBatchTaken,
+    /// A cursor is good whatever its tag and epoch.
+    TagIgnored,
+
+    // The share: packs and prune.
+
+    /// A commit may name chunks of a condemned pack.
+    CondemnedServes,
+    /// A pack is condemned although a commit used it since the mark.
+    UsedPackCondemned,
+    /// A condemned pack that is referenced after all is deleted.
+    NoSecondLook,
+    /// Marks from before the condemnation count as the second look.
+    OldMarksCount,
+    /// Chunks count as stored before their pack was verified.
+    UnverifiedServes,
+}
+
+#[cfg(feature = "zoo")]
+mod choice {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    std::thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Whether this thread has the bug.
+    pub fn planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+
+    /// Plants a bug in this thread, or none.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+}
+
+#[cfg(feature = "zoo")]
+pub use choice::{plant, planted};
+
+/// Whether the bug is planted: never, in a build without the zoo.
+#[cfg(not(feature = "zoo"))]
+#[inline(always)]
+pub const fn planted(_bug: Bug) -> bool {
+    false
+}
+
+/// Whether bugs can be planted in this build. What ships asserts that they cannot.
+pub const PLANTABLE: bool = cfg!(feature = "zoo");
