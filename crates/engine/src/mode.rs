@@ -1,4 +1,5 @@
-//! How the two sides are merged at present, and when that is over.
+//! How the two sides are merged: as ever, for the first time, after one of them was set back, or after an absence that was
+//! too long; and when that is over.
 
 use polder_sync::{TreeError, TreeStore};
 use polder_types::zoo::{Bug, planted};
@@ -57,6 +58,7 @@ impl Engine {
             && seen
             && !self.session.backlog
             && self.holds.is_empty()
+            && !self.is_any_doomed(store)?
         {
             self.session.mode = Mode::Steady;
             self.session.why_baseline = None;
@@ -65,6 +67,22 @@ impl Engine {
             self.log(Level::Info, "both sides were compared and are united".into());
         }
         Ok(())
+    }
+
+    /// Whether work waits on a node that a steady plan would take for deleted on one side, although it is only not united
+    /// yet: it was refused, could not be read or applied, or waits for another one. An extra waits for a person, whatever the
+    /// mode.
+    fn is_any_doomed(&self, store: &dyn TreeStore) -> Result<bool, TreeError> {
+        let view = crate::overlay::View { store, overlay: &self.overlay };
+        for uid in self.work.uids() {
+            let here = view.local_row(uid)?;
+            let is_extra = here.as_ref().is_some_and(|here| self.review.has(here.stamp.ident));
+            let one_side_lacks_it = store.cloud(uid)?.is_none() || here.is_none();
+            if one_side_lacks_it && !is_extra && store.synced(uid)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The rule of the planner.

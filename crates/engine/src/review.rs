@@ -33,9 +33,14 @@ pub(crate) struct Review {
 }
 
 impl Review {
+    /// Whether the file is an extra, decided on or not.
+    pub(crate) fn has(&self, ident: FileIdent) -> bool {
+        self.extras.contains_key(&ident)
+    }
+
     /// The node is an extra, found by the comparison.
     pub(crate) fn found(&mut self, ident: FileIdent) {
-        if !self.extras.contains_key(&ident) {
+        if !self.has(ident) {
             Arc::make_mut(&mut self.extras).insert(ident, Extra::Waits);
             self.changed = true;
         }
@@ -43,7 +48,7 @@ impl Review {
 
     /// It is in the share, or it is gone.
     pub(crate) fn solved(&mut self, ident: FileIdent) {
-        if self.extras.contains_key(&ident) {
+        if self.has(ident) {
             Arc::make_mut(&mut self.extras).remove(&ident);
             self.changed = true;
         }

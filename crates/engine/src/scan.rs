@@ -44,8 +44,21 @@ pub(crate) struct Scan {
     strangers: BTreeSet<FileIdent>,
     /// A walk has ended since they were last asked for.
     strangers_due: bool,
+    /// Directories of which a listing came to nothing, until one is whole.
+    void: BTreeMap<NodeUid, Void>,
     /// Set while facts of a walk are taken: it goes down by itself.
     inside: bool,
+}
+
+/// A directory that was moved or changed while it was listed.
+#[derive(Debug, Default)]
+struct Void {
+    /// How often in a row.
+    count: u32,
+    /// Whether what lies deeper is to be listed as well: it was passed over with it.
+    recursive: bool,
+    /// When it is listed again, unless that is under way.
+    at: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -121,7 +134,8 @@ impl Scan {
         let again = (self.wanted && !full).then_some(self.not_before);
         let slow = self.last_full.filter(|_| settings.rescan_ms > 0).map(|last| last + settings.rescan_ms);
         let frozen = self.frozen.values().min().copied();
-        [again, slow, frozen].into_iter().flatten().min()
+        let void = self.void.values().filter_map(|void| void.at).min();
+        [again, slow, frozen, void].into_iter().flatten().min()
     }
 
     /// A directory has another id from now on.
@@ -131,6 +145,9 @@ impl Scan {
         }
         if let Some(at) = self.frozen.remove(&from) {
             self.frozen.insert(to, at);
+        }
+        if let Some(void) = self.void.remove(&from) {
+            self.void.insert(to, void);
         }
     }
 
@@ -189,6 +206,12 @@ impl Engine {
             self.scan.frozen.insert(uid, now + FROZEN_MS);
             self.scan.lists.insert(uid, false);
         }
+        for (uid, void) in &mut self.scan.void {
+            if void.at.is_some_and(|at| at <= now) {
+                void.at = None;
+                *self.scan.lists.entry(*uid).or_insert(false) |= void.recursive;
+            }
+        }
         self.list_strangers(store)?;
         let full = self.scan.walks.values().any(|walk| walk.full);
         if self.scan.wanted && !full && self.scan.not_before <= now {
@@ -230,6 +253,7 @@ impl Engine {
     ) -> Result<(), TreeError> {
         let Some(dir) = self.dir(store, uid)?.filter(|dir| dir.ident.is_some()) else {
             self.scan.frozen.remove(&uid);
+            self.scan.void.remove(&uid);
             return Ok(());
         };
         let credit = if full { self.settings.limits.overlay } else { LIST_CREDIT };
@@ -270,7 +294,12 @@ impl Engine {
         if let Some(walk) = self.scan.walks.get_mut(&job) {
             walk.credit.spend(part.differ.len() + part.missing.len());
         }
-        let Some(dir) = (View { store, overlay: &self.overlay }).by_ident(part.dir)? else { return Ok(()) };
+        let Some(dir) = (View { store, overlay: &self.overlay }).by_ident(part.dir)? else {
+            if matches!(part.end, Some(ListEnd::Void | ListEnd::Gone)) {
+                self.scan.hinted_stranger(part.dir);
+            }
+            return Ok(());
+        };
         let mut names = BTreeSet::new();
         let mut sights: Vec<Sight> = Vec::with_capacity(part.differ.len());
         for entry in part.differ {
@@ -280,11 +309,19 @@ impl Engine {
         }
         self.observe(store, sights)?;
         match part.end {
-            Some(ListEnd::Void) if !planted(Bug::VoidListingBelieved) => Ok(()),
             None => Ok(()),
+            Some(ListEnd::Void) if !planted(Bug::VoidListingBelieved) => {
+                self.list_again(dir, false);
+                Ok(())
+            }
+            Some(ListEnd::Gone) => {
+                self.list_again(dir, true);
+                Ok(())
+            }
             Some(ListEnd::Unreadable(why)) => self.freeze(store, dir, why),
             Some(ListEnd::Complete | ListEnd::Void) => {
                 self.thaw(dir);
+                self.scan.void.remove(&dir);
                 let missing = if planted(Bug::MissingIgnored) { Vec::new() } else { part.missing };
                 for uid in missing {
                     if self.overlay.get(uid).is_none()
@@ -314,6 +351,20 @@ impl Engine {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// A listing of a directory came to nothing. A hint tells of what was changed meanwhile, but not of what else is there
+    /// or missing. It is listed again, soon at first; one that changes all the time, less and less often.
+    fn list_again(&mut self, dir: NodeUid, recursive: bool) {
+        let void = self.scan.void.entry(dir).or_default();
+        void.count += 1;
+        void.recursive |= recursive;
+        if void.count == 1 {
+            *self.scan.lists.entry(dir).or_insert(false) |= void.recursive;
+        } else {
+            let wait = AGAIN_MS.saturating_mul(1 << void.count.min(10)).min(FROZEN_MS * 2);
+            void.at = Some(self.now.mono_ms + wait);
         }
     }
 
@@ -390,6 +441,8 @@ impl Engine {
             self.problems.solved(dir);
             self.work.retry_all(self.now.mono_ms);
             self.session.backlog = true;
+            // Only the directory itself was tried; what lies deeper was passed over with it.
+            self.want_list(dir);
         }
     }
 

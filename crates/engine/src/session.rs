@@ -178,8 +178,11 @@ impl Engine {
             let (next, known) = (store.next_batch()?, self.session.known);
             self.out.push(Effect::Announce { job, next, known, open });
         } else if !self.session.tree_whole {
-            if store.note(NOTE_TREE)?.is_none() {
-                store.put_note(NOTE_TREE, READING)?;
+            match store.note(NOTE_TREE)? {
+                None => store.put_note(NOTE_TREE, READING)?,
+                // Pages of a reading that was broken off may name nodes that are gone by now, and no later word would say
+                // so: the feed begins at the new reading.
+                Some(_) => store.forget_cloud()?,
             }
             self.fetch(true, None);
         } else if self.session.want_feed || !self.session.at_cut || self.work.waits_for_cut() {
@@ -483,7 +486,10 @@ impl Engine {
         if equal {
             store.put_synced(uid, Some(&SyncedNode { since: node.since, ..row }))
         } else if node.since <= row.since && !planted(Bug::BaselineKeepsEverything) {
-            store.put_synced(uid, None)
+            // What stands on disk stays known although no row says it any more: the scan of this life may have passed it
+            // over, because it equalled the row. Whether it still stands there, a look tells.
+            self.looks.pend(row.at.parent, Some(row.at.name.clone()));
+            self.write_row(store, uid, None)
         } else {
             Ok(())
         }
