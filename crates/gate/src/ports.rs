@@ -102,8 +102,9 @@ pub enum Residency {
 
 /// What `stat` tells of a node.
 ///
-/// Of a tiered file, `size` and `mtime` are those of its mark, since every punch and fill moves the real ones. `blocks` is the real file's; the gate
-/// reports what a full file would have while the file is not resident.
+/// Of a tiered file, `size` and `mtime` are those of its mark, since every punch and fill moves the real ones; and `ctime` must not move by
+/// fills within one life of the agent: `tar` compares it before and after it reads, and fails. `blocks` is the real file's; the gate reports what a
+/// full file would have while the file is not resident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attributes {
     /// Inode number as users see it: the real one.
@@ -369,6 +370,8 @@ pub enum Opened {
 /// of the file.
 pub trait Content: Send + Sync {
     /// Opens a file. The order is: open the real file, *then* look at its mark; from then on nobody can give its bytes up.
+    /// Descriptors for [`Access::Write`] are not to append (the gate tells the place of each write), except where the file's append-only
+    /// flag allows nothing else; a FIFO that has taken the place must not block (`O_NONBLOCK`, `O_NOFOLLOW`).
     ///
     /// Waits only for [`Access::Write`] of a tiered file, and returns `EINTR` soon after the interrupt is raised, with nothing changed
     /// but what has been recalled. A failed recall is `EIO` or `ENOSPC`; the placeholder is intact. With `now` set, `EAGAIN`

@@ -125,6 +125,7 @@ impl Gate {
         // On a thread of its own: the caller keeps its rights.
         let prepared = std::thread::scope(|scope| scope.spawn(rights::prepare_thread).join());
         prepared.unwrap_or(Err(Errno::IO)).doing("prepare a thread's rights")?;
+        raise_descriptor_limit();
         let device = Device::new(connection.device).doing("prepare the device")?;
         let shared =
             Arc::new(Shared::take_up(connection.state).doing("take up the state of the connection")?);
@@ -208,6 +209,13 @@ impl Gate {
         self.0.fs.unsettle(node);
         let _ = self.0.device.tell(&Notice::Node { node: node.0, data: false });
     }
+}
+
+/// One descriptor is held for each open file. Where more are not allowed, opens beyond fail with EMFILE.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// Waits for INIT and answers it.

@@ -227,6 +227,24 @@ def flocks():
     fcntl.flock(b, fcntl.LOCK_EX | fcntl.LOCK_NB)
 show("flock", flocks)
 
+# Files by handle, as an NFS server has them.
+def by_handle():
+    class Handle(ctypes.Structure):
+        _fields_ = [("len", ctypes.c_uint), ("kind", ctypes.c_int), ("bytes", ctypes.c_ubyte * 128)]
+    mount = os.open(".", os.O_RDONLY)
+    texts = []
+    write("e/f/deep", b"found by handle")
+    for path in (b"e/f/deep", b"linked"):
+        handle, mount_id = Handle(128), ctypes.c_int()
+        if libc.name_to_handle_at(-100, path, ctypes.byref(handle), ctypes.byref(mount_id), 0) != 0:
+            raise OSError(ctypes.get_errno(), "name_to_handle_at")
+        fd = libc.open_by_handle_at(mount, ctypes.byref(handle), os.O_RDONLY)
+        if fd < 0:
+            raise OSError(ctypes.get_errno(), "open_by_handle_at")
+        texts.append(os.read(fd, 100))
+    return texts
+show("by handle", by_handle)
+
 # inotify on this mount.
 def watch():
     fd = libc.inotify_init()
