@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Crashes and errors at every system call: a sweep over what upload, download, replacing, renaming, deleting, the state
-database, the pack store and the service's commits do to a disk.
+"""Crashes and errors at every system call (scenarios 75 and 79 of docs/semantics.md): a sweep over what upload, download,
+replacing, renaming, deleting, the state database, the pack store and the service's commits do to a disk.
 
     bench/crash.py [--binary target/debug/polder] [--quick] [--only NAME …] [--faults kill,ENOSPC …] [--cells N] [--keep]
 

@@ -330,6 +330,7 @@ class Pair:
 
 
 def unmounted(world):
+    """Scenario 90: the volume goes while the agent runs, and comes back."""
     pair = Pair(world, "unmounted")
     pair.volume.unmount()
     pair.group.until_says(pair.server_a, "identity", "not there", "missing", "mark")
@@ -347,7 +348,7 @@ def unmounted(world):
 
 
 def emptied(world):
-    """All is removed at the path, the state of the endpoint too, as `rm -rf PATH/{*,.*}` or a fresh volume leaves it."""
+    """Scenario 89: all is removed at the path, the state of the endpoint too, as `rm -rf PATH/{*,.*}` or a fresh volume leaves it."""
     pair = Pair(world, "emptied")
     # Into a folder beside, as a whole: so nobody sees half of it.
     shelter = pair.volume.path.parent / "emptied-shelter"
@@ -368,7 +369,7 @@ def emptied(world):
 
 
 def replaced(world):
-    """A folder with other content, a copy of the folder, and another endpoint's volume at the path."""
+    """Scenario 91: a folder with other content, a copy of the folder, and another endpoint's volume at the path."""
     pair = Pair(world, "replaced")
     path = pair.volume.path / "never"
     group = world.share("moved")
@@ -411,7 +412,7 @@ def replaced(world):
 
 
 def unreadable(world):
-    """A directory that the agent may not list and a file that it may not open, while users go on elsewhere."""
+    """Scenario 74: a directory that the agent may not list and a file that it may not open, while users go on elsewhere."""
     prefix = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"]
     pair = Pair(world, "unreadable", prefix=prefix)
     os.chmod(pair.a / "dir-1", 0)
@@ -438,6 +439,7 @@ def unreadable(world):
 
 
 def disk_full_receiving(world):
+    """Scenario 77: the volume where files arrive is full."""
     pair = Pair(world, "full-in", on="b")
     ballast = pair.volume.fill()
     write_whole(pair.a, "large", os.urandom(3 * MIB))
@@ -513,6 +515,7 @@ def share_quota(world):
 
 
 def disk_quota(world):
+    """Scenario 78: the quota of the volume where files arrive is used up."""
     pair = Pair(world, "disk-quota", on="b", kind="btrfs", mib=256)
     system("btrfs", "quota", "enable", pair.volume.path)
     used = sum(path.stat().st_blocks * 512 for path in pair.volume.path.rglob("*"))
@@ -528,7 +531,7 @@ def disk_quota(world):
 
 
 def read_only(world):
-    """The kernel makes the volume read-only after an error, under the agent; later an agent starts on such a volume."""
+    """Scenario 78: the kernel makes the volume read-only after an error, under the agent; later an agent starts on such a volume."""
     pair = Pair(world, "read-only", on="b", options="errors=remount-ro")
     trigger = Path("/sys/fs/ext4") / Path(pair.volume.device).name / "trigger_fs_error"
     trigger.write_text("1")
@@ -554,7 +557,7 @@ def read_only(world):
 
 
 def service_away(world):
-    """Own cluster: the service is killed, both sides go on working, and a command says what is wrong."""
+    """Scenario 80 (in a cluster of its own): the service is killed, both sides go on working, and a command says what is wrong."""
     with Cluster(world.cluster.binary, folder=world.cluster.folder / "away", keep=True) as cluster:
         cluster.start_service()
         group = World(cluster).share("data")
@@ -612,7 +615,7 @@ def revoked(world):
 
 
 def clock_off(world):
-    """The wall clock of an agent, then that of a service, a year ahead and a year behind; set right while they run."""
+    """Scenario 84: the wall clock of an agent, then that of a service, a year ahead and a year behind; set right while they run."""
     shim = world.cluster.folder / "clock.so"
     source = world.cluster.folder / "clock.c"
     source.write_text(CLOCK_SHIM)

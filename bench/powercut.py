@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Power cuts: at every flush that a process's volume sees, on ext4, XFS and btrfs, the disk is cut off and put back to what a cut
+"""Power cuts (scenario 76 of docs/semantics.md): at every flush that a process's volume sees, on ext4, XFS and btrfs, the disk is cut off and put back to what a cut
 leaves.
 
     bench/powercut.py [--binary target/debug/polder] [--only NAME …] [--kinds ext4 …] [--quick] [--cells N] [--keep]

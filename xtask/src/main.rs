@@ -6,6 +6,7 @@
 //! ```
 
 mod layers;
+mod scenarios;
 mod sizes;
 
 use std::process::{Command, ExitCode};
@@ -19,9 +20,10 @@ fn main() -> ExitCode {
         ["check"] => check(false),
         ["check", "--fast"] => check(true),
         ["layers"] => layers::check(),
+        ["scenarios"] => scenarios::check(),
         ["sizes"] => sizes::check(),
         _ => {
-            eprintln!("usage: cargo xtask check [--fast] | layers | sizes");
+            eprintln!("usage: cargo xtask check [--fast] | layers | scenarios | sizes");
             return ExitCode::from(2);
         }
     };
@@ -39,6 +41,7 @@ fn check(fast: bool) -> Result<()> {
     cargo(&["fmt", "--all", "--check"], &[])?;
     layers::check()?;
     sizes::check()?;
+    scenarios::check()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])?;
     if fast {
         return Ok(());

@@ -58,6 +58,7 @@ fn fate(facts: PackFacts, marked: u8, look: Look) -> String {
         + text.strip_prefix("wait: 1 packs").unwrap_or_default().trim_end()
 }
 
+/// Each kind of pack; scenario 96 for those that are in the store and in no row.
 #[test]
 fn the_fate_of_a_pack() {
     let old = live(1, 10 * MIB, 2 * DAY);

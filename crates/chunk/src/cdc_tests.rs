@@ -142,6 +142,7 @@ fn small_files_are_one_chunk() {
     assert!(matches!(sliced(&vec![0; 65_535], &[1000], true)[..], [Part::Chunk(_)]));
 }
 
+/// Scenario 69: sizes have 63 bits.
 #[test]
 fn a_huge_hole_needs_no_memory() {
     let parts = collect(|take| {

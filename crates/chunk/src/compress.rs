@@ -127,6 +127,7 @@ mod tests {
         }
     }
 
+    /// Scenario 115.
     #[test]
     fn a_bomb_fills_no_more_than_was_said() {
         let bomb = zstd::bulk::compress(&vec![0; 10_000_000], 19).unwrap();

@@ -90,6 +90,7 @@ fn many_threads_fill_one_pack() {
     PackFooter::verify_pack(&keys, PackId([7; 16]), &pack.bytes, &mut Scratch::new()).unwrap();
 }
 
+/// Scenario 86, in a store.
 #[test]
 fn a_changed_byte_anywhere_is_noticed() {
     let keys = keys();
@@ -212,6 +213,7 @@ fn chunks_do_not_open_elsewhere() {
     assert_eq!(opened.map(drop), Err(OpenError::Key(polder_chunk::KeyError::NoGeneration(KeyGeneration(9)))));
 }
 
+/// Scenario 86, in memory before the upload.
 #[test]
 fn a_wrong_id_is_never_packed() {
     let (keys, mut scratch) = (keys(), Scratch::new());

@@ -139,6 +139,7 @@ proptest! {
     }
 }
 
+/// Scenario 69: an edit of a large file costs a few nodes of its tree.
 #[test]
 fn an_edit_in_the_middle_changes_a_few_nodes() {
     let extents: Vec<Extent> = (0..200_000).map(|seed| chunk_extent(seed, 131_072, 0)).collect();

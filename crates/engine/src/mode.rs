@@ -58,7 +58,7 @@ impl Engine {
             && seen
             && !self.session.backlog
             && self.holds.is_empty()
-            && !self.is_any_doomed(store)?
+            && (planted(Bug::MergeEndsTooEarly) || !self.is_any_doomed(store)?)
         {
             self.session.mode = Mode::Steady;
             self.session.why_baseline = None;

@@ -357,6 +357,9 @@ impl Engine {
     /// A listing of a directory came to nothing. A hint tells of what was changed meanwhile, but not of what else is there
     /// or missing. It is listed again, soon at first; one that changes all the time, less and less often.
     fn list_again(&mut self, dir: NodeUid, recursive: bool) {
+        if planted(Bug::VoidNotListedAgain) {
+            return;
+        }
         let void = self.scan.void.entry(dir).or_default();
         void.count += 1;
         void.recursive |= recursive;

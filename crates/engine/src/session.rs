@@ -182,6 +182,7 @@ impl Engine {
                 None => store.put_note(NOTE_TREE, READING)?,
                 // Pages of a reading that was broken off may name nodes that are gone by now, and no later word would say
                 // so: the feed begins at the new reading.
+                Some(_) if planted(Bug::OldPagesStay) => (),
                 Some(_) => store.forget_cloud()?,
             }
             self.fetch(true, None);
@@ -489,6 +490,9 @@ impl Engine {
             // What stands on disk stays known although no row says it any more: the scan of this life may have passed it
             // over, because it equalled the row. Whether it still stands there, a look tells.
             self.looks.pend(row.at.parent, Some(row.at.name.clone()));
+            if planted(Bug::DroppedRowForgetsFile) {
+                return store.put_synced(uid, None);
+            }
             self.write_row(store, uid, None)
         } else {
             Ok(())

@@ -104,6 +104,7 @@ mod tests {
             .unwrap_or_else(|error| panic!("{}: {error}", target.name));
     }
 
+    /// Scenario 115.
     #[test]
     fn no_bytes_from_outside_break_a_decoder() {
         for target in TARGETS {

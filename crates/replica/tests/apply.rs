@@ -612,6 +612,7 @@ fn i5_nothing_is_applied_to_a_lost_root() {
 }
 
 /// `.polder` is nobody's business.
+/// Scenario 36.
 #[test]
 fn the_state_directory_is_out_of_reach() {
     let dir = tempfile::tempdir().unwrap();

@@ -172,6 +172,7 @@ fn odd_times_are_kept() {
 }
 
 /// Holes stay holes on the way in, and space is taken before the bytes come.
+/// Scenario 70.
 #[test]
 fn staged_holes_stay_holes() {
     let dir = tempfile::tempdir().unwrap();

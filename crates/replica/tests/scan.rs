@@ -182,9 +182,9 @@ fn one_directory_is_listed_without_its_insides() {
     assert!(matches!(parts[..], [ScanPart { end: Some(PartEnd::Gone), .. }]), "{parts:?}");
 }
 
-/// Promise I5: a directory that cannot be read says nothing about what it holds.
+/// Promise I5, scenario 68: a directory with another volume mounted over it says nothing about what it holds.
 #[test]
-fn i5_an_unreadable_directory_has_no_absences() {
+fn i5_a_directory_under_a_mount_has_no_absences() {
     let Some(mounted) = Mounted::new("ext4", 16, &[]) else { return };
     let mut s = Synced::new(mounted.path());
     s.e.mkdir("d");
@@ -351,6 +351,7 @@ fn odd_names_depths_and_files_are_seen() {
     assert_eq!(seen, count + 3);
 }
 
+/// Scenario 62.
 #[test]
 fn a_tree_of_depth_5000_is_walked() {
     // In memory where there is such a place: ext4 takes 3 ms to remove each level.

@@ -432,6 +432,7 @@ fn golden_rows() -> Vec<(NodeUid, SyncedNode)> {
 
 /// I20: a database of each version that was ever released is read. `golden/state-1.sql` was dumped from one that was
 /// written by the first version; it is never changed.
+/// Scenario 106.
 #[test]
 fn i20_databases_of_all_versions_are_read() {
     let dir = tempfile::tempdir().unwrap();

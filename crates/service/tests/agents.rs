@@ -118,6 +118,7 @@ async fn a_commit_of_chunks_that_nobody_has_is_refused() {
     world.service.stop().await;
 }
 
+/// Scenarios 86 and 113: packs that are not what they say, addresses that were signed for something else or are over.
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_packs_and_addresses_are_refused() {
     let world = World::start().await;
@@ -209,6 +210,45 @@ async fn strangers_and_revoked_servers_are_refused_at_the_next_request() {
     world.service.stop().await;
 }
 
+/// Scenario 114: whether another share has some bytes cannot be found out. Ids are keyed by the share, and what lies in
+/// another one is neither offered nor located, nor good in a commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn s114_what_another_share_has_is_as_if_it_were_not_there() {
+    let world = World::start().await;
+    let (mut a, _, keys) = two(&world).await;
+    let bytes = b"what the others have";
+    let theirs = a.put(&world, &keys, &[bytes]).await[0];
+    let (share, group) = world.share("other");
+    let server = world.register("site-c").await;
+    let endpoint = world.endpoint(group.id, server.id, "/srv/other");
+    let mut curious = Agent::new(world.client(&server).await, endpoint);
+    curious.opened().await;
+    let ours = world.keys(&share).chunk_ids().id(bytes);
+    assert_ne!(ours, theirs);
+    for id in [theirs, ours] {
+        let chunk_ids = convert::encode_chunk_ids(&[id]);
+        let request = pb::HaveRequest { opening: curious.opening(), chunk_ids: chunk_ids.clone() };
+        let reply = curious.client.have(request).await.expect("answered").into_inner();
+        assert_eq!(convert::decode_have(&reply, 1).expect("sound"), [false]);
+        let request = pb::LocateRequest { opening: curious.opening(), chunk_ids };
+        let located = curious.client.locate(request).await.expect("answered").into_inner();
+        assert!(convert::decode_located(located, &[id]).expect("sound").1[0].is_none());
+        let (_, op) = create("guess", file(id, bytes.len()));
+        let outcome = curious.commit(vec![op]).await.expect("decided");
+        let CommitOutcome::Answer(answer) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(answer.groups, [GroupAnswer::Refused { op: 0, why: Refusal::ChunksMissing(vec![id]) }]);
+    }
+    // In their own share it is there.
+    until("verified", async || {
+        let chunk_ids = convert::encode_chunk_ids(&[theirs]);
+        let request = pb::HaveRequest { opening: a.opening(), chunk_ids };
+        let reply = a.client.have(request).await.expect("answered").into_inner();
+        convert::decode_have(&reply, 1).expect("sound")[0].then_some(())
+    })
+    .await;
+    world.service.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_reaches_only_its_own_endpoints() {
     let world = World::start().await;
@@ -225,6 +265,7 @@ async fn a_server_reaches_only_its_own_endpoints() {
     world.service.stop().await;
 }
 
+/// Scenario 106.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_protocol_version_is_refused_in_the_first_message() {
     let world = World::start().await;
@@ -237,6 +278,7 @@ async fn another_protocol_version_is_refused_in_the_first_message() {
     world.service.stop().await;
 }
 
+/// Scenarios 93 to 95 (promise I7).
 #[tokio::test(flavor = "multi_thread")]
 async fn clones_and_old_states_are_noticed_before_anything_changes() {
     let world = World::start().await;
@@ -278,6 +320,7 @@ async fn clones_and_old_states_are_noticed_before_anything_changes() {
     world.service.stop().await;
 }
 
+/// Scenario 80.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_survives_a_restart() {
     let world = World::start().await;
@@ -292,6 +335,30 @@ async fn what_was_answered_survives_a_restart() {
     let opened = world.service.state().shares().open(share).expect("an open share");
     assert_eq!(opened.head(), head);
     assert_eq!(opened.keys(), keys);
+    world.service.stop().await;
+}
+
+/// Scenario 85: whoever connects and then says nothing, or stops in the middle of a word, keeps nobody waiting and is
+/// closed after a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn s085_silent_peers_keep_nobody_waiting_and_are_closed() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let world = World::start().await;
+    let mut silent = Vec::new();
+    for nth in 0..60 {
+        let mut stream = tokio::net::TcpStream::connect(world.service.address()).await.expect("connected");
+        if nth % 2 == 0 {
+            stream.write_all(&[0x16, 3, 1]).await.expect("the beginning of a handshake");
+        }
+        silent.push(stream);
+    }
+    let (mut a, _, keys) = two(&world).await;
+    let ids = a.put(&world, &keys, &[b"bytes"]).await;
+    assert!(accepted(&a.commit(vec![create("y", file(ids[0], 5)).1]).await.expect("decided")));
+    for mut stream in silent {
+        let end = tokio::time::timeout(WAIT, stream.read(&mut [0; 1])).await.expect("closed in time");
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    }
     world.service.stop().await;
 }
 

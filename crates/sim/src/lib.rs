@@ -6,7 +6,7 @@
 //!
 //! Parts: [`plan`] (what a seed switches on), [`world`] (time, network, faults, oracles), [`host`] (a server: engine,
 //! store, disk, executor), [`disk`], [`service`], [`users`] (actors), [`ghost`] (what users did), [`story`] (a run in
-//! words).
+//! words), [`scene`] (what a told run leaves).
 //!
 //! Architecture invariant: for developers only; nothing that ships depends on it.
 
@@ -15,6 +15,7 @@ pub mod ghost;
 pub mod host;
 pub mod plan;
 pub mod rng;
+pub mod scene;
 pub mod service;
 pub mod shrink;
 pub mod story;

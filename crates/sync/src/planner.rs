@@ -6,9 +6,9 @@ use std::sync::Arc;
 use polder_types::{CaseRule, FileIdent, NodeUid};
 
 use crate::{
-    Held, Plan, Read, Rekeyed, Settled, TreeError, Trees, down,
+    Held, Plan, Read, Rekeyed, Settled, TreeError, Trees, Waiting, down,
     draft::{Draft, draft},
-    node::Merged,
+    node::{Merged, Node},
     up,
     work::Work,
 };
@@ -83,7 +83,10 @@ pub fn plan(
         let uid = node.uid;
         match draft {
             Draft::Settle(row) => plan.settled.push(Settled { uid, row: row.take() }),
-            Draft::Read(intent) => plan.reads.push(Read { uid, intent: *intent }),
+            Draft::Read(intent) => match adopted_above(&work, node) {
+                Some(on) => plan.waiting.push(Waiting { uid, on }),
+                None => plan.reads.push(Read { uid, intent: *intent }),
+            },
             Draft::Held(why) => plan.held.push(Held { uid, why: why.clone() }),
             Draft::Nothing | Draft::Up(_) | Draft::Down(_) => continue,
         }
@@ -100,4 +103,19 @@ pub fn plan(
     up::groups(&work, &mut drafts, &mut plan)?;
     down::applies(&mut work, &mut drafts, &mut plan)?;
     Ok(plan)
+}
+
+/// The node of the share that a directory above a new node is adopted by in this plan: what lies below may then be adopted
+/// in turn, and need not be read to be stored.
+fn adopted_above(work: &Work, node: &Node) -> Option<NodeUid> {
+    let mut at = node;
+    // No way up is longer than there are nodes.
+    for _ in 0..work.nodes.len() {
+        let here = at.here.as_ref().filter(|_| at.share.is_none() && at.base.is_none())?;
+        at = &work.nodes[work.find(here.at.parent)?];
+        if let Merged::Rekeyed(to) = at.merged {
+            return Some(to);
+        }
+    }
+    None
 }

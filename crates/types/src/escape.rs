@@ -28,6 +28,7 @@ fn is_plain(char: char) -> bool {
 mod tests {
     use super::Escaped;
 
+    /// Scenario 59, on a screen.
     #[test]
     fn nothing_acts_on_a_terminal() {
         let cases: [(&[u8], &str); 6] = [

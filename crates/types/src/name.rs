@@ -138,6 +138,7 @@ mod tests {
         }
     }
 
+    /// Scenario 61.
     #[test]
     fn a_long_stem_is_trimmed_at_a_character() {
         let long = name(&format!("{}.txt", "é".repeat(125)));

@@ -60,6 +60,8 @@ bugs! {
     AbsenceIsDeletion,
     /// A directory that changed while it was listed is believed.
     VoidListingBelieved,
+    /// A directory that changed while it was listed is not listed again.
+    VoidNotListedAgain,
     /// What a scan missed is not looked at.
     MissingIgnored,
     /// A look or listing older than our own change of a name is believed.
@@ -142,11 +144,21 @@ bugs! {
     BaselineKeepsEverything,
     /// After a change of history deletions go on.
     BaselineDeletes,
+    /// The comparison after a change of history ends while a node is not united yet.
+    MergeEndsTooEarly,
+    /// A row that a change of history makes void takes the knowledge of its file along.
+    DroppedRowForgetsFile,
+    /// Pages of a tree whose reading was broken off count beside those of the next reading.
+    OldPagesStay,
+    /// A file that is refused for its missing chunks is not read again when it equals its synced row.
+    MissingChunksNotRead,
 
     // The executor, as the simulator has it.
 
     /// A file is replaced or removed without a look whether it is still the one that was planned with.
     NoLocalPrecondition,
+    /// What was displaced is not looked at again: a write at the last moment goes with it.
+    NoLookBack,
     /// A directory is removed with what stands in it.
     RemovesFullDirectories,
 

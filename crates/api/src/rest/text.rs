@@ -352,6 +352,7 @@ pub fn decode_path(tail: &str) -> Result<RelPath, TextError> {
 mod tests {
     use super::*;
 
+    /// Scenarios 59 and 60, in JSON.
     #[test]
     fn names_survive_json() {
         let cases: [(&[u8], &str); 4] = [

@@ -50,6 +50,7 @@ fn shares() {
     insta::assert_snapshot!("shares_json", shell.run(&["share", "list", "--json"]).all());
 }
 
+/// Scenario 59, in a table.
 #[test]
 fn a_folder_with_names_that_bite() {
     let fake = Fake::canned(&[("GET /v1/shares/demo/entries", 200, ENTRIES)]);

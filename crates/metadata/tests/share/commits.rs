@@ -98,6 +98,7 @@ on_all_forms! {
         assert_eq!(share.paths(At::Now), ["/g"]);
     }
 
+    /// Scenario 3, at the share: the second of two moves that make a cycle.
     fn cycles_are_refused(share) {
         share.ok(vec![mkdir(1, ROOT, "a"), mkdir(2, uid(1), "b"), mkdir(3, uid(2), "c"), mkdir(4, ROOT, "x")]);
         let since = |share: &Share, path| share.get(path).since;
@@ -143,6 +144,7 @@ on_all_forms! {
         assert!(matches!(share.no(vec![]).1, Refusal::Invalid(_)));
     }
 
+    /// Scenarios 81 and 82: a lost answer, a batch that comes twice.
     fn a_repeat_gets_the_first_answer(share) {
         let author = share.next(A);
         let groups = [Group { ops: vec![file(1, ROOT, "a")] }, Group { ops: vec![file(2, ROOT, "a")] }];
@@ -164,6 +166,7 @@ on_all_forms! {
         assert_eq!(share.head(), head);
     }
 
+    /// Scenario 82: a batch that comes days late.
     fn stale_batches_are_refused(share) {
         share.ok(vec![file(1, ROOT, "a")]);
         share.edit(|rows| announce(rows, A, BatchNo(7))).unwrap();
@@ -185,6 +188,7 @@ on_all_forms! {
         assert_eq!(share.send(named, &[Group { ops: vec![file(3, ROOT, "c")] }]).unwrap(), first);
     }
 
+    /// Scenarios 93 and 95: a cursor that is of no place in this history.
     fn a_share_or_an_author_that_was_set_back_is_noticed(share) {
         share.ok(vec![file(1, ROOT, "a")]);
         let known = share.known;
@@ -228,6 +232,7 @@ on_all_forms! {
         assert!(matches!(share.no(vec![create(4, ROOT, "e", hole(1))]).1, Refusal::Quota { .. }));
     }
 
+    /// Scenario 107, at the share.
     fn the_brake_counts_what_others_wrote(share) {
         let ops = (1..=8).map(|n| file(n, ROOT, &format!("f{n}"))).collect();
         share.ok(ops);
@@ -283,6 +288,7 @@ on_all_forms! {
     }
 }
 
+/// Scenarios 16 and 17, at the share.
 #[test]
 fn case_only_renames_and_folded_names() {
     for mut share in [Share::memory(CaseRule::Insensitive), Share::sqlite(CaseRule::Insensitive)] {

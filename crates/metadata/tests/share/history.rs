@@ -206,6 +206,7 @@ on_all_forms! {
         assert_eq!(share.get("c").by, A);
     }
 
+    /// Scenario 101: a snapshot is the head of its moment.
     fn snapshots_are_one_row(share) {
         share.ok(vec![file(1, ROOT, "a")]);
         for name in ["b", "a", "c"] {

@@ -40,6 +40,7 @@ fn forget_all(share: &Share) {
 }
 
 on_all_forms! {
+    /// Scenario 102: a hit was advice, and the pack is condemned by the time of the commit.
     fn a_commit_needs_its_chunks_in_a_live_pack(share) {
         assert_eq!(share.no(vec![create(1, ROOT, "a", bytes(1))]).1, Refusal::ChunksMissing(vec![chunk(1)]));
         let pack = share.pack(7, &[1, 2]);
@@ -101,6 +102,7 @@ on_all_forms! {
         assert_eq!((pack_of(share, 1), pack_of(share, 2), pack_of(share, 3)), (PackId([3; 16]), first, PackId([2; 16])));
     }
 
+    /// Scenario 102: a commit refers to a pack between the marks and the lock.
     fn prune_looks_twice(share) {
         let (used, unused) = (share.pack(1, &[1, 2]), share.pack(2, &[3, 4]));
         let a = share.ok(vec![create(1, ROOT, "a", bytes(1))]);

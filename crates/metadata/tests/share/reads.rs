@@ -6,6 +6,7 @@ use polder_types::{CaseRule, Content, Seq};
 use crate::support::*;
 
 on_all_forms! {
+    /// Scenario 101: a snapshot is a number, and the tree of any number can be read.
     fn every_past_tree_can_be_read(share) {
         let mut trees = vec![(Seq(0), share.tree(At::Now))];
         let keep = |share: &Share, trees: &mut Vec<_>| trees.push((share.head().seq, share.tree(At::Now)));
@@ -102,6 +103,7 @@ on_all_forms! {
     }
 }
 
+/// Scenario 62, at the share.
 #[test]
 fn deep_trees_need_no_stack() -> Result<(), LedgerError> {
     let mut share = Share::sqlite(CaseRule::Sensitive);

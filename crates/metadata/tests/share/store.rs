@@ -42,6 +42,7 @@ fn count(db: &ShareDb) -> usize {
     listed.unwrap().nodes.len()
 }
 
+/// Scenario 106: an older program finds the database of a newer one.
 #[test]
 fn a_newer_database_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();

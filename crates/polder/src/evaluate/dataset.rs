@@ -213,6 +213,7 @@ fn same_but_for_case(path: &Path, seen: &mut BTreeMap<Vec<u8>, Vec<u8>>, finding
 mod tests {
     use super::*;
 
+    /// Scenario 63.
     #[test]
     fn names_for_windows() {
         for bad in ["a:b", "x?", "trailing.", "trailing ", "con", "NUL.txt", "lpt1", "a\\b", "tab\t"] {

@@ -59,6 +59,7 @@ const LIES: [&[u8]; 10] =
 
 /// Row 14, I19: names that are paths, or none, are refused one by one; what is sound beside them arrives; the agent says
 /// so in its status and its log, also after a restart, until the service says something sound.
+/// Scenario 109.
 #[test]
 fn names_that_lead_out_are_refused_and_the_rest_goes_on() {
     let liar = Liar::start();
@@ -167,6 +168,7 @@ fn a_page_full_of_lies_is_refused_as_a_whole() {
 }
 
 /// Row 14, I9: a pack of other bytes, and a pack of another share's keys, are never shown; the item says why.
+/// Scenario 103, on the way down.
 #[test]
 fn forged_and_foreign_packs_are_refused_on_their_way_down() {
     let liar = Liar::start();

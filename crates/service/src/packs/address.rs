@@ -153,6 +153,7 @@ mod tests {
         Address::check(&key(), method, parts[3], parts[4], query, now_ms)
     }
 
+    /// Scenario 113.
     #[test]
     fn an_address_is_good_for_what_it_was_signed_for_alone() {
         let url = address().sign(&key());

@@ -189,6 +189,8 @@ async fn a_deleted_share_is_destroyed_when_its_time_is_over() {
 }
 
 /// Bytes that went bad between the writer and the store are noticed; their chunks are not offered, and can be sent again.
+/// Scenarios 86, 88, 96 and 103: a pack that is not what its name says is damage, whoever did it; whoever has the bytes
+/// sends them again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_pack_is_flagged_and_its_chunks_are_sent_again() {
     let bench = Bench::new();
@@ -227,6 +229,7 @@ async fn verification_goes_on_after_a_restart() {
 }
 
 /// Nothing expires while the service's time is in doubt.
+/// Scenario 84, at the service.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jump_of_the_clock_suspends_expiry() {
     let bench = Bench::new();

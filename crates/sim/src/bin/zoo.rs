@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
     std::panic::set_hook(Box::new(|_| ()));
     let tell = |bug: Bug, catch: Option<&Catch>| match catch {
         Some(catch) => {
-            println!("{bug:?}: {} seeds (seed {}), {}", catch.seeds, catch.seed, catch.oracle);
+            println!("{bug:?}: {} seeds (seed {}), {}", catch.seeds, catch.seed, catch.oracle());
             if told {
                 println!("  {}", catch.failure);
             }

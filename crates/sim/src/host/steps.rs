@@ -93,7 +93,8 @@ impl Host {
     fn is_as_expected(&self, at: &Target, expect: &Stamp, kind: Kind) -> bool {
         match kind {
             Kind::Directory => self.is_node(at, expect),
-            _ => self.stamp_at(at).is_some_and(|stamp| stamp == *expect || planted(Bug::NoLocalPrecondition)),
+            _ if planted(Bug::NoLocalPrecondition) => !self.is_free(at),
+            _ => self.stamp_at(at) == Some(*expect),
         }
     }
 
@@ -101,9 +102,8 @@ impl Host {
     fn is_same_content(&self, at: &Target, expect: &Stamp, kind: Kind) -> bool {
         match kind {
             Kind::Directory => self.is_node(at, expect),
-            _ => self.stamp_at(at).is_some_and(|stamp| {
-                Stamp { ctime: expect.ctime, ..stamp } == *expect || planted(Bug::NoLocalPrecondition)
-            }),
+            _ if planted(Bug::NoLookBack) => true,
+            _ => self.stamp_at(at).is_some_and(|stamp| Stamp { ctime: expect.ctime, ..stamp } == *expect),
         }
     }
 
@@ -171,10 +171,7 @@ impl Host {
         keep: Option<&Place>,
     ) -> Acted {
         let at = self.at(applying, at)?;
-        let Some(kind) = self
-            .kind_at(&at)
-            .filter(|_| self.stamp_at(&at) == Some(*expect) || planted(Bug::NoLocalPrecondition))
-        else {
+        let Some(kind) = self.kind_at(&at).filter(|kind| self.is_as_expected(&at, expect, *kind)) else {
             return Err(self.refused(&at));
         };
         let Some(keep) = keep else {
@@ -336,17 +333,15 @@ impl Host {
 
     /// Whether a directory holds nothing but names that the filter leaves out.
     fn is_empty(&self, place: &Place, at: &Target) -> bool {
-        if planted(Bug::RemovesFullDirectories) {
-            return true;
-        }
         let path = place.dir.path.join(place.name.clone());
         let filter = filter();
         let names = self.disk.lookup(at.0, &at.1).and_then(|ino| self.disk.names(ino));
-        names.is_some_and(|names| {
-            names
-                .iter()
-                .all(|(name, ino)| filter.excludes(path.names(), name, self.disk.names(*ino).is_some()))
-        })
+        planted(Bug::RemovesFullDirectories)
+            || names.is_some_and(|names| {
+                names
+                    .iter()
+                    .all(|(name, ino)| filter.excludes(path.names(), name, self.disk.names(*ino).is_some()))
+            })
     }
 }
 

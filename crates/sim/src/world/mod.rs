@@ -34,6 +34,8 @@ pub struct Outcome {
     pub trace: Vec<String>,
     /// What could have been otherwise, in order.
     pub story: Vec<Line>,
+    /// What the share holds in the end ([`crate::scene`]), of a told run.
+    pub tree: Vec<String>,
     /// What is wrong, if anything.
     pub failure: Option<String>,
 }
@@ -284,7 +286,9 @@ impl World {
     pub fn run(mut self) -> Outcome {
         let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run_all()));
         let failure = run.unwrap_or_else(|panic| Err(format!("panic: {}", text_of(&*panic)))).err();
-        Outcome { hash: self.hash, steps: self.steps, trace: self.trace, story: self.story, failure }
+        let tree = self.plan.script.as_ref().map(|_| crate::scene::tree_of(&self.service));
+        let (trace, story, tree) = (self.trace, self.story, tree.unwrap_or_default());
+        Outcome { hash: self.hash, steps: self.steps, trace, story, tree, failure }
     }
 
     fn run_until(&mut self, end: u64) -> Result<(), String> {

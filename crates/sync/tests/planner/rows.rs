@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use polder_sync::{Change, Extra, Rule};
+use polder_sync::{Change, Extra, ReadIntent, Rule};
 use polder_types::CaseRule;
 
 use crate::{
@@ -572,6 +572,20 @@ fn row_61_a_conflict_name_never_grows_too_long() {
     settle(&mut trees, Schedule::in_order(), &mut |_, _, _| {});
     let copy = format!("{}-B", "n".repeat(253));
     assert_eq!(show(&trees, true, &labels), format!("*:{copy}=2@5 F:{long}=3@9"));
+}
+
+/// Scenario 97: what both hold is adopted, level by level, and nothing is read to be stored.
+#[test]
+fn row_97_what_a_directory_holds_is_adopted_after_it() {
+    let mut start = fresh(CaseRule::Sensitive, Rule::Merge);
+    start.reads_needed = true;
+    let here = "D:d/ E:d/e/ F:d/e/f=1 G:g=2";
+    let (mut trees, labels) = world(start, "", here, "A:d/ B:d/e/ C:d/e/f=1 H:g=2");
+    settle(&mut trees, Schedule::in_order(), &mut |_, plan, _| {
+        assert!(plan.reads.iter().all(|read| read.intent == ReadIntent::Hash), "{plan:?}");
+        assert!(plan.groups.is_empty() && plan.applies.is_empty(), "{plan:?}");
+    });
+    assert_eq!(show(&trees, false, &labels), "A:d/ B:d/e/ C:d/e/f=1 H:g=2");
 }
 
 #[test]

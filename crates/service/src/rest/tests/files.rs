@@ -291,6 +291,7 @@ async fn a_case_can_be_changed_where_cases_are_one() {
     assert_eq!(names(&world, "/v1/shares/demo/entries").await, ["README"]);
 }
 
+/// Scenario 112: a removal through the service is told first, conditional, audited, and in the history.
 #[tokio::test]
 async fn removals_are_guarded() {
     let world = world().await;
