@@ -356,8 +356,8 @@ pub enum Access {
 /// What came of opening a file.
 #[derive(Debug)]
 pub enum Opened {
-    /// The real file, resident: for passthrough, or for reading and writing by the gate. Opened for reading only, or for both when
-    /// [`Access::Write`] or [`Access::Empty`] was asked for and the file's flags allow.
+    /// The real file, resident: for passthrough, or for reading and writing by the gate. Open for reading and writing when
+    /// [`Access::Write`] or [`Access::Empty`] was asked for, else for reading.
     Resident(OwnedFd),
     /// The real file, which is a placeholder: nothing may be read from the descriptor, it only keeps the file from being given up and
     /// from vanishing with its last name. Bytes come from [`Content::read`].

@@ -28,8 +28,7 @@ pub fn work() -> ExitCode {
         let tree = Arc::new(Tree::open(handed.tree, Arc::new(marks))?);
         let store = Arc::new(Store::new(tree.clone(), changes, std::env::var_os(CONTROL).map(PathBuf::from)));
         let gate = Gate::start(handed.connection, tree, store)?;
-        gate.wait();
-        Ok(())
+        Ok(gate.wait()?)
     };
     match served() {
         Ok(()) => ExitCode::SUCCESS,
