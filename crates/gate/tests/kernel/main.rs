@@ -37,7 +37,7 @@ fn role() {
                     return Command::new("false");
                 }
                 let mut worker = myself("work");
-                worker.env(support::CONTROL, place.join("control"));
+                worker.env(support::CONTROL, place.join("control")).env(support::AGAIN, place.join("again"));
                 worker
             })
         }
@@ -65,6 +65,7 @@ impl Mounted {
         std::fs::create_dir(dir.path().join("mnt")).unwrap();
         let mut mounted = Self { dir, holder: None };
         mounted.store("ok");
+        std::fs::write(mounted.place().join("again"), "").unwrap();
         mounted.mount();
         Some(mounted)
     }
