@@ -17,6 +17,7 @@ pub mod proto;
 mod rights;
 mod session;
 mod shared;
+mod spin;
 mod sys;
 pub mod tree;
 

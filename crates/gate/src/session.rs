@@ -3,8 +3,7 @@
 //! One thread, the leader, reads and answers what needs no waiting. A watch looks every half millisecond whether the leader is stuck in one
 //! request; then another reader becomes leader, and the old one stands by when it is done. What may wait runs on [`Pool`].
 //!
-//! Waking a sleeping thread costs more than most answers do. So the leader looks again and again for some tens of microseconds before it
-//! sleeps, while requests come fast and there is more than one core.
+//! The leader looks again before it sleeps where that pays (`spin.rs`).
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,11 +23,8 @@ use crate::proto::{
 };
 use crate::rights;
 use crate::shared::{Shared, lock};
+use crate::spin::Spin;
 
-/// How long the leader looks again before it sleeps.
-const SPIN: Duration = Duration::from_micros(60);
-/// Requests come fast when the next one follows within this time.
-const FAST: Duration = Duration::from_micros(300);
 /// How often the watch looks.
 const TICK: Duration = Duration::from_micros(500);
 /// Threads that may lead.
@@ -310,12 +306,11 @@ impl Session {
 
     /// Reads and answers until another leads (`None`) or the connection has ended.
     fn lead(self: &Arc<Self>, token: u64, buffer: &mut [u8], out: &mut Vec<u8>) -> Option<Result<(), Errno>> {
-        let mut is_fast = false;
-        let mut answered = Instant::now();
+        let mut spin = Spin::new(self.can_spin);
         while self.lead.load(Ordering::Acquire) == token {
             let count = match self.device.read(buffer) {
                 Ok(Read::Request(count)) => count,
-                Ok(Read::Nothing) if is_fast && self.can_spin && answered.elapsed() < SPIN => {
+                Ok(Read::Nothing) if spin.goes_on(Instant::now) => {
                     self.fs.idle();
                     std::hint::spin_loop();
                     continue;
@@ -333,7 +328,6 @@ impl Session {
                 Ok(Read::Closed) => return Some(Ok(())),
                 Err(errno) => return Some(Err(errno)),
             };
-            is_fast = answered.elapsed() < FAST;
             let serial = self.serial.fetch_add(1, Ordering::SeqCst) + 1;
             self.take(&buffer[..count], out);
             let ended = self.serial.compare_exchange(serial, serial + 1, Ordering::SeqCst, Ordering::SeqCst);
@@ -341,7 +335,7 @@ impl Session {
                 // The watch has ended it: another leads, or will.
                 return None;
             }
-            answered = Instant::now();
+            spin.answered(Instant::now());
         }
         None
     }
