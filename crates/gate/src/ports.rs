@@ -371,11 +371,12 @@ pub enum Opened {
 pub trait Content: Send + Sync {
     /// Opens a file. The order is: open the real file, *then* look at its mark; from then on nobody can give its bytes up.
     /// Descriptors for [`Access::Write`] are not to append (the gate tells the place of each write), except where the file's append-only
-    /// flag allows nothing else; a FIFO that has taken the place must not block (`O_NONBLOCK`, `O_NOFOLLOW`).
+    /// flag allows nothing else.
     ///
-    /// Waits only for [`Access::Write`] of a tiered file, and returns `EINTR` soon after the interrupt is raised, with nothing changed
-    /// but what has been recalled. A failed recall is `EIO` or `ENOSPC`; the placeholder is intact. With `now` set, `EAGAIN`
-    /// in place of any wait for the share.
+    /// Waits for [`Access::Write`] of a tiered file, and for a lease under which the file is just being given up. With `now` set, `EAGAIN` in place of
+    /// either (an open with `O_NONBLOCK` gives that for a lease), without it never: the gate would make it `EIO`. Returns `EINTR`
+    /// soon after the interrupt is raised, with nothing changed but what has been recalled. A failed recall is `EIO` or `ENOSPC`; the
+    /// placeholder is intact.
     fn open(
         &self,
         node: Node,

@@ -7,6 +7,7 @@
 mod support;
 
 mod deaths;
+mod model;
 mod posix;
 mod readers;
 mod signals;
