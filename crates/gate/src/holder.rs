@@ -69,13 +69,24 @@ impl Handed {
     }
 }
 
+/// What a mount lives by, and the next holder needs.
+pub struct Kept {
+    /// `/dev/fuse`. While it is open anywhere, callers wait and get no error.
+    pub device: OwnedFd,
+    /// What outlives a worker.
+    pub state: OwnedFd,
+    /// The real tree.
+    pub tree: OwnedFd,
+}
+
 /// The holder's side of a mount.
 pub struct Holder {
     device: OwnedFd,
     state: OwnedFd,
     shared: Shared,
     tree: OwnedFd,
-    mount: Mount,
+    /// `None` once it was left to another holder.
+    mount: Option<Mount>,
 }
 
 impl Holder {
@@ -87,7 +98,27 @@ impl Holder {
         let state = Shared::create().map_err(doing("make the state of the connection"))?;
         let shared = Shared::take_up(&state).map_err(doing("map the state of the connection"))?;
         let mount = Mount::new(&point, &device, "polder").map_err(doing("mount"))?;
-        Ok(Self { device, state, shared, tree, mount })
+        Ok(Self { device, state, shared, tree, mount: Some(mount) })
+    }
+
+    /// Goes on with a mount whose holder has ended and whose descriptors somebody kept (the service manager's descriptor store, or this
+    /// process over an `exec`). No worker of it may live.
+    pub fn resume(kept: Kept, point: &Path) -> Result<Self, HolderError> {
+        let shared = Shared::take_up(&kept.state).map_err(doing("map the state of the connection"))?;
+        let mount = Mount::find(point).map_err(doing("find the mount"))?;
+        let Kept { device, state, tree } = kept;
+        Ok(Self { device, state, shared, tree, mount: Some(mount) })
+    }
+
+    /// Copies of the descriptors, to be kept by somebody who outlives this process.
+    pub fn kept(&self) -> std::io::Result<Kept> {
+        let (device, state) = (self.device.try_clone()?, self.state.try_clone()?);
+        Ok(Kept { device, state, tree: self.tree.try_clone()? })
+    }
+
+    /// Ends without taking the mount away: callers wait for whoever goes on with [`Holder::resume`].
+    pub fn leave(mut self) {
+        self.mount = None;
     }
 
     fn handed(&self) -> [BorrowedFd<'_>; 3] {
@@ -125,13 +156,11 @@ impl Holder {
                 served = Instant::now();
             }
             match strikes.after(status, begun.elapsed(), served.elapsed()) {
-                Next::End => {
-                    return self.mount.detach().map_err(doing("unmount"));
-                }
+                Next::End => return self.detach().map_err(doing("unmount")),
                 Next::Start(pause) => std::thread::sleep(pause),
                 Next::GiveUp => {
-                    self.mount.abort();
-                    let _ = self.mount.detach();
+                    self.abort();
+                    let _ = self.detach();
                     return Err(HolderError::Dying);
                 }
             }
@@ -140,14 +169,20 @@ impl Holder {
 
     /// Ends the connection at once: callers get ENOTCONN.
     pub fn abort(&self) {
-        self.mount.abort();
+        if let Some(mount) = &self.mount {
+            mount.abort();
+        }
+    }
+
+    fn detach(&self) -> Result<(), Errno> {
+        self.mount.as_ref().map_or(Ok(()), Mount::detach)
     }
 }
 
 impl Drop for Holder {
     /// A mount that nobody serves is of no use to anybody.
     fn drop(&mut self) {
-        let _ = self.mount.detach();
+        let _ = self.detach();
     }
 }
 

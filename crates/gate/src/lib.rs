@@ -17,10 +17,11 @@ pub mod proto;
 mod rights;
 mod session;
 mod shared;
+mod spin;
 mod sys;
 pub mod tree;
 
-pub use holder::{EXIT_AGAIN, Handed, Holder, HolderError};
+pub use holder::{EXIT_AGAIN, Handed, Holder, HolderError, Kept};
 pub use interrupt::{INTERRUPT_POLL, Interrupt};
 pub use mount::clear_stale;
 pub use session::{Connection, Gate, GateError};

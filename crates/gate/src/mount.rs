@@ -68,6 +68,14 @@ impl Mount {
         Ok(Self { path, connection })
     }
 
+    /// The mount of ours that lies at a path already.
+    pub(crate) fn find(path: &Path) -> Result<Self, Errno> {
+        let mounts = std::fs::read("/proc/self/mountinfo").map_err(|_| Errno::IO)?;
+        let top =
+            topmost(&mounts, path.as_os_str().as_bytes()).filter(Listed::is_ours).ok_or(Errno::NOENT)?;
+        Ok(Self { path: path.to_owned(), connection: top.connection })
+    }
+
     /// Ends the connection: whoever waits for it, or comes to it, gets ENOTCONN.
     pub(crate) fn abort(&self) {
         let written = self
@@ -123,13 +131,19 @@ pub fn clear_stale(path: &Path) -> Result<usize, Errno> {
 
 /// Whether the topmost mount at a path is one of ours.
 fn has_stale(mountinfo: &[u8], path: &[u8]) -> bool {
-    topmost(mountinfo, path).is_some_and(|mount| mount.kind == format!("fuse.{SUBTYPE}").as_bytes())
+    topmost(mountinfo, path).as_ref().is_some_and(Listed::is_ours)
 }
 
 struct Listed<'a> {
     kind: &'a [u8],
     /// Minor number of its device, if that is none of a disk.
     connection: Option<u32>,
+}
+
+impl Listed<'_> {
+    fn is_ours(&self) -> bool {
+        self.kind == format!("fuse.{SUBTYPE}").as_bytes()
+    }
 }
 
 /// The mount that one sees at a path.

@@ -12,11 +12,12 @@ const THREADS_MAX: usize = 512;
 const STACK_BYTES: usize = 512 << 10;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
-type Job = Box<dyn FnOnce() + Send>;
+/// What is done for a request. `true`: it is not done, since its caller has been killed meanwhile; only an answer is due.
+type Job = Box<dyn FnOnce(bool) + Send>;
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<(u64, Job)>,
     idle: usize,
     threads: usize,
 }
@@ -26,10 +27,10 @@ struct Queue {
 pub(crate) struct Pool(Arc<(Mutex<Queue>, Condvar)>);
 
 impl Pool {
-    /// Runs a job on a thread that was prepared for answering requests.
-    pub(crate) fn run(&self, job: Job) -> std::io::Result<()> {
+    /// Runs a request's job on a thread that was prepared for answering requests.
+    pub(crate) fn run(&self, unique: u64, job: Job) -> std::io::Result<()> {
         let mut queue = lock(&self.0.0);
-        queue.jobs.push_back(job);
+        queue.jobs.push_back((unique, job));
         if queue.idle >= queue.jobs.len() {
             self.0.1.notify_one();
             return Ok(());
@@ -43,9 +44,24 @@ impl Pool {
             Ok(_) => queue.threads += 1,
             // Others will take it.
             Err(_) if queue.threads > 0 => (),
-            Err(error) => return Err(error),
+            Err(error) => {
+                queue.jobs.pop_back();
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// Ends the job of a request that no thread has begun yet: its caller waits for an answer though nobody wants it.
+    pub(crate) fn give_up(&self, unique: u64) {
+        let job = {
+            let mut queue = lock(&self.0.0);
+            let index = queue.jobs.iter().position(|(waiting, _)| *waiting == unique);
+            index.and_then(|index| queue.jobs.remove(index))
+        };
+        if let Some((_, job)) = job {
+            job(true);
+        }
     }
 
     fn work(&self) {
@@ -54,9 +70,9 @@ impl Pool {
         let _ = crate::rights::prepare_thread();
         let mut queue = lock(&self.0.0);
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
+            if let Some((_, job)) = queue.jobs.pop_front() {
                 drop(queue);
-                job();
+                job(false);
                 queue = lock(&self.0.0);
                 continue;
             }
@@ -115,18 +131,18 @@ impl Interrupts {
         lock(&self.0).waiting.remove(&unique);
     }
 
-    /// The kernel says that a signal is pending for the caller of a request.
-    pub(crate) fn notice(&self, unique: u64) {
+    /// The kernel says that a signal is pending for the caller of a request; the request's interrupt, if it waits.
+    pub(crate) fn notice(&self, unique: u64) -> Option<Interrupt> {
         let mut known = lock(&self.0);
-        match known.waiting.get(&unique) {
-            Some(interrupt) => interrupt.notice(),
-            None => {
-                if known.early.len() == EARLY_MAX {
-                    known.early.pop_front();
-                }
-                known.early.push_back(unique);
-            }
+        if let Some(interrupt) = known.waiting.get(&unique) {
+            interrupt.notice();
+            return Some(interrupt.clone());
         }
+        if known.early.len() == EARLY_MAX {
+            known.early.pop_front();
+        }
+        known.early.push_back(unique);
+        None
     }
 }
 
@@ -139,13 +155,40 @@ mod tests {
     #[test]
     fn an_interrupt_may_come_before_its_request_waits() {
         let interrupts = Interrupts::default();
-        interrupts.notice(4);
+        assert!(interrupts.notice(4).is_none());
         assert!(interrupts.enter(4, 0).is_raised());
         let later = interrupts.enter(6, 0);
         assert!(!later.is_raised());
-        interrupts.notice(6);
+        assert!(interrupts.notice(6).is_some());
         assert!(later.is_raised());
         interrupts.leave(6);
+    }
+
+    #[test]
+    fn a_job_that_waits_for_a_thread_can_be_given_up() {
+        let (pool, state) = (Pool::default(), Arc::new((Mutex::new((0, 0)), Condvar::new())));
+        for unique in 0..=THREADS_MAX as u64 {
+            let state = state.clone();
+            let job = move |is_given_up: bool| {
+                let mut counts = state.0.lock().unwrap();
+                if is_given_up {
+                    counts.1 += 1;
+                    return;
+                }
+                // Until the test ends it.
+                while counts.0 == 0 {
+                    counts = state.1.wait(counts).unwrap();
+                }
+            };
+            pool.run(unique, Box::new(job)).unwrap();
+        }
+        let last = THREADS_MAX as u64;
+        pool.give_up(last);
+        pool.give_up(last);
+        let mut counts = state.0.lock().unwrap();
+        assert_eq!(counts.1, 1);
+        counts.0 = 1;
+        state.1.notify_all();
     }
 
     #[test]
@@ -153,17 +196,17 @@ mod tests {
         let pool = Pool::default();
         let (begun, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new((Mutex::new(false), Condvar::new())));
         let done = Arc::new(AtomicUsize::new(0));
-        for _ in 0..40 {
+        for unique in 0..40 {
             let (begun, gate, done) = (begun.clone(), gate.clone(), done.clone());
-            pool.run(Box::new(move || {
+            let job = move |_| {
                 begun.fetch_add(1, Ordering::SeqCst);
                 let mut open = gate.0.lock().unwrap();
                 while !*open {
                     open = gate.1.wait(open).unwrap();
                 }
                 done.fetch_add(1, Ordering::SeqCst);
-            }))
-            .unwrap();
+            };
+            pool.run(unique, Box::new(job)).unwrap();
         }
         let wait_for = |count: &AtomicUsize| {
             for _ in 0..2000 {

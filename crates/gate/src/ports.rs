@@ -356,8 +356,8 @@ pub enum Access {
 /// What came of opening a file.
 #[derive(Debug)]
 pub enum Opened {
-    /// The real file, resident: for passthrough, or for reading and writing by the gate. Opened for reading only, or for both when
-    /// [`Access::Write`] or [`Access::Empty`] was asked for and the file's flags allow.
+    /// The real file, resident: for passthrough, or for reading and writing by the gate. Open for reading and writing when
+    /// [`Access::Write`] or [`Access::Empty`] was asked for, else for reading.
     Resident(OwnedFd),
     /// The real file, which is a placeholder: nothing may be read from the descriptor, it only keeps the file from being given up and
     /// from vanishing with its last name. Bytes come from [`Content::read`].
@@ -371,11 +371,12 @@ pub enum Opened {
 pub trait Content: Send + Sync {
     /// Opens a file. The order is: open the real file, *then* look at its mark; from then on nobody can give its bytes up.
     /// Descriptors for [`Access::Write`] are not to append (the gate tells the place of each write), except where the file's append-only
-    /// flag allows nothing else; a FIFO that has taken the place must not block (`O_NONBLOCK`, `O_NOFOLLOW`).
+    /// flag allows nothing else.
     ///
-    /// Waits only for [`Access::Write`] of a tiered file, and returns `EINTR` soon after the interrupt is raised, with nothing changed
-    /// but what has been recalled. A failed recall is `EIO` or `ENOSPC`; the placeholder is intact. With `now` set, `EAGAIN`
-    /// in place of any wait for the share.
+    /// Waits for [`Access::Write`] of a tiered file, and for a lease under which the file is just being given up. With `now` set, `EAGAIN` in place of
+    /// either (an open with `O_NONBLOCK` gives that for a lease), without it never: the gate would make it `EIO`. Returns `EINTR`
+    /// soon after the interrupt is raised, with nothing changed but what has been recalled. A failed recall is `EIO` or `ENOSPC`; the
+    /// placeholder is intact.
     fn open(
         &self,
         node: Node,

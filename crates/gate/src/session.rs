@@ -3,8 +3,7 @@
 //! One thread, the leader, reads and answers what needs no waiting. A watch looks every half millisecond whether the leader is stuck in one
 //! request; then another reader becomes leader, and the old one stands by when it is done. What may wait runs on [`Pool`].
 //!
-//! Waking a sleeping thread costs more than most answers do. So the leader looks again and again for some tens of microseconds before it
-//! sleeps, while requests come fast and there is more than one core.
+//! The leader looks again before it sleeps where that pays (`spin.rs`).
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,17 +23,14 @@ use crate::proto::{
 };
 use crate::rights;
 use crate::shared::{Shared, lock};
+use crate::spin::Spin;
 
-/// How long the leader looks again before it sleeps.
-const SPIN: Duration = Duration::from_micros(60);
-/// Requests come fast when the next one follows within this time.
-const FAST: Duration = Duration::from_micros(300);
 /// How often the watch looks.
 const TICK: Duration = Duration::from_micros(500);
 /// Threads that may lead.
 const READERS_MAX: usize = 8;
 /// Reads ahead, releases and the like that the kernel has on their way at once.
-const BACKGROUND_MAX: u16 = 512;
+const BACKGROUND_MAX: u16 = 4096;
 
 /// Why a worker cannot serve a connection.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +83,10 @@ struct Session {
     device: Device,
     fs: FileSystem,
     shared: Arc<Shared>,
+    /// For what may wait for the share.
     pool: Pool,
+    /// For what waits for the disk: readers of absent ranges must not keep it.
+    disk_pool: Pool,
     interrupts: Interrupts,
     can_spin: bool,
     /// Who leads.
@@ -100,7 +99,8 @@ struct Session {
     standby: Mutex<Standby>,
     standby_wakes: Condvar,
     is_closed: AtomicBool,
-    closed: (Mutex<bool>, Condvar),
+    /// How it ended.
+    closed: (Mutex<Option<Result<(), Errno>>>, Condvar),
 }
 
 /// A worker that serves a connection.
@@ -143,6 +143,7 @@ impl Gate {
             fs,
             shared,
             pool: Pool::default(),
+            disk_pool: Pool::default(),
             interrupts: Interrupts::default(),
             can_spin: cores > 1,
             lead: AtomicU64::new(1),
@@ -153,7 +154,7 @@ impl Gate {
             standby: Mutex::new(Standby { offered: None, idle: 0, readers: 0 }),
             standby_wakes: Condvar::new(),
             is_closed: AtomicBool::new(false),
-            closed: (Mutex::new(false), Condvar::new()),
+            closed: (Mutex::new(None), Condvar::new()),
         });
         if resumed.is_some() {
             // Before anything is read: what this worker has read already would come again, under another number.
@@ -174,10 +175,13 @@ impl Gate {
         self.0.shared.init_flags().is_some_and(|flags| flags & init::PASSTHROUGH != 0)
     }
 
-    /// Waits until the mount is gone.
-    pub fn wait(&self) {
+    /// Waits until the mount is gone; or until the device cannot be read, which is an error.
+    pub fn wait(&self) -> Result<(), GateError> {
         let mut closed = lock(&self.0.closed.0);
-        while !*closed {
+        loop {
+            if let Some(ended) = *closed {
+                return ended.doing("read the device");
+            }
             closed = self.0.closed.1.wait(closed).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -273,9 +277,9 @@ impl Session {
         let mut out = Vec::with_capacity(64 << 10);
         loop {
             if let Some(token) = token.take()
-                && !self.lead(token, &mut buffer, &mut out)
+                && let Some(ended) = self.lead(token, &mut buffer, &mut out)
             {
-                return self.close();
+                return self.close(ended);
             }
             let mut standby = lock(&self.standby);
             standby.idle += 1;
@@ -292,22 +296,21 @@ impl Session {
         }
     }
 
-    fn close(&self) {
+    fn close(&self, ended: Result<(), Errno>) {
         self.is_closed.store(true, Ordering::Release);
         drop(lock(&self.standby));
         self.standby_wakes.notify_all();
-        *lock(&self.closed.0) = true;
+        lock(&self.closed.0).get_or_insert(ended);
         self.closed.1.notify_all();
     }
 
-    /// Reads and answers until another leads (`true`) or the connection is closed.
-    fn lead(self: &Arc<Self>, token: u64, buffer: &mut [u8], out: &mut Vec<u8>) -> bool {
-        let mut is_fast = false;
-        let mut answered = Instant::now();
+    /// Reads and answers until another leads (`None`) or the connection has ended.
+    fn lead(self: &Arc<Self>, token: u64, buffer: &mut [u8], out: &mut Vec<u8>) -> Option<Result<(), Errno>> {
+        let mut spin = Spin::new(self.can_spin);
         while self.lead.load(Ordering::Acquire) == token {
             let count = match self.device.read(buffer) {
                 Ok(Read::Request(count)) => count,
-                Ok(Read::Nothing) if is_fast && self.can_spin && answered.elapsed() < SPIN => {
+                Ok(Read::Nothing) if spin.goes_on(Instant::now) => {
                     self.fs.idle();
                     std::hint::spin_loop();
                     continue;
@@ -315,26 +318,26 @@ impl Session {
                 Ok(Read::Nothing) => {
                     self.fs.idle();
                     self.is_leader_asleep.store(true, Ordering::SeqCst);
-                    if self.device.wait().is_err() {
-                        return false;
+                    if let Err(errno) = self.device.wait() {
+                        return Some(Err(errno));
                     }
                     self.is_leader_asleep.store(false, Ordering::SeqCst);
                     self.wake_watch();
                     continue;
                 }
-                Ok(Read::Closed) | Err(_) => return false,
+                Ok(Read::Closed) => return Some(Ok(())),
+                Err(errno) => return Some(Err(errno)),
             };
-            is_fast = answered.elapsed() < FAST;
             let serial = self.serial.fetch_add(1, Ordering::SeqCst) + 1;
             self.take(&buffer[..count], out);
             let ended = self.serial.compare_exchange(serial, serial + 1, Ordering::SeqCst, Ordering::SeqCst);
             if ended.is_err() {
                 // The watch has ended it: another leads, or will.
-                return true;
+                return None;
             }
-            answered = Instant::now();
+            spin.answered(Instant::now());
         }
-        true
+        None
     }
 
     fn wake_watch(&self) {
@@ -396,7 +399,14 @@ impl Session {
             return;
         };
         match request.operation {
-            Operation::Interrupt { unique } => return self.interrupts.notice(unique),
+            Operation::Interrupt { unique } => {
+                let interrupt = self.interrupts.notice(unique);
+                if interrupt.is_some_and(|interrupt| interrupt.is_raised()) {
+                    self.pool.give_up(unique);
+                    self.disk_pool.give_up(unique);
+                }
+                return;
+            }
             Operation::Init(asked) => {
                 let _ = answer_init(&self.device, &self.shared, request.header.unique, &asked);
                 return;
@@ -411,15 +421,24 @@ impl Session {
         let unique = request.header.unique;
         let interrupt = self.interrupts.enter(unique, request.header.pid);
         let (session, bytes) = (self.clone(), bytes.to_vec());
-        let job = move || {
+        let waits_for_disk = matches!(
+            request.operation,
+            Operation::FSync { .. }
+                | Operation::FSyncDir
+                | Operation::SyncFs
+                | Operation::CopyFileRange { .. }
+        );
+        let job = move |is_given_up: bool| {
             let mut out = Vec::new();
-            if let Ok(request) = decode(&bytes) {
-                let (answer, leaves) = session.answer(&request, &interrupt, true, &mut out);
-                session.interrupts.leave(unique);
-                session.reply(unique, answer, &out, leaves);
-            }
+            let (answer, leaves) = match decode(&bytes) {
+                Ok(request) if !is_given_up => session.answer(&request, &interrupt, true, &mut out),
+                _ => (Err(Stop::Error(Errno::INTR)), Leaves::default()),
+            };
+            session.interrupts.leave(unique);
+            session.reply(unique, answer, &out, leaves);
         };
-        if self.pool.run(Box::new(job)).is_err() {
+        let pool = if waits_for_disk { &self.disk_pool } else { &self.pool };
+        if pool.run(unique, Box::new(job)).is_err() {
             self.interrupts.leave(unique);
             self.reply(unique, Err(Stop::Error(Errno::NOMEM)), &[], Leaves::default());
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::opens::{Asked, Real, Way};
+use super::opens::{Asked, Found, Real, Way};
 use super::{Answer, Call, FileSystem, Stop};
 use crate::ports::{Access, Node, Opened, Residency};
 use crate::proto::{CreateIn, OpenOut, Operation, ReadIn, Request, WriteIn, open};
@@ -22,6 +22,11 @@ const PIECE_BYTES_MAX: usize = crate::proto::IO_BYTES_MAX as usize;
 
 fn is_writable(flags: u32) -> bool {
     flags & O_ACCMODE != libc::O_RDONLY as u32
+}
+
+/// A file that was made just now.
+fn created(file: OwnedFd) -> Found {
+    Found { opened: Opened::Resident(file), can_write: true }
 }
 
 fn would_wait(errno: Errno) -> Stop {
@@ -85,9 +90,10 @@ impl FileSystem {
         }
     }
 
-    fn find(&self, call: &Call<'_>, node: Node, access: Access) -> Result<Opened, Stop> {
+    fn find(&self, call: &Call<'_>, node: Node, access: Access) -> Result<Found, Stop> {
         let caller = call.caller(0);
-        self.content.open(node, access, &caller, !call.may_wait, call.interrupt).map_err(would_wait)
+        let opened = self.content.open(node, access, &caller, !call.may_wait, call.interrupt);
+        Ok(Found { opened: opened.map_err(would_wait)?, can_write: access != Access::Read })
     }
 
     fn open(&self, call: &mut Call<'_>, flags: u32, kills_setuid: bool) -> Answer {
@@ -123,19 +129,19 @@ impl FileSystem {
         Ok(())
     }
 
-    fn emptied(&self, call: &Call<'_>, kills_setuid: bool) -> Result<Opened, Stop> {
+    fn emptied(&self, call: &Call<'_>, kills_setuid: bool) -> Result<Found, Stop> {
         let empty = || self.find(call, call.node(), Access::Empty);
         if kills_setuid { empty() } else { rights::with_setgid(empty) }
     }
 
     /// A resident file is opened as the caller will write to it, so that flags of the file (immutable, append-only) are heeded. A tiered
     /// one is only opened: many who open for writing never write.
-    fn open_to_write(&self, call: &Call<'_>, append: bool) -> Result<Opened, Stop> {
+    fn open_to_write(&self, call: &Call<'_>, append: bool) -> Result<Found, Stop> {
         let node = call.node();
         let caller = call.caller(0);
         match self.content.open(node, Access::Write { append }, &caller, true, call.interrupt) {
             Err(Errno::AGAIN) => self.find(call, node, Access::Read),
-            found => Ok(found?),
+            opened => Ok(Found { opened: opened?, can_write: true }),
         }
     }
 
@@ -157,7 +163,7 @@ impl FileSystem {
             Err(stop) => return Err(stop),
         };
         let (entry, file) = match made {
-            Some((entry, file)) => (entry, Opened::Resident(file)),
+            Some((entry, file)) => (entry, created(file)),
             None => {
                 let entry = self.namespace.lookup(parent, name)?;
                 let file = self.find(call, entry.node, Access::Write { append: false })?;
@@ -172,7 +178,7 @@ impl FileSystem {
         let linkable = create.flags & O_EXCL == 0;
         let (entry, file) =
             self.namespace.make_unnamed(&caller, directory, create.mode & 0o7777, linkable)?;
-        self.answer_created(call, create.flags, &entry, Opened::Resident(file))
+        self.answer_created(call, create.flags, &entry, created(file))
     }
 
     fn answer_created(
@@ -180,7 +186,7 @@ impl FileSystem {
         call: &mut Call<'_>,
         flags: u32,
         entry: &crate::ports::Entry,
-        file: Opened,
+        found: Found,
     ) -> Answer {
         let asked = Asked {
             fh: call.unique(),
@@ -188,7 +194,7 @@ impl FileSystem {
             is_writable: is_writable(flags),
             is_append: flags & O_APPEND != 0,
         };
-        let way = self.opens.enter(&asked, Some(file))?;
+        let way = self.opens.enter(&asked, Some(found))?;
         self.content.opened(entry.node, &call.caller(0), asked.is_writable);
         self.put_entry(call.out, entry);
         self.put_open(call, asked.fh, way);
@@ -201,7 +207,7 @@ impl FileSystem {
         Ok(match self.opens.real(node.0) {
             Real::Unknown => {
                 let found = self.find(call, node, Access::Read)?;
-                self.opens.learn(node.0, found, false)
+                self.opens.learn(node.0, found)
             }
             known => known,
         })
@@ -213,7 +219,7 @@ impl FileSystem {
             return Ok(file);
         }
         let found = self.find(call, node, Access::Write { append: false })?;
-        match self.opens.learn(node.0, found, true) {
+        match self.opens.learn(node.0, found) {
             Real::Writable(file) => Ok(file),
             _ => Err(Errno::IO.into()),
         }
@@ -259,7 +265,7 @@ impl FileSystem {
         let node = call.node();
         if size == 0 {
             let found = self.emptied(call, kills_setuid)?;
-            self.opens.learn(node.0, found, true);
+            self.opens.learn(node.0, found);
             return Ok(());
         }
         let file = self.writable(call, node)?;

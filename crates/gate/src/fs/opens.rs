@@ -133,7 +133,7 @@ impl Opens {
     }
 
     /// Notes an open. `found` is the real file: of an inode that is open already, only if something was learnt about it.
-    pub(crate) fn enter(&self, asked: &Asked, found: Option<Opened>) -> Result<Way, Errno> {
+    pub(crate) fn enter(&self, asked: &Asked, found: Option<Found>) -> Result<Way, Errno> {
         let mut guard = lock(&self.table);
         let table = &mut *guard;
         if let Some((_, open)) = table.by_handle.get(&asked.fh) {
@@ -142,11 +142,11 @@ impl Opens {
             return Ok(table.by_node[&asked.node].way());
         }
         let inode = match table.by_node.entry(asked.node) {
-            MapEntry::Vacant(entry) => entry.insert(self.first(asked, found.ok_or(Errno::STALE)?)?),
+            MapEntry::Vacant(entry) => entry.insert(self.first(found.ok_or(Errno::STALE)?)),
             MapEntry::Occupied(entry) => {
                 let inode = entry.into_mut();
                 if let Some(found) = found {
-                    inode.learn(real(found, asked.is_writable));
+                    inode.learn(found.real());
                 }
                 inode
             }
@@ -180,8 +180,8 @@ impl Opens {
         Ok(way)
     }
 
-    fn first(&self, asked: &Asked, found: Opened) -> Result<Inode, Errno> {
-        let (file, is_resident) = match &found {
+    fn first(&self, found: Found) -> Inode {
+        let (file, is_resident) = match &found.opened {
             Opened::Resident(file) => (file.as_fd(), true),
             Opened::Tiered(file) => (file.as_fd(), false),
         };
@@ -189,14 +189,14 @@ impl Opens {
         // Where the kernel refuses (too few rights, a real file system that is stacked itself) the file is served.
         let backing_id = if self.has_passthrough { self.backings.open(file).unwrap_or(0) } else { 0 };
         self.shared.record_backing(backing_id);
-        Ok(Inode {
+        Inode {
             opens: 0,
             writers: 0,
             was_written: false,
             is_passthrough: is_resident && backing_id != 0,
             backing_id,
-            real: real(found, asked.is_writable),
-        })
+            real: found.real(),
+        }
     }
 
     /// Notes a release. Released twice, or never entered: nothing.
@@ -259,8 +259,8 @@ impl Opens {
     }
 
     /// Remembers the real file of an inode, if it is open.
-    pub(crate) fn learn(&self, node: u64, found: Opened, is_writable: bool) -> Real {
-        let real = real(found, is_writable);
+    pub(crate) fn learn(&self, node: u64, found: Found) -> Real {
+        let real = found.real();
         if let Some(inode) = lock(&self.table).by_node.get_mut(&node) {
             inode.learn(real.clone());
         }
@@ -319,11 +319,21 @@ impl Inode {
     }
 }
 
-fn real(found: Opened, is_writable: bool) -> Real {
-    match found {
-        Opened::Resident(file) if is_writable => Real::Writable(Arc::new(file)),
-        Opened::Resident(file) => Real::Readable(Arc::new(file)),
-        Opened::Tiered(file) => Real::Tiered(Arc::new(file)),
+/// What a port gave.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) opened: Opened,
+    /// It was asked for a descriptor that can write.
+    pub(crate) can_write: bool,
+}
+
+impl Found {
+    fn real(self) -> Real {
+        match self.opened {
+            Opened::Resident(file) if self.can_write => Real::Writable(Arc::new(file)),
+            Opened::Resident(file) => Real::Readable(Arc::new(file)),
+            Opened::Tiered(file) => Real::Tiered(Arc::new(file)),
+        }
     }
 }
 
@@ -351,6 +361,14 @@ mod tests {
         std::fs::File::open("/dev/null").unwrap().into()
     }
 
+    fn resident() -> Option<Found> {
+        Some(Found { opened: Opened::Resident(file()), can_write: false })
+    }
+
+    fn tiered() -> Option<Found> {
+        Some(Found { opened: Opened::Tiered(file()), can_write: false })
+    }
+
     fn shared() -> Arc<Shared> {
         Arc::new(Shared::take_up(Shared::create().unwrap()).unwrap())
     }
@@ -363,9 +381,9 @@ mod tests {
     fn one_way_and_one_id_from_the_first_open_to_the_last_release() {
         let kernel = Fake::default();
         let opens = Opens::take_up(shared(), Box::new(kernel.clone()), true);
-        let way = opens.enter(&asked(2, 9), Some(Opened::Tiered(file()))).unwrap();
+        let way = opens.enter(&asked(2, 9), tiered()).unwrap();
         assert_eq!(way.backing_id, None, "served");
-        let way = opens.enter(&asked(4, 9), Some(Opened::Resident(file()))).unwrap();
+        let way = opens.enter(&asked(4, 9), resident()).unwrap();
         assert_eq!(way.backing_id, None, "still served, though it is resident now");
         assert!(matches!(opens.real(9), Real::Readable(_)));
         assert_eq!(kernel.0.lock().unwrap().1, [1], "kept open by the kernel");
@@ -376,7 +394,7 @@ mod tests {
             "a served file ends at once"
         );
         assert!(kernel.0.lock().unwrap().1.is_empty());
-        let way = opens.enter(&asked(6, 9), Some(Opened::Resident(file()))).unwrap();
+        let way = opens.enter(&asked(6, 9), resident()).unwrap();
         assert_eq!(way.backing_id, Some(2), "passes through");
         assert_eq!(opens.enter(&asked(8, 9), None).unwrap().backing_id, Some(2));
     }
@@ -385,7 +403,7 @@ mod tests {
     fn the_end_of_an_inode_is_put_off_for_a_moment() {
         let (kernel, shared) = (Fake::default(), shared());
         let opens = Opens::take_up(shared.clone(), Box::new(kernel.clone()), true);
-        opens.enter(&asked(2, 9), Some(Opened::Resident(file()))).unwrap();
+        opens.enter(&asked(2, 9), resident()).unwrap();
         assert_eq!(opens.release(2), None);
         assert_eq!(opens.enter(&asked(4, 9), None).unwrap().backing_id, Some(1), "goes on as it was");
         assert_eq!(opens.reap(), None, "it is open");
@@ -403,7 +421,7 @@ mod tests {
         assert!(kernel.0.lock().unwrap().1.is_empty() && shared.opens().is_empty());
         // No more than so many are put off.
         for fh in 1..200 {
-            opens.enter(&asked(fh, fh), Some(Opened::Resident(file()))).unwrap();
+            opens.enter(&asked(fh, fh), resident()).unwrap();
             opens.release(fh);
         }
         assert_eq!(kernel.0.lock().unwrap().1.len(), LINGERING_MAX);
@@ -415,14 +433,14 @@ mod tests {
     fn the_next_worker_goes_on_and_repeats_nothing() {
         let (kernel, shared) = (Fake::default(), shared());
         let opens = Opens::take_up(shared.clone(), Box::new(kernel.clone()), true);
-        opens.enter(&asked(2, 9), Some(Opened::Resident(file()))).unwrap();
+        opens.enter(&asked(2, 9), resident()).unwrap();
         drop(opens);
         // Registered and not noted.
         kernel.open(file().as_fd()).unwrap();
         let opens = Opens::take_up(shared.clone(), Box::new(kernel.clone()), true);
         assert_eq!(kernel.0.lock().unwrap().1, [1], "what was lost is ended");
         assert_eq!(opens.way(9), Some(Way { backing_id: Some(1) }));
-        let again = opens.enter(&asked(2, 9), Some(Opened::Resident(file()))).unwrap();
+        let again = opens.enter(&asked(2, 9), resident()).unwrap();
         assert_eq!(
             (again.backing_id, opens.count()),
             (Some(1), 1),
@@ -458,7 +476,7 @@ mod tests {
         let opens = Opens::take_up(shared(), Box::new(Fake::default()), true);
         assert_eq!(opens.is_quiet(9), Some(true));
         let writer = Asked { is_writable: true, ..asked(2, 9) };
-        opens.enter(&writer, Some(Opened::Resident(file()))).unwrap();
+        opens.enter(&writer, resident()).unwrap();
         assert!(opens.is_first_writer(9));
         assert_eq!(opens.is_quiet(9), Some(false));
         assert_eq!(opens.release(2), None);

@@ -179,8 +179,15 @@ fn i2_every_operation_is_carried_out_once_though_workers_die() {
             && !threads.iter().any(|thread| thread.is_finished())
         {
             std::thread::sleep(Duration::from_millis(50));
-            mounted.kill_worker();
             kills += 1;
+            // Every fourth ends of itself, as for an upgrade.
+            match kills % 4 {
+                0 => {
+                    let worker = mounted.worker().unwrap().to_string();
+                    fs::write(mounted.place().join("again"), worker).unwrap();
+                }
+                _ => mounted.kill_worker(),
+            }
         }
         stop.store(true, Ordering::Relaxed);
         counts.extend(threads.into_iter().map(|thread| thread.join().unwrap()));
@@ -191,6 +198,44 @@ fn i2_every_operation_is_carried_out_once_though_workers_die() {
         mounted.workers().len()
     );
     assert!(counts.iter().all(|count| *count > 10), "all came on: {counts:?}");
+}
+
+/// The holder itself is exchanged: whoever has the mount's descriptors goes on with it.
+#[test]
+fn i2_another_holder_goes_on_with_the_mount() {
+    let Some(mut mounted) = Mounted::new() else { return };
+    mounted.kill_holder();
+    kill(mounted.worker().unwrap());
+    let _ = std::process::Command::new("umount").arg("-l").arg(mounted.path("")).status();
+    let (tree, point) = (mounted.real(""), fs::canonicalize(mounted.path("")).unwrap());
+    let worker = || {
+        let mut worker = crate::myself("work");
+        worker.env(crate::support::AGAIN, mounted.place().join("again")).stdout(std::process::Stdio::null());
+        worker
+    };
+    let first = polder_gate::Holder::mount(&tree, &point).unwrap();
+    let mut child = first.start(worker()).unwrap();
+    mounted.tiered("t", SIZE);
+    let mut open = File::open(mounted.path("t")).unwrap();
+    let mut begin = [0; 1000];
+    open.read_exact(&mut begin).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let kept = first.kept().unwrap();
+    first.leave();
+    let path = mounted.path("t");
+    let waits = std::thread::spawn(move || fs::read(path).unwrap());
+    let second = polder_gate::Holder::resume(kept, &point).unwrap();
+    let mut child = second.start(worker()).unwrap();
+    assert!(waits.join().unwrap() == content(SIZE, SIZE));
+    let mut rest = Vec::new();
+    open.read_to_end(&mut rest).unwrap();
+    assert!([&begin[..], &rest].concat() == content(SIZE, SIZE));
+    drop(open);
+    drop(second);
+    child.wait().unwrap();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(point.to_str().unwrap()), "taken away with its holder");
 }
 
 /// Workers that die of themselves end in an error, not in an endless wait.

@@ -7,6 +7,7 @@
 mod support;
 
 mod deaths;
+mod model;
 mod posix;
 mod readers;
 mod signals;
@@ -37,7 +38,7 @@ fn role() {
                     return Command::new("false");
                 }
                 let mut worker = myself("work");
-                worker.env(support::CONTROL, place.join("control"));
+                worker.env(support::CONTROL, place.join("control")).env(support::AGAIN, place.join("again"));
                 worker
             })
         }
@@ -55,6 +56,15 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts a fresh tree; `None`, and a line that says so, where that cannot be.
     pub fn new() -> Option<Self> {
+        Self::on(None)
+    }
+
+    /// The same on a volume of its own, of so many bytes.
+    pub fn small(bytes: u64) -> Option<Self> {
+        Self::on(Some(bytes))
+    }
+
+    fn on(volume: Option<u64>) -> Option<Self> {
         let can = rustix::process::geteuid().is_root() && Path::new("/dev/fuse").exists();
         if !can {
             println!("SKIPPED: mounting needs root and /dev/fuse");
@@ -63,8 +73,13 @@ impl Mounted {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("tree")).unwrap();
         std::fs::create_dir(dir.path().join("mnt")).unwrap();
+        if let Some(bytes) = volume {
+            let (good, said) = shell(dir.path(), &format!("mount -t tmpfs -o size={bytes} gate-test tree"));
+            assert!(good, "{said}");
+        }
         let mut mounted = Self { dir, holder: None };
         mounted.store("ok");
+        std::fs::write(mounted.place().join("again"), "").unwrap();
         mounted.mount();
         Some(mounted)
     }
@@ -141,6 +156,8 @@ impl Drop for Mounted {
         if let Some(worker) = self.worker() {
             kill(worker);
         }
+        // If the tree was a volume of its own.
+        let _ = Command::new("umount").arg("-l").arg(self.real("")).stderr(Stdio::null()).status();
     }
 }
 

@@ -125,15 +125,19 @@ def copy_range():
     i, o = os.open("mm", os.O_RDONLY), os.open("cr", os.O_CREAT | os.O_RDWR)
     return os.copy_file_range(i, o, 8192), st("cr"), os.pread(o, 5, 4096)
 show("copy_file_range", copy_range)
+def link_fd(fd, name):
+    # AT_FDCWD, AT_SYMLINK_FOLLOW.
+    if libc.linkat(-100, f"/proc/self/fd/{fd}".encode(), -100, name, 0x400) != 0:
+        raise OSError(ctypes.get_errno(), "linkat")
 def tmpfile():
     fd = os.open("e", os.O_TMPFILE | os.O_RDWR, 0o600)
     os.write(fd, b"unnamed"); n = os.fstat(fd).st_nlink
-    os.link(f"/proc/self/fd/{fd}", "linked", follow_symlinks=True)
+    link_fd(fd, b"linked")
     return n, st("linked"), read("linked")
 show("tmpfile", tmpfile)
 def tmpfile_excl():
     fd = os.open("e", os.O_TMPFILE | os.O_RDWR | os.O_EXCL, 0o600)
-    os.link(f"/proc/self/fd/{fd}", "linked2", follow_symlinks=True)
+    link_fd(fd, b"linked2")
 show("tmpfile excl", tmpfile_excl)
 def unlinked():
     fd = os.open("gone", os.O_CREAT | os.O_RDWR); os.write(fd, b"still"); os.unlink("gone")
@@ -199,7 +203,7 @@ show("setgid dir member", lambda: (as_user(lambda: write("sg/g", mode=0o2775), g
 show("setgid dir dir", lambda: (as_user(lambda: os.mkdir("sg/d")), st("sg/d")))
 show("chmod setgid", lambda: (as_user(lambda: os.chmod("sg/f", 0o2755)), st("sg/f")))
 show("chmod setgid member", lambda: (as_user(lambda: os.chmod("sg/g", 0o2755), groups=[77]), st("sg/g")))
-os.mkdir("grp", 0o770); os.chown("grp", 0, 88)
+os.mkdir("grp"); os.chown("grp", 0, 88); os.chmod("grp", 0o770)
 show("by other group", lambda: (as_user(lambda: write("grp/f"), groups=[88]), st("grp/f")))
 show("by no group", lambda: as_user(lambda: write("grp/g")))
 write("suid", mode=0o755); os.chown("suid", NOBODY, NOBODY); os.chmod("suid", 0o6755)

@@ -164,6 +164,45 @@ fn i2_what_cannot_be_had_is_an_error() {
     }
 }
 
+/// Promise 47: a full disk is an error to the reader; the placeholder is intact.
+#[test]
+fn i2_a_full_disk_is_an_error() {
+    let Some(mounted) = Mounted::small(8 << 20) else { return };
+    std::fs::write(mounted.place().join("read.py"), PYTHON).unwrap();
+    let size = 3 << 20;
+    mounted.tiered("t", size);
+    let (filled, _) = shell(mounted.place(), "head -c 20000000 /dev/zero > mnt/junk");
+    assert!(!filled, "the volume is full");
+    for command in ["cat $1 > $2", "cp $1 $2", "python3 read.py mmap $1 $2", "python3 read.py direct $1 $2"] {
+        let (good, said) = read_by(&mounted, command, "mnt/t", "out");
+        assert!(!good, "{command}: {said}");
+        let out = std::fs::read(mounted.place().join("out")).unwrap_or_default();
+        assert!(content(size, size).starts_with(&out), "{command}");
+    }
+    assert!(!shell(mounted.place(), "printf x >> mnt/t").0, "nor is it written to");
+    std::fs::remove_file(mounted.path("junk")).unwrap();
+    assert!(std::fs::read(mounted.path("t")).unwrap() == content(size, size));
+}
+
+/// Promise 41, in small: many wait at once, for files of their own and for one; all are served, each range is fetched once.
+#[test]
+fn i2_many_readers_at_once() {
+    let Some(mounted) = Mounted::new() else { return };
+    const FILES: u64 = 150;
+    mounted.store("delay 100");
+    (0..FILES).for_each(|number| mounted.tiered(&format!("t{number}"), 150_000 + number));
+    let begin = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for number in 0..FILES * 2 {
+            let size = 150_000 + number % FILES;
+            let path = mounted.path(&format!("t{}", number % FILES));
+            scope.spawn(move || assert!(std::fs::read(path).unwrap() == content(size, size)));
+        }
+    });
+    // One after the other they would take a minute.
+    assert!(begin.elapsed() < std::time::Duration::from_secs(20), "{:?}", begin.elapsed());
+}
+
 /// Promise 53: a copy of a placeholder is not one.
 #[test]
 fn i2_a_copy_of_a_placeholder_is_an_error() {

@@ -16,6 +16,9 @@ use store::{Marks, Store};
 /// Where a worker finds the store's control file.
 pub const CONTROL: &str = "GATE_TEST_CONTROL";
 
+/// Where a worker finds the file that tells it to ask for being started again.
+pub const AGAIN: &str = "GATE_TEST_AGAIN";
+
 /// The whole life of a worker process.
 pub fn work() -> ExitCode {
     let Some(handed) = Handed::take() else {
@@ -28,8 +31,10 @@ pub fn work() -> ExitCode {
         let tree = Arc::new(Tree::open(handed.tree, Arc::new(marks))?);
         let store = Arc::new(Store::new(tree.clone(), changes, std::env::var_os(CONTROL).map(PathBuf::from)));
         let gate = Gate::start(handed.connection, tree, store)?;
-        gate.wait();
-        Ok(())
+        if let Some(again) = std::env::var_os(AGAIN) {
+            std::thread::spawn(move || exit_when_told(Path::new(&again)));
+        }
+        Ok(gate.wait()?)
     };
     match served() {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,7 +69,11 @@ pub fn hold_and_tell(tree: &Path, point: &Path, told: &Path, worker: impl Fn() -
     hold(tree, point, worker, |worker| writeln!(file, "{worker}").unwrap())
 }
 
-/// For workers that are to be started again.
-pub fn exit_again() -> ! {
+/// Ends this worker, in the middle of whatever it does, when its number stands in a file.
+fn exit_when_told(told: &Path) {
+    let me = std::process::id().to_string();
+    while std::fs::read_to_string(told).is_ok_and(|text| text != me) {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
     std::process::exit(EXIT_AGAIN)
 }

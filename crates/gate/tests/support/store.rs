@@ -111,6 +111,29 @@ pub fn tier(path: &Path, seed: u64) -> Result<bool> {
     with_sole_use(file.as_fd(), work).unwrap_or(Ok(false))
 }
 
+/// Gives up the bytes of any resident file to a folder, from which the store has them again; `None` when somebody has it open.
+pub fn tier_to(path: &Path, share: &Path, id: u64) -> Result<Option<()>> {
+    let file = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+    let work = || {
+        rustix::fs::fsync(&file)?;
+        let stat = rustix::fs::fstat(&file)?;
+        if stat.st_size == 0 || !matches!(found(file.as_fd())?, Found::No) {
+            return Ok(None);
+        }
+        let mut held = vec![0; stat.st_size as usize];
+        pread_whole(file.as_fd(), 0, &mut held)?;
+        std::fs::write(share.join(id.to_string()), held).map_err(|_| Errno::IO)?;
+        let mtime = Timestamp::new(stat.st_mtime, stat.st_mtime_nsec as u32);
+        put_mark(file.as_fd(), &Mark { seed: id, size: stat.st_size as u64, mtime, ino: stat.st_ino })?;
+        rustix::fs::fsync(&file)?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&file, flags, 0, stat.st_size as u64)?;
+        set_mtime(file.as_fd(), mtime)?;
+        Ok(Some(()))
+    };
+    with_sole_use(file.as_fd(), work).unwrap_or(Ok(None))
+}
+
 /// Makes a new placeholder.
 pub fn make_tiered(path: &Path, seed: u64, size: u64) {
     std::fs::write(path, content(seed, size)).unwrap();
@@ -194,9 +217,11 @@ impl Overlay for Marks {
     }
 
     fn set_mtime(&self, file: BorrowedFd<'_>, mtime: SetTime) -> Result<bool> {
+        if !rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode).is_file() {
+            return Ok(false);
+        }
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-        let Ok(file) = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK, rustix::fs::Mode::empty())
-        else {
+        let Ok(file) = rustix::fs::open(path, OFlags::RDONLY, rustix::fs::Mode::empty()) else {
             return Ok(false);
         };
         let Ok(Found::Ours(mark)) = found(file.as_fd()) else { return Ok(false) };
@@ -272,6 +297,12 @@ impl Store {
         }
         let offset = block * BLOCK;
         let mut bytes = vec![0; BLOCK.min(mark.size - offset) as usize];
+        let share = self.control.as_ref().and_then(|control| Some(control.parent()?.join("share")));
+        let given = share.and_then(|share| std::fs::File::open(share.join(mark.seed.to_string())).ok());
+        if let Some(given) = given {
+            let read = pread_whole(given.as_fd(), offset, &mut bytes)?;
+            return if read == bytes.len() { Ok(bytes) } else { Err(Errno::IO) };
+        }
         fill(mark.seed, offset, &mut bytes);
         if command == "wrong" {
             bytes[0] ^= 1;
@@ -337,8 +368,10 @@ impl Store {
         Ok(())
     }
 
-    fn open_for(&self, node: Node, access: Access) -> Result<OwnedFd> {
-        let open = |flags| self.tree.open_node(node, flags | OFlags::NONBLOCK | OFlags::NOFOLLOW);
+    /// While somebody gives the file up under a lease, an open waits; with `now`, it is refused with EAGAIN.
+    fn open_for(&self, node: Node, access: Access, now: bool) -> Result<OwnedFd> {
+        let waits = if now { OFlags::NONBLOCK } else { OFlags::empty() };
+        let open = |flags| self.tree.open_node(node, flags | waits | OFlags::NOFOLLOW);
         match access {
             Access::Read => open(OFlags::RDONLY),
             // The gate tells the place of each write, so the descriptor is not to append; only where the file allows nothing else.
@@ -360,7 +393,7 @@ impl Content for Store {
         now: bool,
         interrupt: &Interrupt,
     ) -> Result<Opened> {
-        let file = self.open_for(node, access)?;
+        let file = self.open_for(node, access, now)?;
         let mark = match (found(file.as_fd())?, access) {
             (Found::No, Access::Empty) => {
                 rustix::fs::ftruncate(&file, 0)?;
@@ -430,8 +463,15 @@ impl Content for Store {
     }
 
     fn residency(&self, node: Node) -> Result<Residency> {
-        let file = self.tree.open_node(node, OFlags::RDONLY | OFlags::NONBLOCK)?;
-        Ok(match found(file.as_fd())? {
+        // Not opened: that might wait for a lease.
+        let file = self.tree.open_node(node, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let mut value = [0; 256];
+        let found = match xattr_at(file.as_fd(), c"", MARK, &mut value) {
+            Ok(count) => decode(&value[..count], rustix::fs::fstat(&file)?.st_ino),
+            Err(Errno::NODATA) => Found::No,
+            Err(errno) => return Err(errno),
+        };
+        Ok(match found {
             Found::No => Residency::Resident,
             Found::Bad => Residency::Orphaned,
             Found::Ours(_) => {
