@@ -116,8 +116,12 @@ impl Ghost {
     }
 
     /// Contents that no user took away and that are nowhere.
-    pub fn lost(&self, service: &Service) -> Vec<Token> {
-        let live = live_tokens(service);
+    pub fn lost(&self, service: &Service, hosts: &[Host], damaged: bool) -> Vec<Token> {
+        let mut live = live_tokens(service);
+        if damaged {
+            // Where the share's version cannot be had, the server's own stays where it is, and is told as a problem.
+            live.extend(hosts.iter().flat_map(|host| host.disk.tokens_below(crate::disk::ROOT)).map(|(_, token)| token));
+        }
         let missed = self.written.difference(&self.destroyed);
         missed.filter(|token| !live.contains(token) && !self.excused.contains(token)).copied().collect()
     }
