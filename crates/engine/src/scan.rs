@@ -11,7 +11,7 @@ use polder_types::{FileIdent, NodeUid, Placed, RelPath};
 use crate::engine::Engine;
 use crate::observe::Sight;
 use crate::overlay::View;
-use crate::{Effect, Failure, JobId, ListEnd, ListPart, Reason, Settings};
+use crate::{Effect, Failure, JobId, ListEnd, ListPart, Settings};
 
 /// Walks of single directories at once, beside one of everything.
 const LISTS_MAX: usize = 4;
@@ -249,6 +249,7 @@ impl Engine {
     ) -> Result<(), TreeError> {
         let Some(dir) = self.dir(store, uid)?.filter(|dir| dir.ident.is_some()) else {
             self.scan.frozen.remove(&uid);
+            self.problems.readable(uid);
             self.scan.void.remove(&uid);
             return Ok(());
         };
@@ -416,7 +417,7 @@ impl Engine {
     ) -> Result<(), TreeError> {
         self.scan.frozen.insert(dir, self.now.mono_ms + FROZEN_MS);
         let path = self.path(store, dir)?;
-        self.problems.add(dir, path, Reason::DirUnreadable, why.text, self.now.unix_ms);
+        self.problems.unreadable(dir, path, why.text, self.now.unix_ms);
         Ok(())
     }
 
@@ -434,7 +435,7 @@ impl Engine {
 
     fn thaw(&mut self, dir: NodeUid) {
         if self.scan.frozen.remove(&dir).is_some() {
-            self.problems.solved(dir);
+            self.problems.readable(dir);
             self.work.retry_all(self.now.mono_ms);
             self.session.backlog = true;
             // Only the directory itself was tried; what lies deeper was passed over with it.

@@ -120,7 +120,12 @@ impl Ghost {
         let mut live = live_tokens(service);
         if damaged {
             // Where the share's version cannot be had, the server's own stays where it is, and is told as a problem.
-            live.extend(hosts.iter().flat_map(|host| host.disk.tokens_below(crate::disk::ROOT)).map(|(_, token)| token));
+            live.extend(
+                hosts
+                    .iter()
+                    .flat_map(|host| host.disk.tokens_below(crate::disk::ROOT))
+                    .map(|(_, token)| token),
+            );
         }
         let missed = self.written.difference(&self.destroyed);
         missed.filter(|token| !live.contains(token) && !self.excused.contains(token)).copied().collect()
