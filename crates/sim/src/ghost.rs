@@ -103,6 +103,12 @@ impl Ghost {
                 self.excused.insert(*token);
             }
         }
+        // How many names are left of what had several, nobody knows now.
+        for (token, _) in std::mem::take(&mut self.doubled) {
+            if self.unlinked.contains(&token) {
+                self.destroyed.insert(token);
+            }
+        }
     }
 
     /// What the share had and has not any more, by being set back, and no server has.

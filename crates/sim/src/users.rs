@@ -210,6 +210,10 @@ pub fn act(host: &mut Host, ghost: &mut Ghost, act: &Act) -> Option<()> {
         Act::HardLink(from, to) => {
             let (ino, ..) = user.file(from)?;
             let (dir, name) = user.free(to)?;
+            let hidden = |path: &RelPath| path.names().last().is_some_and(User::is_left_out);
+            if hidden(from) || hidden(to) {
+                return None;
+            }
             user.host.disk.attach(dir, &name, ino);
             user.host.disk.token(ino).into_iter().for_each(|token| user.ghost.doubled(token));
             Some(())
