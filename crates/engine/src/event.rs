@@ -348,6 +348,16 @@ pub enum FeedRow {
     },
 }
 
+impl FeedRow {
+    /// The operation that a row comes from.
+    pub(crate) fn since(&self) -> Seq {
+        match self {
+            Self::Live(state) => state.since,
+            Self::Gone { since, .. } | Self::Bad { since, .. } => *since,
+        }
+    }
+}
+
 /// Why there is no page.
 #[derive(Debug, Clone)]
 pub enum FeedError {

@@ -27,6 +27,8 @@ const READING: &[u8] = b"reading";
 const WHOLE: &[u8] = b"whole";
 /// Note: the highest place in history that we know.
 const NOTE_KNOWN: &str = "known";
+/// Note: the youngest version in pages of an answer that has not come to its end.
+const NOTE_SEEN: &str = "seen";
 /// So many rows of a page are planned at once; more go to the backlog in the store.
 const TOUCH_MAX: usize = 2_000;
 
@@ -213,6 +215,10 @@ impl Engine {
         }
         self.session.announcing = None;
         match answer {
+            Announced::Accepted { head, .. } if head.seq < seen(store)? => {
+                // Pages of an answer that was broken off told of versions that the share does not have any more.
+                self.rebaseline(store, "the share's head is older than what was read of it".into())
+            }
             Announced::Accepted { head, answers, answers_known, held } => {
                 self.session.announced = true;
                 self.session.tries = 0;
@@ -331,6 +337,7 @@ impl Engine {
         store.put_note(NOTE_MERGE, self.session.mode.encode())?;
         store.put_note(NOTE_TREE, READING)?;
         store.put_note(NOTE_KNOWN, &encode_cursor(Cursor::default()))?;
+        store.put_note(NOTE_SEEN, &[])?;
         store.put_cursor(Cursor::default())?;
         store.forget_cloud()?;
         self.session.backlog = true;
@@ -370,6 +377,10 @@ impl Engine {
             false => store.offers()?.into_iter().map(|offer| (offer.uid, offer)).collect(),
         };
         let few = page.rows.len() <= TOUCH_MAX && page.next.is_none() && !fetch.tree;
+        if page.next.is_some() && !fetch.tree {
+            let youngest = page.rows.iter().map(FeedRow::since).max().unwrap_or_default();
+            store.put_note(NOTE_SEEN, &youngest.max(seen(store)?).0.to_be_bytes())?;
+        }
         for row in page.rows {
             let uid = self.row(store, row, fetch.tree, &offers)?;
             if few || self.work.contains(uid) {
@@ -389,6 +400,9 @@ impl Engine {
     fn cut(&mut self, store: &mut dyn TreeStore, upto: Cursor, tree: bool) -> Result<(), TreeError> {
         self.session.cursor = upto;
         store.put_cursor(upto)?;
+        if seen(store)? != Seq::default() {
+            store.put_note(NOTE_SEEN, &[])?;
+        }
         self.know(store, upto)?;
         self.session.ahead.retain(|_, seq| *seq > upto.seq);
         if tree {
@@ -532,6 +546,12 @@ impl Engine {
     pub(crate) fn ran_ahead(&mut self, uid: NodeUid, seq: Seq) {
         self.session.ahead.insert(uid, seq);
     }
+}
+
+/// The youngest version in pages of an answer that was not read to its end; zero when the last one was.
+fn seen(store: &dyn TreeStore) -> Result<Seq, TreeError> {
+    let bytes = store.note(NOTE_SEEN)?.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+    Ok(bytes.map_or(Seq::default(), |bytes| Seq(u64::from_be_bytes(bytes))))
 }
 
 /// The place that the root has until the share says its own.

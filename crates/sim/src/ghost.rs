@@ -103,6 +103,12 @@ impl Ghost {
                 self.excused.insert(*token);
             }
         }
+        // How many names are left of what had several, nobody knows now.
+        for (token, _) in std::mem::take(&mut self.doubled) {
+            if self.unlinked.contains(&token) {
+                self.destroyed.insert(token);
+            }
+        }
     }
 
     /// What the share had and has not any more, by being set back, and no server has.
@@ -116,8 +122,17 @@ impl Ghost {
     }
 
     /// Contents that no user took away and that are nowhere.
-    pub fn lost(&self, service: &Service) -> Vec<Token> {
-        let live = live_tokens(service);
+    pub fn lost(&self, service: &Service, hosts: &[Host], damaged: bool) -> Vec<Token> {
+        let mut live = live_tokens(service);
+        if damaged {
+            // Where the share's version cannot be had, the server's own stays where it is, and is told as a problem.
+            live.extend(
+                hosts
+                    .iter()
+                    .flat_map(|host| host.disk.tokens_below(crate::disk::ROOT))
+                    .map(|(_, token)| token),
+            );
+        }
         let missed = self.written.difference(&self.destroyed);
         missed.filter(|token| !live.contains(token) && !self.excused.contains(token)).copied().collect()
     }

@@ -210,6 +210,10 @@ pub fn act(host: &mut Host, ghost: &mut Ghost, act: &Act) -> Option<()> {
         Act::HardLink(from, to) => {
             let (ino, ..) = user.file(from)?;
             let (dir, name) = user.free(to)?;
+            let hidden = |path: &RelPath| path.names().last().is_some_and(User::is_left_out);
+            if hidden(from) || hidden(to) {
+                return None;
+            }
             user.host.disk.attach(dir, &name, ino);
             user.host.disk.token(ino).into_iter().for_each(|token| user.ghost.doubled(token));
             Some(())
@@ -310,7 +314,8 @@ impl User<'_> {
 
     fn wrote(&mut self, before: u64, token: u64, ino: u64) {
         // All names of a file lose the old bytes at once, and all have the new ones.
-        let names = self.host.disk.inode(ino).links.max(1);
+        let all = self.host.disk.tokens_below(ROOT);
+        let names = all.iter().filter(|(other, _)| *other == ino).count().max(1);
         (0..names).for_each(|_| self.gone(before));
         (1..names).for_each(|_| self.ghost.doubled(token));
         self.ghost.written(token);

@@ -2,7 +2,7 @@
 //! attributes. Everything that concerns more than one node is in `repair`.
 
 use polder_types::{
-    AttrsHash, Content, Kind, Placed, Timestamp,
+    AttrsHash, Content, Kind, NodeUid, Placed, Timestamp,
     zoo::{Bug, planted},
 };
 
@@ -43,6 +43,8 @@ pub(crate) struct Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Conflict {
     pub copy_at: Option<Placed>,
+    /// The id of a copy that the share makes; `None` while it has no name, or when the share has it already.
+    pub copy: Option<NodeUid>,
 }
 
 /// Merges one node under a rule.
@@ -159,7 +161,7 @@ fn both(
         (choice, _) => pick(choice, newer),
     };
     let two_contents = contents == Choice::Differ && !planted(Bug::ConflictCopyDropped);
-    let conflict = (two_contents && !authoritative).then_some(Conflict { copy_at: None });
+    let conflict = (two_contents && !authoritative).then_some(Conflict { copy_at: None, copy: None });
     let why = match (&conflict, content) {
         (Some(_), From::Here) => Some(Reason::ConflictHereNewer),
         (Some(_), _) => Some(Reason::ConflictShareNewer),
