@@ -107,6 +107,19 @@ struct Session {
 #[derive(Clone)]
 pub struct Gate(Arc<Session>);
 
+/// How a connection is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Reads and writes of resident files go past this process, where the kernel can. Decided once for a connection.
+    pub passthrough: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { passthrough: true }
+    }
+}
+
 /// What a worker is handed to serve a connection with.
 pub struct Connection {
     /// `/dev/fuse`, mounted.
@@ -121,6 +134,7 @@ impl Gate {
         connection: Connection,
         namespace: Arc<dyn Namespace>,
         content: Arc<dyn Content>,
+        settings: &Settings,
     ) -> Result<Self, GateError> {
         // On a thread of its own: the caller keeps its rights.
         let prepared = std::thread::scope(|scope| scope.spawn(rights::prepare_thread).join());
@@ -132,7 +146,7 @@ impl Gate {
         let resumed = shared.init_flags();
         let flags = match resumed {
             Some(flags) => flags,
-            None => greet(&device, &shared)?,
+            None => greet(&device, &shared, settings)?,
         };
         let has_passthrough = flags & init::PASSTHROUGH != 0;
         let opens = Opens::take_up(shared.clone(), Box::new(device.clone()), has_passthrough);
@@ -170,9 +184,11 @@ impl Gate {
         Ok(Self(session))
     }
 
-    /// Whether reads and writes of resident files pass through the kernel. Otherwise all bytes go through this process.
+    /// Whether reads and writes of resident files go past this process. `false` when the kernel cannot, it was not wanted, or the kernel
+    /// refused a file (too few rights; a real file system that is stacked itself): to be told to people, since all is slower then.
     pub fn has_passthrough(&self) -> bool {
-        self.0.shared.init_flags().is_some_and(|flags| flags & init::PASSTHROUGH != 0)
+        let is_agreed = self.0.shared.init_flags().is_some_and(|flags| flags & init::PASSTHROUGH != 0);
+        is_agreed && !self.0.fs.was_passthrough_refused()
     }
 
     /// Waits until the mount is gone; or until the device cannot be read, which is an error.
@@ -223,7 +239,8 @@ fn raise_descriptor_limit() {
 }
 
 /// Waits for INIT and answers it.
-fn greet(device: &Device, shared: &Shared) -> Result<u64, GateError> {
+fn greet(device: &Device, shared: &Shared, settings: &Settings) -> Result<u64, GateError> {
+    let wanted = if settings.passthrough { init::WANTED } else { init::WANTED & !init::PASSTHROUGH };
     let mut buffer = vec![0; REQUEST_BYTES_MAX];
     loop {
         match device.read(&mut buffer).doing("read the device")? {
@@ -232,20 +249,26 @@ fn greet(device: &Device, shared: &Shared) -> Result<u64, GateError> {
             Read::Request(count) => {
                 let Ok(request) = decode(&buffer[..count]) else { continue };
                 let Operation::Init(asked) = request.operation else { continue };
-                return answer_init(device, shared, request.header.unique, &asked);
+                return answer_init(device, shared, request.header.unique, &asked, wanted);
             }
         }
     }
 }
 
 /// Answers INIT. The agreed flags are noted before: a worker that dies in between is asked again.
-fn answer_init(device: &Device, shared: &Shared, unique: u64, asked: &InitIn) -> Result<u64, GateError> {
+fn answer_init(
+    device: &Device,
+    shared: &Shared,
+    unique: u64,
+    asked: &InitIn,
+    wanted: u64,
+) -> Result<u64, GateError> {
     let is_known = asked.major == MAJOR && asked.minor >= MINOR_MIN;
     if !is_known || asked.flags & init::NEEDED != init::NEEDED {
         device.reply(unique, Errno::PROTO.raw_os_error(), &[]);
         return Err(GateError::Unsupported { major: asked.major, minor: asked.minor, flags: asked.flags });
     }
-    let flags = asked.flags & init::WANTED;
+    let flags = asked.flags & wanted;
     shared.set_init_flags(flags);
     let mut out = Vec::with_capacity(64);
     InitOut {
@@ -408,7 +431,9 @@ impl Session {
                 return;
             }
             Operation::Init(asked) => {
-                let _ = answer_init(&self.device, &self.shared, request.header.unique, &asked);
+                // What the dead worker had agreed to.
+                let agreed = self.shared.init_flags().unwrap_or(init::WANTED);
+                let _ = answer_init(&self.device, &self.shared, request.header.unique, &asked, agreed);
                 return;
             }
             _ => (),
