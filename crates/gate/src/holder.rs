@@ -4,9 +4,10 @@
 //! and answers none: what kills a worker cannot kill it. While it lives, callers wait for the next worker; when it dies, they get
 //! ENOTCONN.
 //!
-//! A worker that crashes or gives up is a *strike*; a minute of life clears them; at five the connection is aborted. One that is killed from
+//! A worker that crashes or gives up is a *strike*; a minute of life clears them; at ten the connection is aborted. One that is killed from
 //! outside (SIGKILL) or asks to be started again is none, however often; but when for half a minute no worker has come so far as to serve,
-//! the connection is aborted too: nobody is to wait for ever.
+//! the connection is aborted too: nobody is to wait for ever. A request that was under way at two crashes is answered with an error by the
+//! third worker, so that one bad request does not end the mount.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
@@ -155,6 +156,7 @@ impl Holder {
             if self.shared.answered() != answered {
                 served = Instant::now();
             }
+            self.shared.set_crashed(is_crash(status));
             match strikes.after(status, begun.elapsed(), served.elapsed()) {
                 Next::End => return self.detach().map_err(doing("unmount")),
                 Next::Start(pause) => std::thread::sleep(pause),
@@ -186,7 +188,9 @@ impl Drop for Holder {
     }
 }
 
-const STRIKES_MAX: u32 = 5;
+/// Four requests that crash two workers each do not come so far.
+const STRIKES_MAX: u32 = 10;
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 const LIFE_THAT_CLEARS: Duration = Duration::from_secs(60);
 /// How long callers may wait for a worker that serves.
 const UNSERVED_MAX: Duration = Duration::from_secs(30);
@@ -198,13 +202,18 @@ enum Next {
     GiveUp,
 }
 
+/// Whether a worker died of itself, and did not ask to be started again.
+fn is_crash(status: ExitStatus) -> bool {
+    const SIGKILL: i32 = 9;
+    !status.success() && status.code() != Some(EXIT_AGAIN) && status.signal() != Some(SIGKILL)
+}
+
 #[derive(Debug, Default)]
 struct Strikes(u32);
 
 impl Strikes {
     /// What follows a death after a life of `lived`; `unserved` is the time since a worker was last seen to serve.
     fn after(&mut self, status: ExitStatus, lived: Duration, unserved: Duration) -> Next {
-        const SIGKILL: i32 = 9;
         if status.success() {
             return Next::End;
         }
@@ -214,11 +223,15 @@ impl Strikes {
         if unserved >= UNSERVED_MAX {
             return Next::GiveUp;
         }
-        if status.code() == Some(EXIT_AGAIN) || status.signal() == Some(SIGKILL) {
+        if !is_crash(status) {
             return Next::Start(Duration::ZERO);
         }
         self.0 += 1;
-        if self.0 >= STRIKES_MAX { Next::GiveUp } else { Next::Start(Duration::from_millis(10 << self.0)) }
+        if self.0 >= STRIKES_MAX {
+            Next::GiveUp
+        } else {
+            Next::Start(Duration::from_millis(10 << self.0).min(PAUSE_MAX))
+        }
     }
 }
 

@@ -24,4 +24,4 @@ pub mod tree;
 pub use holder::{EXIT_AGAIN, Handed, Holder, HolderError, Kept};
 pub use interrupt::{INTERRUPT_POLL, Interrupt};
 pub use mount::clear_stale;
-pub use session::{Connection, Gate, GateError};
+pub use session::{Connection, Gate, GateError, Settings};

@@ -18,11 +18,11 @@ use crate::interrupt::Interrupt;
 use crate::pool::{AbortOnPanic, Interrupts, Pool};
 use crate::ports::{Content, Namespace, Node};
 use crate::proto::{
-    IO_BYTES_MAX, InitIn, InitOut, MAJOR, MINOR_MIN, Notice, Operation, REQUEST_BYTES_MAX, Request, decode,
-    init,
+    IO_BYTES_MAX, InitIn, InitOut, MAJOR, MINOR_MIN, Notice, Operation, REQUEST_BYTES_MAX, RESENT, Request,
+    decode, init,
 };
 use crate::rights;
-use crate::shared::{Shared, lock};
+use crate::shared::{FLIGHT_SLOTS, Shared, lock};
 use crate::spin::Spin;
 
 /// How often the watch looks.
@@ -88,6 +88,8 @@ struct Session {
     /// For what waits for the disk: readers of absent ranges must not keep it.
     disk_pool: Pool,
     interrupts: Interrupts,
+    /// Words in which threads of the pools note what they answer; readers have the first ones.
+    flights: Mutex<Vec<usize>>,
     can_spin: bool,
     /// Who leads.
     lead: AtomicU64,
@@ -107,6 +109,19 @@ struct Session {
 #[derive(Clone)]
 pub struct Gate(Arc<Session>);
 
+/// How a connection is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Reads and writes of resident files go past this process, where the kernel can. Decided once for a connection.
+    pub passthrough: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { passthrough: true }
+    }
+}
+
 /// What a worker is handed to serve a connection with.
 pub struct Connection {
     /// `/dev/fuse`, mounted.
@@ -121,6 +136,7 @@ impl Gate {
         connection: Connection,
         namespace: Arc<dyn Namespace>,
         content: Arc<dyn Content>,
+        settings: &Settings,
     ) -> Result<Self, GateError> {
         // On a thread of its own: the caller keeps its rights.
         let prepared = std::thread::scope(|scope| scope.spawn(rights::prepare_thread).join());
@@ -132,9 +148,10 @@ impl Gate {
         let resumed = shared.init_flags();
         let flags = match resumed {
             Some(flags) => flags,
-            None => greet(&device, &shared)?,
+            None => greet(&device, &shared, settings)?,
         };
         let has_passthrough = flags & init::PASSTHROUGH != 0;
+        shared.blame();
         let opens = Opens::take_up(shared.clone(), Box::new(device.clone()), has_passthrough);
         let fs = FileSystem::new(namespace, content, shared.clone(), opens, Box::new(device.clone()));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -145,6 +162,7 @@ impl Gate {
             pool: Pool::default(),
             disk_pool: Pool::default(),
             interrupts: Interrupts::default(),
+            flights: Mutex::new((READERS_MAX..FLIGHT_SLOTS).collect()),
             can_spin: cores > 1,
             lead: AtomicU64::new(1),
             serial: AtomicU64::new(0),
@@ -170,9 +188,11 @@ impl Gate {
         Ok(Self(session))
     }
 
-    /// Whether reads and writes of resident files pass through the kernel. Otherwise all bytes go through this process.
+    /// Whether reads and writes of resident files go past this process. `false` when the kernel cannot, it was not wanted, or the kernel
+    /// refused a file (too few rights; a real file system that is stacked itself): to be told to people, since all is slower then.
     pub fn has_passthrough(&self) -> bool {
-        self.0.shared.init_flags().is_some_and(|flags| flags & init::PASSTHROUGH != 0)
+        let is_agreed = self.0.shared.init_flags().is_some_and(|flags| flags & init::PASSTHROUGH != 0);
+        is_agreed && !self.0.fs.was_passthrough_refused()
     }
 
     /// Waits until the mount is gone; or until the device cannot be read, which is an error.
@@ -223,7 +243,8 @@ fn raise_descriptor_limit() {
 }
 
 /// Waits for INIT and answers it.
-fn greet(device: &Device, shared: &Shared) -> Result<u64, GateError> {
+fn greet(device: &Device, shared: &Shared, settings: &Settings) -> Result<u64, GateError> {
+    let wanted = if settings.passthrough { init::WANTED } else { init::WANTED & !init::PASSTHROUGH };
     let mut buffer = vec![0; REQUEST_BYTES_MAX];
     loop {
         match device.read(&mut buffer).doing("read the device")? {
@@ -232,20 +253,26 @@ fn greet(device: &Device, shared: &Shared) -> Result<u64, GateError> {
             Read::Request(count) => {
                 let Ok(request) = decode(&buffer[..count]) else { continue };
                 let Operation::Init(asked) = request.operation else { continue };
-                return answer_init(device, shared, request.header.unique, &asked);
+                return answer_init(device, shared, request.header.unique, &asked, wanted);
             }
         }
     }
 }
 
 /// Answers INIT. The agreed flags are noted before: a worker that dies in between is asked again.
-fn answer_init(device: &Device, shared: &Shared, unique: u64, asked: &InitIn) -> Result<u64, GateError> {
+fn answer_init(
+    device: &Device,
+    shared: &Shared,
+    unique: u64,
+    asked: &InitIn,
+    wanted: u64,
+) -> Result<u64, GateError> {
     let is_known = asked.major == MAJOR && asked.minor >= MINOR_MIN;
     if !is_known || asked.flags & init::NEEDED != init::NEEDED {
         device.reply(unique, Errno::PROTO.raw_os_error(), &[]);
         return Err(GateError::Unsupported { major: asked.major, minor: asked.minor, flags: asked.flags });
     }
-    let flags = asked.flags & init::WANTED;
+    let flags = asked.flags & wanted;
     shared.set_init_flags(flags);
     let mut out = Vec::with_capacity(64);
     InitOut {
@@ -263,13 +290,15 @@ fn answer_init(device: &Device, shared: &Shared, unique: u64, asked: &InitIn) ->
 impl Session {
     fn start_reader(self: &Arc<Self>, token: Option<u64>) -> std::io::Result<()> {
         let session = self.clone();
+        let mut standby = lock(&self.standby);
+        let number = standby.readers;
         let thread = std::thread::Builder::new().name("gate-read".to_owned());
-        thread.spawn(move || session.be_reader(token))?;
-        lock(&self.standby).readers += 1;
+        thread.spawn(move || session.be_reader(token, number))?;
+        standby.readers += 1;
         Ok(())
     }
 
-    fn be_reader(self: Arc<Self>, mut token: Option<u64>) {
+    fn be_reader(self: Arc<Self>, mut token: Option<u64>, number: usize) {
         let _bomb = AbortOnPanic;
         // On failure `Gate::start` failed too.
         let _ = rights::prepare_thread();
@@ -277,7 +306,7 @@ impl Session {
         let mut out = Vec::with_capacity(64 << 10);
         loop {
             if let Some(token) = token.take()
-                && let Some(ended) = self.lead(token, &mut buffer, &mut out)
+                && let Some(ended) = self.lead(token, number, &mut buffer, &mut out)
             {
                 return self.close(ended);
             }
@@ -305,7 +334,13 @@ impl Session {
     }
 
     /// Reads and answers until another leads (`None`) or the connection has ended.
-    fn lead(self: &Arc<Self>, token: u64, buffer: &mut [u8], out: &mut Vec<u8>) -> Option<Result<(), Errno>> {
+    fn lead(
+        self: &Arc<Self>,
+        token: u64,
+        number: usize,
+        buffer: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Option<Result<(), Errno>> {
         let mut spin = Spin::new(self.can_spin);
         while self.lead.load(Ordering::Acquire) == token {
             let count = match self.device.read(buffer) {
@@ -329,7 +364,7 @@ impl Session {
                 Err(errno) => return Some(Err(errno)),
             };
             let serial = self.serial.fetch_add(1, Ordering::SeqCst) + 1;
-            self.take(&buffer[..count], out);
+            self.take(&buffer[..count], number, out);
             let ended = self.serial.compare_exchange(serial, serial + 1, Ordering::SeqCst, Ordering::SeqCst);
             if ended.is_err() {
                 // The watch has ended it: another leads, or will.
@@ -391,7 +426,7 @@ impl Session {
     }
 
     /// Answers a request, here or on a thread that may wait.
-    fn take(self: &Arc<Self>, bytes: &[u8], out: &mut Vec<u8>) {
+    fn take(self: &Arc<Self>, bytes: &[u8], number: usize, out: &mut Vec<u8>) {
         let Ok(request) = decode(bytes) else {
             if let Some(unique) = bytes.get(8..16).and_then(|unique| unique.try_into().ok()) {
                 self.reply(u64::from_ne_bytes(unique), Err(Stop::Error(Errno::IO)), &[], Leaves::default());
@@ -408,13 +443,15 @@ impl Session {
                 return;
             }
             Operation::Init(asked) => {
-                let _ = answer_init(&self.device, &self.shared, request.header.unique, &asked);
+                // What the dead worker had agreed to.
+                let agreed = self.shared.init_flags().unwrap_or(init::WANTED);
+                let _ = answer_init(&self.device, &self.shared, request.header.unique, &asked, agreed);
                 return;
             }
             _ => (),
         }
         let never = Interrupt::new(0);
-        let (answer, leaves) = self.answer(&request, &never, false, out);
+        let (answer, leaves) = self.answer(&request, number, &never, false, out);
         if answer != Err(Stop::WouldWait) {
             return self.reply(request.header.unique, answer, out, leaves);
         }
@@ -431,7 +468,13 @@ impl Session {
         let job = move |is_given_up: bool| {
             let mut out = Vec::new();
             let (answer, leaves) = match decode(&bytes) {
-                Ok(request) if !is_given_up => session.answer(&request, &interrupt, true, &mut out),
+                Ok(request) if !is_given_up => {
+                    // More words than threads: the last one stands in should that change.
+                    let number = lock(&session.flights).pop().unwrap_or(FLIGHT_SLOTS - 1);
+                    let answered = session.answer(&request, number, &interrupt, true, &mut out);
+                    lock(&session.flights).push(number);
+                    answered
+                }
                 _ => (Err(Stop::Error(Errno::INTR)), Leaves::default()),
             };
             session.interrupts.leave(unique);
@@ -447,13 +490,20 @@ impl Session {
     fn answer(
         &self,
         request: &Request<'_>,
+        number: usize,
         interrupt: &Interrupt,
         may_wait: bool,
         out: &mut Vec<u8>,
     ) -> (Answer, Leaves) {
         out.clear();
+        let unique = request.header.unique & !RESENT;
+        if unique != request.header.unique && self.shared.is_poison(unique) {
+            return (Err(Stop::Error(Errno::IO)), Leaves::default());
+        }
+        self.shared.note_flight(number, unique);
         let mut call = Call { header: &request.header, interrupt, may_wait, out, leaves: Leaves::default() };
         let answer = self.fs.answer(request, &mut call);
+        self.shared.note_flight(number, 0);
         (answer, call.leaves)
     }
 

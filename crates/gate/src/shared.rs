@@ -25,7 +25,20 @@ const WORD_BACKING: usize = 3;
 /// Slots of opens that were ever used: only those are looked at.
 const WORD_OPENS: usize = 4;
 
-const OPENS_AT: usize = 64;
+/// Set by the holder: the last worker crashed, it was not killed from outside.
+const WORD_CRASHED: usize = 5;
+
+/// Requests that have crashed workers, each with how many.
+const BLAMED_AT: usize = 64;
+const BLAMED_SLOTS: usize = 32;
+/// Requests that are being answered, a word for each thread.
+const FLIGHT_AT: usize = BLAMED_AT + BLAMED_SLOTS * 2;
+/// Threads whose requests are noted; more than there are.
+pub(crate) const FLIGHT_SLOTS: usize = 1536;
+/// A request that was under way at so many crashes is answered with an error.
+const CRASHES_MAX: u64 = 2;
+
+const OPENS_AT: usize = FLIGHT_AT + FLIGHT_SLOTS;
 /// Files that can be open at once.
 pub const OPENS_MAX: usize = 1 << 18;
 const OPEN_WORDS: usize = 4;
@@ -150,6 +163,54 @@ impl Shared {
 
     pub(crate) fn record_backing(&self, id: u32) {
         self.memory.word(WORD_BACKING).fetch_max(u64::from(id), Release);
+    }
+
+    /// By the holder, after a worker's death.
+    pub(crate) fn set_crashed(&self, crashed: bool) {
+        self.memory.word(WORD_CRASHED).store(u64::from(crashed), Release);
+    }
+
+    /// Notes which request a thread is answering; 0 for none.
+    pub(crate) fn note_flight(&self, thread: usize, unique: u64) {
+        self.memory.word(FLIGHT_AT + thread).store(unique, Release);
+    }
+
+    /// At a worker's start: whatever was under way when the last one crashed is suspect.
+    pub(crate) fn blame(&self) {
+        let crashed = self.memory.word(WORD_CRASHED).swap(0, Release) != 0;
+        for slot in 0..FLIGHT_SLOTS {
+            let unique = self.memory.word(FLIGHT_AT + slot).swap(0, Release);
+            if crashed && unique != 0 {
+                self.blame_one(unique);
+            }
+        }
+    }
+
+    fn blamed_word(&self, slot: usize, word: usize) -> &std::sync::atomic::AtomicU64 {
+        self.memory.word(BLAMED_AT + slot * 2 + word)
+    }
+
+    fn blame_one(&self, unique: u64) {
+        let find =
+            |wanted: u64| (0..BLAMED_SLOTS).find(|slot| self.blamed_word(*slot, 0).load(Acquire) == wanted);
+        if let Some(slot) = find(unique) {
+            self.blamed_word(slot, 1).fetch_add(1, Release);
+            return;
+        }
+        // The oldest makes room: numbers ascend.
+        let oldest = || (0..BLAMED_SLOTS).min_by_key(|slot| self.blamed_word(*slot, 0).load(Acquire));
+        if let Some(slot) = find(0).or_else(oldest) {
+            self.blamed_word(slot, 1).store(1, Release);
+            self.blamed_word(slot, 0).store(unique, Release);
+        }
+    }
+
+    /// Whether a request that is sent again has crashed too many workers.
+    pub(crate) fn is_poison(&self, unique: u64) -> bool {
+        (0..BLAMED_SLOTS).any(|slot| {
+            let blamed = self.blamed_word(slot, 0).load(Acquire) == unique;
+            blamed && self.blamed_word(slot, 1).load(Acquire) >= CRASHES_MAX
+        })
     }
 
     fn open_word(&self, slot: usize, word: usize) -> &std::sync::atomic::AtomicU64 {
@@ -335,6 +396,31 @@ mod tests {
             let _kept = shared.begin(unique, 0, 0).keep();
         }
         assert!(shared.progress(RING_SLOTS as u64 + 5).is_some());
+    }
+
+    #[test]
+    fn a_request_that_crashes_workers_is_known() {
+        let (file, shared) = memory();
+        for crash in 1..=2 {
+            shared.note_flight(0, 8);
+            shared.note_flight(3, 10 + crash);
+            shared.set_crashed(true);
+            again(&file).blame();
+            assert_eq!(shared.is_poison(8), crash == 2);
+        }
+        assert!(!shared.is_poison(11) && !shared.is_poison(12), "they were there once");
+        // Killed from outside.
+        for _ in 0..3 {
+            shared.note_flight(0, 20);
+            shared.set_crashed(false);
+            shared.blame();
+        }
+        assert!(!shared.is_poison(20));
+        for unique in 100..200 {
+            shared.blame_one(unique);
+        }
+        shared.blame_one(199);
+        assert!(shared.is_poison(199) && !shared.is_poison(8), "the oldest were forgotten");
     }
 
     #[test]

@@ -214,6 +214,31 @@ pub(crate) fn getdents(dir: BorrowedFd<'_>, out: &mut [u8]) -> Result<usize> {
     checked_long(unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), out.as_mut_ptr(), out.len()) })
 }
 
+/// Generation of an inode of XFS by its number, however large; `ESTALE` when there is none. `fs` is any open file of the file system.
+pub(crate) fn xfs_generation(fs: BorrowedFd<'_>, ino: u64) -> Result<u32> {
+    // `struct xfs_bulkstat_req` with room for one `struct xfs_bulkstat`, in words of 64 bits: the request has 8 of them, the answer 24; the
+    // generation stands in the ninth of the answer.
+    const REQUEST_WORDS: usize = 8;
+    const ANSWER_WORDS: usize = 24;
+    const GENERATION_WORD: usize = REQUEST_WORDS + 8;
+    // _IOR('X', 127, struct xfs_bulkstat_req): read direction 2, size 64.
+    const XFS_IOC_BULKSTAT: u64 = 2 << 30 | 64 << 16 | (b'X' as u64) << 8 | 127;
+    let mut words = [0u64; REQUEST_WORDS + ANSWER_WORDS];
+    words[0] = ino;
+    // Flags, then the count that is asked for; then the count that is answered, and an allocation group.
+    let flags_and_count = [0u32.to_ne_bytes(), 1u32.to_ne_bytes()].concat();
+    words[1] = u64::from_ne_bytes(flags_and_count.try_into().map_err(|_| Errno::IO)?);
+    // SAFETY: the ioctl reads and writes one request and as many answers as it tells (one), for which `words` has room.
+    checked(unsafe { libc::ioctl(fs.as_raw_fd(), XFS_IOC_BULKSTAT as _, words.as_mut_ptr()) })?;
+    let answered = u32::from_ne_bytes(words[2].to_ne_bytes()[..4].try_into().map_err(|_| Errno::IO)?);
+    // The first inode at or after the number is answered.
+    if answered == 0 || words[REQUEST_WORDS] != ino {
+        return Err(Errno::STALE);
+    }
+    let generation = words[GENERATION_WORD].to_ne_bytes();
+    Ok(u32::from_ne_bytes(generation[..4].try_into().map_err(|_| Errno::IO)?))
+}
+
 #[repr(C)]
 struct BackingMap {
     fd: i32,

@@ -1,7 +1,7 @@
 //! The port [`Namespace`] over a plain directory: the reference for implementations, and what the gate's own tests mount.
 //!
-//! Nodes are reached by handle, which needs CAP_DAC_READ_SEARCH and a file system that has handles of a known form: ext4, XFS, btrfs, tmpfs. Inode numbers of
-//! 2³² and above are refused (`EOVERFLOW`): XFS beyond 2 TiB.
+//! Nodes are reached by handle, which needs CAP_DAC_READ_SEARCH and a file system that has handles of a known form: ext4, XFS (up to 512 TiB), btrfs, tmpfs. Inode numbers
+//! that are too large for a node are refused (`EOVERFLOW`).
 
 mod handles;
 mod listing;
@@ -25,7 +25,7 @@ use crate::ports::{
 use crate::shared::lock;
 use crate::sys::Follow;
 use crate::{rights, sys};
-use handles::{Form, Ident};
+use handles::{Form, HIGHEST, Ident, Told};
 use listing::Listings;
 
 /// Puts into attributes what a mark tells. `name` in `dir`, or `dir` itself when the name is empty, is a regular file.
@@ -92,7 +92,7 @@ impl Tree {
     }
 
     fn node_of(&self, ident: Ident) -> Result<Node> {
-        if ident == self.root_ident { Ok(Node::ROOT) } else { ident.node().ok_or(Errno::OVERFLOW) }
+        if ident == self.root_ident { Ok(Node::ROOT) } else { self.form.node(ident).ok_or(Errno::OVERFLOW) }
     }
 
     /// Opens a node by handle; nothing is followed, a FIFO does not block.
@@ -100,8 +100,24 @@ impl Tree {
         if node == Node::ROOT {
             return rustix::fs::openat(&self.root, c".", flags | OFlags::CLOEXEC, Mode::empty());
         }
-        let handle = self.form.handle(Ident::of(node));
-        sys::open_by_handle(self.root.as_fd(), &handle, flags.bits() as i32)
+        let open = |ident| {
+            let handle = self.form.handle(ident);
+            sys::open_by_handle(self.root.as_fd(), &handle, flags.bits() as i32)
+        };
+        match self.form.told(node) {
+            Told::Exactly(ident) => open(ident),
+            Told::Either(ident) => match open(ident) {
+                Err(Errno::STALE) => open(Ident { generation: ident.generation | HIGHEST, ..ident }),
+                opened => opened,
+            },
+            Told::Partly(ident) => {
+                let generation = sys::xfs_generation(self.root.as_fd(), ident.ino)?;
+                if Form::low(generation) != ident.generation {
+                    return Err(Errno::STALE);
+                }
+                open(Ident { generation, ..ident })
+            }
+        }
     }
 
     /// Whether nobody can write to a file now, through a descriptor or a mapping.

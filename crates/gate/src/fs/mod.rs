@@ -141,6 +141,11 @@ impl FileSystem {
         }
     }
 
+    /// Whether the kernel has refused to let a file pass through.
+    pub(crate) fn was_passthrough_refused(&self) -> bool {
+        self.opens.was_refused()
+    }
+
     /// How many files are open.
     pub(crate) fn open_count(&self) -> usize {
         self.opens.count()

@@ -8,6 +8,7 @@
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
@@ -75,6 +76,7 @@ pub(crate) struct Opens {
     shared: Arc<Shared>,
     backings: Box<dyn Backings>,
     has_passthrough: bool,
+    was_refused: AtomicBool,
 }
 
 /// What is asked for at an open.
@@ -119,7 +121,8 @@ impl Opens {
         if has_passthrough && high > 0 {
             (high + 1..=high + LOST_IDS_MAX).for_each(|id| backings.close(id));
         }
-        Self { table: Mutex::new(table), shared, backings, has_passthrough }
+        let was_refused = AtomicBool::new(false);
+        Self { table: Mutex::new(table), shared, backings, has_passthrough, was_refused }
     }
 
     /// How an inode that is open already goes on; `None` when it is not open.
@@ -187,7 +190,11 @@ impl Opens {
         };
         // Served files too: the kernel keeps the real file open whatever dies.
         // Where the kernel refuses (too few rights, a real file system that is stacked itself) the file is served.
-        let backing_id = if self.has_passthrough { self.backings.open(file).unwrap_or(0) } else { 0 };
+        let registered = self.has_passthrough.then(|| self.backings.open(file));
+        if let Some(Err(_)) = registered {
+            self.was_refused.store(true, Ordering::Relaxed);
+        }
+        let backing_id = registered.and_then(Result::ok).unwrap_or(0);
         self.shared.record_backing(backing_id);
         Inode {
             opens: 0,
@@ -290,6 +297,11 @@ impl Opens {
     /// Somebody may be writing to the node.
     pub(crate) fn unsettle(&self, node: u64) {
         lock(&self.table).unsettled.insert(node);
+    }
+
+    /// Whether the kernel has refused to register a file.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.was_refused.load(Ordering::Relaxed)
     }
 
     /// How many files are open.
@@ -469,6 +481,24 @@ mod tests {
         let opens = Opens::take_up(shared.clone(), Box::new(kernel.clone()), true);
         assert_eq!((opens.count(), opens.way(9)), (0, None));
         assert!(kernel.0.lock().unwrap().1.is_empty() && shared.opens().is_empty());
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_served() {
+        struct Refuses;
+        impl Backings for Refuses {
+            fn open(&self, _: BorrowedFd<'_>) -> Result<u32, Errno> {
+                Err(Errno::LOOP)
+            }
+            fn close(&self, _: u32) {
+                panic!("nothing was registered");
+            }
+        }
+        let opens = Opens::take_up(shared(), Box::new(Refuses), true);
+        assert!(!opens.was_refused());
+        assert_eq!(opens.enter(&asked(2, 9), resident()).unwrap().backing_id, None);
+        assert!(opens.was_refused());
+        assert!(opens.release(2).is_some());
     }
 
     #[test]

@@ -10,15 +10,56 @@ pub(super) struct Ident {
     pub(super) generation: u32,
 }
 
-impl Ident {
-    /// Generation above inode number; `None` when the number is too large for it.
-    pub(super) fn node(self) -> Option<Node> {
-        let ino = u32::try_from(self.ino).ok()?;
-        Some(Node(u64::from(self.generation) << 32 | u64::from(ino)))
+/// What a node tells of its inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// All.
+    Exactly(Ident),
+    /// All but the highest bit of the generation.
+    Either(Ident),
+    /// The lower bits of the generation: the file system has to be asked for the others.
+    Partly(Ident),
+}
+
+/// Nodes of XFS with this bit have an inode number of 40 bits (volumes of up to 512 TiB) and the lower bits of the generation; those without have one
+/// of 32 bits and the generation but its highest bit.
+const WIDE: u64 = 1 << 63;
+const WIDE_INO_BITS: u32 = 40;
+const WIDE_GENERATION_BITS: u32 = 23;
+pub(super) const HIGHEST: u32 = 1 << 31;
+
+impl Form {
+    /// The node of an inode; `None` when its number is too large.
+    pub(super) fn node(self, ident: Ident) -> Option<Node> {
+        let Ident { ino, generation } = ident;
+        let is_narrow = u32::try_from(ino).is_ok();
+        let node = match self {
+            Self::Wide if is_narrow => u64::from(generation & !HIGHEST) << 32 | ino,
+            Self::Wide if ino >> WIDE_INO_BITS == 0 => {
+                WIDE | u64::from(Self::low(generation)) << WIDE_INO_BITS | ino
+            }
+            _ if is_narrow => u64::from(generation) << 32 | ino,
+            _ => return None,
+        };
+        Some(Node(node))
     }
 
-    pub(super) fn of(node: Node) -> Self {
-        Self { ino: node.0 & 0xffff_ffff, generation: (node.0 >> 32) as u32 }
+    /// What a node tells.
+    pub(super) fn told(self, Node(node): Node) -> Told {
+        let narrow = Ident { ino: node & 0xffff_ffff, generation: (node >> 32) as u32 };
+        match self {
+            Self::Wide if node & WIDE != 0 => Told::Partly(Ident {
+                ino: node & ((1 << WIDE_INO_BITS) - 1),
+                generation: Self::low((node >> WIDE_INO_BITS) as u32),
+            }),
+            Self::Wide => Told::Either(narrow),
+            _ => Told::Exactly(narrow),
+        }
+    }
+
+    /// The bits of a generation that a wide node tells.
+    pub(super) fn low(generation: u32) -> u32 {
+        generation & ((1 << WIDE_GENERATION_BITS) - 1)
     }
 }
 
@@ -102,16 +143,24 @@ mod tests {
 
     #[test]
     fn a_node_leads_back_to_its_inode() {
-        let ident = Ident { ino: 0xfedc_ba98, generation: 0x8765_4321 };
-        assert_eq!(Ident::of(ident.node().unwrap()), ident);
-        assert_eq!(Ident { ino: 1 << 32, generation: 0 }.node(), None);
-        for form in [Form::Narrow, Form::Wide, Form::Reversed, Form::Subvolume(5)] {
-            let handle = form.handle(ident);
-            assert_eq!(form.ident(&handle), Some(ident), "{form:?}");
-            assert_eq!(Form::learn(&handle, ident.ino), Some(form));
+        let narrow = Ident { ino: 0xfedc_ba98, generation: 0x8765_4321 };
+        let forms = [Form::Narrow, Form::Wide, Form::Reversed, Form::Subvolume(5)];
+        for form in forms {
+            let handle = form.handle(narrow);
+            assert_eq!(form.ident(&handle), Some(narrow), "{form:?}");
+            assert_eq!(Form::learn(&handle, narrow.ino), Some(form));
             assert_eq!(Form::learn(&handle, 7), None);
+            let told = form.told(form.node(narrow).unwrap());
+            let lower = Ident { generation: 0x0765_4321, ..narrow };
+            let expected = if form == Form::Wide { Told::Either(lower) } else { Told::Exactly(narrow) };
+            assert_eq!(told, expected);
         }
-        let other = Form::Subvolume(6).handle(ident);
+        let wide = Ident { ino: 0xfe_dcba_9876, ..narrow };
+        let lower = Ident { generation: 0x65_4321, ..wide };
+        assert_eq!(Form::Wide.told(Form::Wide.node(wide).unwrap()), Told::Partly(lower));
+        assert_eq!(Form::Narrow.node(wide), None);
+        assert_eq!(Form::Wide.node(Ident { ino: 1 << 40, ..wide }), None);
+        let other = Form::Subvolume(6).handle(narrow);
         assert_eq!(Form::Subvolume(5).ident(&other), None, "another subvolume is another tree");
     }
 }

@@ -200,6 +200,21 @@ fn i2_every_operation_is_carried_out_once_though_workers_die() {
     assert!(counts.iter().all(|count| *count > 10), "all came on: {counts:?}");
 }
 
+/// One request that crashes workers is an error to its caller, and not the end of the mount.
+#[test]
+fn a_request_that_crashes_workers_is_an_error() {
+    let Some(mounted) = Mounted::new() else { return };
+    mounted.tiered("t", 5000);
+    fs::write(mounted.path("other"), b"other").unwrap();
+    mounted.store("crash");
+    let error = fs::read(mounted.path("t")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(5));
+    assert_eq!(fs::read(mounted.path("other")).unwrap(), b"other");
+    mounted.store("ok");
+    assert!(fs::read(mounted.path("t")).unwrap() == content(5000, 5000));
+    assert!((3..=5).contains(&mounted.workers().len()), "{:?}", mounted.workers());
+}
+
 /// The holder itself is exchanged: whoever has the mount's descriptors goes on with it.
 #[test]
 fn i2_another_holder_goes_on_with_the_mount() {

@@ -38,6 +38,9 @@ fn role() {
                     return Command::new("false");
                 }
                 let mut worker = myself("work");
+                if place.join("slow").exists() {
+                    worker.env(support::NO_PASSTHROUGH, "1");
+                }
                 worker.env(support::CONTROL, place.join("control")).env(support::AGAIN, place.join("again"));
                 worker
             })
@@ -56,15 +59,20 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts a fresh tree; `None`, and a line that says so, where that cannot be.
     pub fn new() -> Option<Self> {
-        Self::on(None)
+        Self::on(None, false)
+    }
+
+    /// The same, all bytes going through the worker.
+    pub fn without_passthrough() -> Option<Self> {
+        Self::on(None, true)
     }
 
     /// The same on a volume of its own, of so many bytes.
     pub fn small(bytes: u64) -> Option<Self> {
-        Self::on(Some(bytes))
+        Self::on(Some(bytes), false)
     }
 
-    fn on(volume: Option<u64>) -> Option<Self> {
+    fn on(volume: Option<u64>, is_slow: bool) -> Option<Self> {
         let can = rustix::process::geteuid().is_root() && Path::new("/dev/fuse").exists();
         if !can {
             println!("SKIPPED: mounting needs root and /dev/fuse");
@@ -79,6 +87,9 @@ impl Mounted {
         }
         let mut mounted = Self { dir, holder: None };
         mounted.store("ok");
+        if is_slow {
+            std::fs::write(mounted.place().join("slow"), "").unwrap();
+        }
         std::fs::write(mounted.place().join("again"), "").unwrap();
         mounted.mount();
         Some(mounted)

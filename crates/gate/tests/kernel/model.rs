@@ -132,8 +132,8 @@ impl Modelled<'_> {
     }
 }
 
-fn run(deadly: bool) {
-    let Some(mounted) = Mounted::new() else { return };
+fn run(deadly: bool, mounted: Option<Mounted>) {
+    let Some(mounted) = mounted else { return };
     let secs = std::env::var("GATE_MODEL_SECS").ok().and_then(|secs| secs.parse().ok()).unwrap_or(5);
     let share = mounted.place().join("share");
     fs::create_dir(&share).unwrap();
@@ -188,10 +188,16 @@ fn run(deadly: bool) {
 
 #[test]
 fn i2_random_operations_while_files_are_tiered() {
-    run(false);
+    run(false, Mounted::new());
 }
 
 #[test]
 fn i2_random_operations_while_files_are_tiered_and_workers_die() {
-    run(true);
+    run(true, Mounted::new());
+}
+
+/// Where the kernel cannot let files pass through, all bytes go through the worker.
+#[test]
+fn i2_random_operations_without_passthrough() {
+    run(true, Mounted::without_passthrough());
 }

@@ -7,7 +7,16 @@ const PROGRAM: &str = include_str!("posix.py");
 
 #[test]
 fn the_gate_gives_what_the_real_file_system_gives() {
-    let Some(mounted) = Mounted::new() else { return };
+    compare(Mounted::new());
+}
+
+#[test]
+fn so_it_does_without_passthrough() {
+    compare(Mounted::without_passthrough());
+}
+
+fn compare(mounted: Option<Mounted>) {
+    let Some(mounted) = mounted else { return };
     std::fs::write(mounted.place().join("posix.py"), PROGRAM).unwrap();
     let place = mounted.place();
     shell(place, "chmod 755 . tree mnt; mkdir -m 755 plain");

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use polder_gate::tree::Tree;
-use polder_gate::{EXIT_AGAIN, Gate, Handed, Holder};
+use polder_gate::{EXIT_AGAIN, Gate, Handed, Holder, Settings};
 
 use store::{Marks, Store};
 
@@ -19,6 +19,9 @@ pub const CONTROL: &str = "GATE_TEST_CONTROL";
 /// Where a worker finds the file that tells it to ask for being started again.
 pub const AGAIN: &str = "GATE_TEST_AGAIN";
 
+/// Says to a worker that all bytes go through it.
+pub const NO_PASSTHROUGH: &str = "GATE_TEST_NO_PASSTHROUGH";
+
 /// The whole life of a worker process.
 pub fn work() -> ExitCode {
     let Some(handed) = Handed::take() else {
@@ -26,11 +29,12 @@ pub fn work() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let served = || -> Result<(), Box<dyn std::error::Error>> {
+        let settings = Settings { passthrough: std::env::var_os(NO_PASSTHROUGH).is_none() };
         let marks = Marks::default();
         let changes = marks.0.clone();
         let tree = Arc::new(Tree::open(handed.tree, Arc::new(marks))?);
         let store = Arc::new(Store::new(tree.clone(), changes, std::env::var_os(CONTROL).map(PathBuf::from)));
-        let gate = Gate::start(handed.connection, tree, store)?;
+        let gate = Gate::start(handed.connection, tree, store, &settings)?;
         if let Some(again) = std::env::var_os(AGAIN) {
             std::thread::spawn(move || exit_when_told(Path::new(&again)));
         }

@@ -292,8 +292,10 @@ impl Store {
             }
             std::thread::sleep(INTERRUPT_POLL.min(delay / 4));
         };
-        if command == "fail" {
-            return Err(Errno::IO);
+        match command.as_str() {
+            "fail" => return Err(Errno::IO),
+            "crash" => std::process::abort(),
+            _ => (),
         }
         let offset = block * BLOCK;
         let mut bytes = vec![0; BLOCK.min(mark.size - offset) as usize];
