@@ -94,12 +94,15 @@ impl Ghost {
     /// taken it, or somebody else has it.
     pub fn lost_locally(
         &mut self,
+        service: &Service,
         before: &BTreeSet<Token>,
         after: &BTreeSet<Token>,
         others: &BTreeSet<Token>,
     ) {
+        // The share may have been set back meanwhile.
+        let known: BTreeSet<Token> = all_contents(service).iter().filter_map(token_of).collect();
         for token in before.difference(after) {
-            if !self.acknowledged.contains(token) && !others.contains(token) {
+            if !known.contains(token) && !others.contains(token) {
                 self.excused.insert(*token);
             }
         }
