@@ -3,6 +3,7 @@
 use polder_sync::{TreeError, TreeStore};
 
 use crate::engine::Engine;
+use crate::session::NOTE_OTHER_HISTORY;
 use crate::{InitialMode, Level};
 
 /// Note: how the two sides are merged at present.
@@ -54,6 +55,9 @@ impl Engine {
             self.session.mode = Mode::Steady;
             self.session.why_baseline = None;
             store.put_note(NOTE_MERGE, Mode::Steady.encode())?;
+            if store.note(NOTE_OTHER_HISTORY)?.is_some_and(|bytes| !bytes.is_empty()) {
+                store.put_note(NOTE_OTHER_HISTORY, &[])?;
+            }
             self.log(Level::Info, "both sides were compared and are united".into());
         }
         Ok(())

@@ -15,7 +15,8 @@ use crate::engine::Engine;
 use crate::mode::{Mode, NOTE_MERGE};
 use crate::refused::{Refusals, decode_cursor, encode_cursor, untrue};
 use crate::{
-    Announced, Effect, Failure, FeedError, FeedRow, JobId, Level, Page, PageToken, RootSeen, Unreachable,
+    Anew, Announced, Effect, Failure, FeedError, FeedRow, JobId, Level, Page, PageToken, RootSeen,
+    Unreachable,
 };
 
 /// Note: how far the whole tree was read; absent in a fresh database, then [`READING`], then [`WHOLE`].
@@ -24,6 +25,8 @@ const READING: &[u8] = b"reading";
 const WHOLE: &[u8] = b"whole";
 /// Note: the highest place in history that we know.
 const NOTE_KNOWN: &str = "known";
+/// Note: the share is of another history than the synced rows, until both are united.
+pub(crate) const NOTE_OTHER_HISTORY: &str = "other history";
 /// Note: the youngest version in pages of an answer that has not come to its end.
 const NOTE_SEEN: &str = "seen";
 /// So many rows of a page are planned at once; more go to the backlog in the store.
@@ -213,7 +216,8 @@ impl Engine {
         match answer {
             Announced::Accepted { head, .. } if head.seq < seen(store)? => {
                 // Pages of an answer that was broken off told of versions that the share does not have any more.
-                self.rebaseline(store, "the share's head is older than what was read of it".into())
+                let why = "the share's head is older than what was read of it".into();
+                self.rebaseline(store, Anew { why, other_history: true })
             }
             Announced::Accepted { head, answers, answers_known, held } => {
                 self.session.announced = true;
@@ -233,7 +237,7 @@ impl Engine {
                 }
                 Ok(())
             }
-            Announced::Rebaseline { why } => self.rebaseline(store, why),
+            Announced::Rebaseline(anew) => self.rebaseline(store, anew),
             Announced::Failed(why) => {
                 self.session_failed(&why);
                 Ok(())
@@ -309,7 +313,8 @@ impl Engine {
     }
 
     /// The whole tree is read anew and united with what is here; nothing is deleted meanwhile (I7).
-    pub(crate) fn rebaseline(&mut self, store: &mut dyn TreeStore, why: Box<str>) -> Result<(), TreeError> {
+    pub(crate) fn rebaseline(&mut self, store: &mut dyn TreeStore, anew: Anew) -> Result<(), TreeError> {
+        let Anew { why, other_history } = anew;
         self.log_audit(format!("the share's history and ours do not fit ({why}): comparing everything anew"));
         self.session.why_baseline = Some(why);
         self.session.mode = Mode::NoDeletes;
@@ -329,6 +334,10 @@ impl Engine {
         store.put_note(NOTE_TREE, READING)?;
         store.put_note(NOTE_KNOWN, &encode_cursor(Cursor::default()))?;
         store.put_note(NOTE_SEEN, &[])?;
+        if other_history {
+            // Until all is united; a second reason does not take the first one back.
+            store.put_note(NOTE_OTHER_HISTORY, &[1])?;
+        }
         store.put_cursor(Cursor::default())?;
         store.forget_cloud()?;
         self.session.backlog = true;
@@ -344,7 +353,7 @@ impl Engine {
         let Some(fetch) = self.session.fetching.take_if(|fetch| fetch.job == job) else { return Ok(()) };
         let page = match page {
             Ok(page) => page,
-            Err(FeedError::Rebaseline(why)) => return self.rebaseline(store, why),
+            Err(FeedError::Rebaseline(anew)) => return self.rebaseline(store, anew),
             Err(FeedError::Failed(why)) => {
                 self.answer_refused(&why);
                 self.session_failed(&why);
@@ -471,7 +480,8 @@ impl Engine {
     }
 
     /// In a re-baseline a synced row is a merge base only if the share's version grew from it: equal versions are
-    /// agreed, newer numbers of a longer history keep the base, everything else is compared without one.
+    /// agreed, newer numbers of a longer history keep the base, everything else is compared without one. In another
+    /// history a newer number says nothing: the version here may be one that it has lost.
     fn rebase(&mut self, store: &mut dyn TreeStore, uid: NodeUid, node: &CloudNode) -> Result<(), TreeError> {
         let Some(row) = store.synced(uid)? else { return Ok(()) };
         let equal = row.content == node.content
@@ -480,7 +490,7 @@ impl Engine {
             && row.mtime_share == node.mtime;
         if equal {
             store.put_synced(uid, Some(&SyncedNode { since: node.since, ..row }))
-        } else if node.since <= row.since {
+        } else if node.since <= row.since || is_set(store, NOTE_OTHER_HISTORY)? {
             // What stands on disk stays known although no row says it any more: the scan of this life may have passed it
             // over, because it equalled the row. Whether it still stands there, a look tells.
             self.looks.pend(row.at.parent, Some(row.at.name.clone()));
@@ -523,6 +533,10 @@ impl Engine {
     pub(crate) fn ran_ahead(&mut self, uid: NodeUid, seq: Seq) {
         self.session.ahead.insert(uid, seq);
     }
+}
+
+fn is_set(store: &dyn TreeStore, note: &str) -> Result<bool, TreeError> {
+    Ok(store.note(note)?.is_some_and(|bytes| !bytes.is_empty()))
 }
 
 /// The youngest version in pages of an answer that was not read to its end; zero when the last one was.
