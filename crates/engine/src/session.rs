@@ -456,7 +456,8 @@ impl Engine {
         store.put_attrs(&state.attrs)?;
         if uid == NodeUid::ROOT {
             self.root_row(store, &node)?;
-        } else if tree {
+        } else if tree || store.cloud(uid)?.is_none() && is_set(store, NOTE_OTHER_HISTORY)? {
+            // A node that the other history had lost, and that another server has brought back as that one knew it.
             self.rebase(store, uid, &node)?;
         }
         store.put_cloud(uid, Some(&node))?;

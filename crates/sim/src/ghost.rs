@@ -22,8 +22,6 @@ pub struct Ghost {
     destroyed: BTreeSet<Token>,
     /// A user took a name away from them.
     unlinked: BTreeSet<Token>,
-    /// How many second names and copies users made of them, less those that users took away.
-    doubled: BTreeMap<Token, u64>,
     /// The share has taken them.
     acknowledged: BTreeSet<Token>,
     /// Gone by what no system can help: never durable when the power went, or nowhere but in a state that was set back.
@@ -42,7 +40,6 @@ impl Ghost {
             written: BTreeSet::new(),
             destroyed: BTreeSet::new(),
             unlinked: BTreeSet::new(),
-            doubled: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             excused: BTreeSet::new(),
         }
@@ -65,19 +62,11 @@ impl Ghost {
         self.unlinked.insert(token);
     }
 
-    /// A user gave these bytes a second name, or copied them: one name that goes is not the last.
-    pub fn doubled(&mut self, token: Token) {
-        *self.doubled.entry(token).or_default() += 1;
-    }
-
-    /// A user took a name away from these bytes, having seen them; with the last one they are gone. What sync itself has
-    /// twice (a conflict copy, a move that travels as an update and a deletion) does not count: the user means the bytes.
+    /// A user took a name away from these bytes, having seen them. Whether another name was meant to keep them cannot be
+    /// told: sync has contents twice for a while (a conflict copy, a move that travels as an update and a deletion), and
+    /// copies that two users make become one.
     pub fn taken(&mut self, token: Token) {
-        self.unlinked.insert(token);
-        match self.doubled.get_mut(&token) {
-            Some(more) if *more > 0 => *more -= 1,
-            _ => drop(self.destroyed.insert(token)),
-        }
+        self.destroyed(token);
     }
 
     /// Whether a user took a name away from these bytes.
@@ -104,12 +93,6 @@ impl Ghost {
         for token in before.difference(after) {
             if !known.contains(token) && !others.contains(token) {
                 self.excused.insert(*token);
-            }
-        }
-        // How many names are left of what had several, nobody knows now.
-        for (token, _) in std::mem::take(&mut self.doubled) {
-            if self.unlinked.contains(&token) {
-                self.destroyed.insert(token);
             }
         }
     }
