@@ -297,10 +297,7 @@ pub enum Announced {
         held: bool,
     },
     /// One of the two was set back in time (tag or epoch differ): read the whole tree anew, merge, delete nothing.
-    Rebaseline {
-        /// For status and log.
-        why: Box<str>,
-    },
+    Rebaseline(Anew),
     /// The endpoint was away for longer than changes are kept: as [`Announced::Rebaseline`], and what only this server
     /// has waits for a person.
     AwayTooLong {
@@ -309,6 +306,17 @@ pub enum Announced {
     },
     /// Could not be answered; announced again after a while.
     Failed(Failure),
+}
+
+/// Why everything is compared anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anew {
+    /// For status and log.
+    pub why: Box<str>,
+    /// The service is of another history than the one that is known here: it was set back, so that its numbers may name
+    /// other versions than here. Then no version here is the base of one there unless they are equal. Else only this
+    /// side is old, and what it has is what newer versions grew from.
+    pub other_history: bool,
 }
 
 /// A page of the feed, or of the whole tree.
@@ -364,7 +372,7 @@ pub enum FeedError {
     /// The session was lost or the service could not answer. Asked again when there is a session.
     Failed(Failure),
     /// The cursor is not of this history any more: as [`Announced::Rebaseline`].
-    Rebaseline(Box<str>),
+    Rebaseline(Anew),
     /// Changes after the cursor are no longer kept: as [`Announced::AwayTooLong`].
     AwayTooLong(Box<str>),
 }
@@ -379,7 +387,7 @@ pub enum BatchError {
     /// The batch number is older than one that was announced. As [`BatchError::Lost`].
     Stale,
     /// As [`Announced::Rebaseline`].
-    Rebaseline(Box<str>),
+    Rebaseline(Anew),
 }
 
 /// What people ask for.

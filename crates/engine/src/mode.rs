@@ -5,6 +5,7 @@ use polder_sync::{TreeError, TreeStore};
 use polder_types::zoo::{Bug, planted};
 
 use crate::engine::Engine;
+use crate::session::NOTE_OTHER_HISTORY;
 use crate::{InitialMode, Level};
 
 /// Note: how the two sides are merged at present.
@@ -64,6 +65,9 @@ impl Engine {
             self.session.why_baseline = None;
             self.save_review(store)?;
             store.put_note(NOTE_MERGE, Mode::Steady.encode())?;
+            if store.note(NOTE_OTHER_HISTORY)?.is_some_and(|bytes| !bytes.is_empty()) {
+                store.put_note(NOTE_OTHER_HISTORY, &[])?;
+            }
             self.log(Level::Info, "both sides were compared and are united".into());
         }
         Ok(())

@@ -18,7 +18,8 @@ use crate::engine::Engine;
 use crate::mode::{Mode, NOTE_MERGE};
 use crate::refused::{Refusals, decode_cursor, encode_cursor, untrue};
 use crate::{
-    Announced, Effect, Failure, FeedError, FeedRow, JobId, Level, Page, PageToken, RootSeen, Unreachable,
+    Anew, Announced, Effect, Failure, FeedError, FeedRow, JobId, Level, Page, PageToken, RootSeen,
+    Unreachable,
 };
 
 /// Note: how far the whole tree was read; absent in a fresh database, then [`READING`], then [`WHOLE`].
@@ -27,6 +28,8 @@ const READING: &[u8] = b"reading";
 const WHOLE: &[u8] = b"whole";
 /// Note: the highest place in history that we know.
 const NOTE_KNOWN: &str = "known";
+/// Note: the share is of another history than the synced rows, until both are united.
+pub(crate) const NOTE_OTHER_HISTORY: &str = "other history";
 /// Note: the youngest version in pages of an answer that has not come to its end.
 const NOTE_SEEN: &str = "seen";
 /// So many rows of a page are planned at once; more go to the backlog in the store.
@@ -217,7 +220,8 @@ impl Engine {
         match answer {
             Announced::Accepted { head, .. } if head.seq < seen(store)? => {
                 // Pages of an answer that was broken off told of versions that the share does not have any more.
-                self.rebaseline(store, "the share's head is older than what was read of it".into())
+                let why = "the share's head is older than what was read of it".into();
+                self.rebaseline(store, Anew { why, other_history: true })
             }
             Announced::Accepted { head, answers, answers_known, held } => {
                 self.session.announced = true;
@@ -237,7 +241,7 @@ impl Engine {
                 }
                 Ok(())
             }
-            Announced::Rebaseline { why } => self.rebaseline(store, why),
+            Announced::Rebaseline(anew) => self.rebaseline(store, anew),
             Announced::AwayTooLong { why } => self.away_too_long(store, why),
             Announced::Failed(why) => {
                 self.session_failed(&why);
@@ -315,7 +319,8 @@ impl Engine {
     }
 
     /// The whole tree is read anew and united with what is here; nothing is deleted meanwhile (I7).
-    pub(crate) fn rebaseline(&mut self, store: &mut dyn TreeStore, why: Box<str>) -> Result<(), TreeError> {
+    pub(crate) fn rebaseline(&mut self, store: &mut dyn TreeStore, anew: Anew) -> Result<(), TreeError> {
+        let Anew { why, other_history } = anew;
         self.log_audit(format!("the share's history and ours do not fit ({why}): comparing everything anew"));
         self.session.why_baseline = Some(why);
         // Who is to be asked about extras is asked all the same when a set-back is noticed on top.
@@ -338,6 +343,10 @@ impl Engine {
         store.put_note(NOTE_TREE, READING)?;
         store.put_note(NOTE_KNOWN, &encode_cursor(Cursor::default()))?;
         store.put_note(NOTE_SEEN, &[])?;
+        if other_history {
+            // Until all is united; a second reason does not take the first one back.
+            store.put_note(NOTE_OTHER_HISTORY, &[1])?;
+        }
         store.put_cursor(Cursor::default())?;
         store.forget_cloud()?;
         self.session.backlog = true;
@@ -350,7 +359,7 @@ impl Engine {
         if self.session.mode != Mode::Initial {
             self.session.mode = Mode::Review;
         }
-        self.rebaseline(store, why)
+        self.rebaseline(store, Anew { why, other_history: false })
     }
 
     pub(crate) fn page(
@@ -362,7 +371,7 @@ impl Engine {
         let Some(fetch) = self.session.fetching.take_if(|fetch| fetch.job == job) else { return Ok(()) };
         let page = match page {
             Ok(page) => page,
-            Err(FeedError::Rebaseline(why)) => return self.rebaseline(store, why),
+            Err(FeedError::Rebaseline(anew)) => return self.rebaseline(store, anew),
             Err(FeedError::AwayTooLong(why)) => return self.away_too_long(store, why),
             Err(FeedError::Failed(why)) => {
                 self.answer_refused(&why);
@@ -467,7 +476,8 @@ impl Engine {
         store.put_attrs(&state.attrs)?;
         if uid == NodeUid::ROOT {
             self.root_row(store, &node)?;
-        } else if tree {
+        } else if tree || store.cloud(uid)?.is_none() && is_set(store, NOTE_OTHER_HISTORY)? {
+            // A node that the other history had lost, and that another server has brought back as that one knew it.
             self.rebase(store, uid, &node)?;
         }
         store.put_cloud(uid, Some(&node))?;
@@ -491,7 +501,8 @@ impl Engine {
     }
 
     /// In a re-baseline a synced row is a merge base only if the share's version grew from it: equal versions are
-    /// agreed, newer numbers of a longer history keep the base, everything else is compared without one.
+    /// agreed, newer numbers of a longer history keep the base, everything else is compared without one. In another
+    /// history a newer number says nothing: the version here may be one that it has lost.
     fn rebase(&mut self, store: &mut dyn TreeStore, uid: NodeUid, node: &CloudNode) -> Result<(), TreeError> {
         let Some(row) = store.synced(uid)? else { return Ok(()) };
         let equal = row.content == node.content
@@ -500,7 +511,9 @@ impl Engine {
             && row.mtime_share == node.mtime;
         if equal {
             store.put_synced(uid, Some(&SyncedNode { since: node.since, ..row }))
-        } else if node.since <= row.since && !planted(Bug::BaselineKeepsEverything) {
+        } else if (node.since <= row.since || is_set(store, NOTE_OTHER_HISTORY)?)
+            && !planted(Bug::BaselineKeepsEverything)
+        {
             // What stands on disk stays known although no row says it any more: the scan of this life may have passed it
             // over, because it equalled the row. Whether it still stands there, a look tells.
             self.looks.pend(row.at.parent, Some(row.at.name.clone()));
@@ -546,6 +559,10 @@ impl Engine {
     pub(crate) fn ran_ahead(&mut self, uid: NodeUid, seq: Seq) {
         self.session.ahead.insert(uid, seq);
     }
+}
+
+fn is_set(store: &dyn TreeStore, note: &str) -> Result<bool, TreeError> {
+    Ok(store.note(note)?.is_some_and(|bytes| !bytes.is_empty()))
 }
 
 /// The youngest version in pages of an answer that was not read to its end; zero when the last one was.

@@ -306,20 +306,26 @@ impl Life {
                 self.remote.set(Some(*open));
                 Announced::Accepted { head, answers: Vec::new(), answers_known: false, held: false }
             }
-            Opening::Rebaseline { why, away_too_long } => {
-                // A new instance: what the old one is said to have done proves nothing any more.
-                self.db.put_note(NOTE_INSTANCE, &random::<16>())?;
-                self.db.put_note(NOTE_OPENINGS, &[])?;
-                self.ended = Some("it is compared with the share anew".into());
-                match away_too_long {
-                    true => Announced::AwayTooLong { why },
-                    false => Announced::Rebaseline { why },
-                }
+            Opening::Rebaseline(anew) => {
+                self.end_instance()?;
+                Announced::Rebaseline(anew)
+            }
+            Opening::AwayTooLong(why) => {
+                self.end_instance()?;
+                Announced::AwayTooLong { why }
             }
             Opening::Refused(why) => return self.lose_link(why, effects),
             Opening::Failed(why) => Announced::Failed(why),
         };
         self.step(Event::Announced { job, answer }, effects)
+    }
+
+    /// A new instance: what the old one is said to have done proves nothing any more.
+    fn end_instance(&mut self) -> Result<()> {
+        self.db.put_note(NOTE_INSTANCE, &random::<16>())?;
+        self.db.put_note(NOTE_OPENINGS, &[])?;
+        self.ended = Some("it is compared with the share anew".into());
+        Ok(())
     }
 
     fn step(&mut self, event: Event, effects: &mut Vec<Effect>) -> Result<()> {
