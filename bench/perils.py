@@ -682,6 +682,56 @@ def clock_off(world):
         del plain
 
 
+def away_too_long(world):
+    """A server that was away for longer than changes are kept: what only it has waits for a person (I16)."""
+    with Cluster(world.cluster.binary, folder=world.cluster.folder / "absence", keep=True) as cluster:
+        cluster.environment.update(POLDER_SERVICE_HISTORY_S="1", POLDER_SERVICE_ABSENCE_S="1")
+        cluster.start_service()
+        own = World(cluster)
+        group = own.share("data")
+        a, b = group.site("here"), group.site("away")
+        for name in ("kept", "old/one", "old/two", "gone"):
+            write(a, name, text(name))
+        until_equal(a, b)
+        group.until_in_sync()
+        before = files(a)
+        cluster.stop("away")
+        shutil.rmtree(a / "old")
+        (a / "gone").unlink()
+        write(b, "made/here", text("made here"))
+        write(a, "after", text("after"))
+        history = lambda: next(one["runs"] for one in own.rest("GET", "/v1/reconcilers")["items"] if one["name"] == "history")
+        entries = lambda: {one["name"] for one in cluster.json("share", "ls", "data:/")}
+        wait_for("the share follows", lambda: "after" in entries() and not entries() & {"gone", "old"}, LONG)
+        runs = history()
+        wait_for("the changes are forgotten", lambda: history() >= runs + 4, LONG)
+        cluster.start_agent("away")
+        listed = lambda: {one["path"] for one in cluster.json("review", "list")}
+        extras = {"old", "old/one", "old/two", "gone", "made", "made/here"}
+        wait_for("extras wait for a person", lambda: listed() == extras, LONG)
+        wait_for("all else arrives", lambda: "after" in files(b), LONG)
+        check({**before, "made/here": text("made here"), "after": text("after")} == files(b), "something left the server")
+        check(set(files(a)) == {"kept", "after"}, "an extra came to another server")
+        now = wait_for("the status says so", lambda: (now := group.endpoint("away"))["state"] == "review" and now, LONG)
+        check((now["review"], now["errors"]) == (6, 0), f"status: {now}")
+        cluster.kill("away")
+        group.until_says("away", "not connected", state="offline")
+        cluster.start_agent("away")
+        wait_for("extras outlive a kill", lambda: group.endpoint("away")["state"] == "review" and listed() == extras, LONG)
+        cluster.run("review", "accept", "--endpoint", "away", "made")
+        wait_for("what was accepted is everywhere", lambda: "made/here" in files(a), LONG)
+        cluster.run("review", "discard", "--endpoint", "away", "gone", "--yes")
+        wait_for("what was discarded leaves", lambda: "gone" not in files(b), LONG)
+        check("gone" not in files(a) and "old/one" in files(b), "too much was decided")
+        cluster.run("review", "accept", "--endpoint", "away", "--all")
+        until_equal(a, b)
+        group.until_in_sync()
+        check(files(a)["old/one"] == before["old/one"] and not listed(), "what was accepted is not there")
+        # Who was asked is asked no more: a deletion is a deletion again.
+        (a / "old/one").unlink()
+        until_equal(a, b)
+
+
 # Row 14: callers without the right. Forged packs, foreign shares and names like `../x` need a crafted peer: those are tests
 # of the crates (docs/semantics.md).
 
@@ -715,7 +765,7 @@ def reader_writes(world):
 
 CASES = [
     unmounted, emptied, replaced, unreadable, disk_full_receiving, disk_full_sending, disk_full_service, share_quota,
-    disk_quota, read_only, service_away, revoked, clock_off, reader_writes,
+    disk_quota, read_only, service_away, away_too_long, revoked, clock_off, reader_writes,
 ]
 
 

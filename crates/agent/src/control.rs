@@ -19,7 +19,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use crate::connection;
-use crate::endpoint::{Endpoint, Explained, Input};
+use crate::endpoint::{Decision, Endpoint, Explained, Input};
 use crate::worker::Hub;
 
 /// A worker that ends with this code wants to be replaced at once.
@@ -234,6 +234,22 @@ fn local_explain(
     })
 }
 
+async fn decide_extras(endpoint: &Endpoint, decision: Decision) -> Result<u64, String> {
+    if let Some(waiting) = endpoint.shown().waiting {
+        return Err(format!("the endpoint waits: {waiting}"));
+    }
+    let (to, from) = channel();
+    endpoint.tell(Input::Review(decision, to));
+    let answer = tokio::task::spawn_blocking(move || from.recv_timeout(EXPLAIN_PATIENCE)).await;
+    match answer {
+        Ok(Ok(count)) => Ok(count),
+        _ => {
+            Err("the endpoint does not answer now; look at `polder review list` before you try again"
+                .to_owned())
+        }
+    }
+}
+
 /// Tries the ways to the service, one after the other, and stops at the first that fails.
 async fn network_test(hub: &Hub) -> Vec<Answer> {
     let began = Instant::now();
@@ -291,7 +307,13 @@ async fn carry_out_inner(hub: &Arc<Hub>, command: pb::Command) -> Result<Vec<u8>
             tell(if release.accept { Command::ReleaseAccept } else { Command::ReleaseRevert })
         }
         Wire::Rescan(_) => tell(Command::Rescan(RelPath::root())),
-        Wire::Review(_) => Err("there is nothing to review on this endpoint".to_owned()),
+        Wire::Review(review) => {
+            let found = hub.endpoints().remove(&endpoint).ok_or("this server has no such endpoint")?;
+            let paths = review.paths.iter().map(|path| RelPath::parse(path)).collect::<Result<_, _>>();
+            let paths = paths.map_err(|error| error.to_string())?;
+            let items = decide_extras(&found, Decision { accept: review.accept, paths }).await?;
+            serde_json::to_vec(&answers::Decided { items }).map_err(|error| error.to_string())
+        }
         Wire::Detach(_) => {
             // Nothing is tiered on an endpoint without a gate: all bytes are here, so it can be let go at once.
             tell(Command::Stop)

@@ -38,16 +38,19 @@ pub(crate) fn message(
         endpoint_id: endpoint.0.to_vec().into(),
         state: state.into(),
         why: cut(why),
-        nodes: status.entry_count,
-        bytes: 0,
+        nodes: extra.nodes,
+        bytes: extra.bytes,
         upload_nodes: status.up.count,
         upload_bytes: status.up.bytes,
         download_nodes: status.down.count,
         download_bytes: status.down.bytes,
         upload_bytes_per_s: extra.sent_bytes_per_s,
         download_bytes_per_s: extra.received_bytes_per_s,
+        upload_nodes_per_s: extra.sent_nodes_per_s,
+        download_nodes_per_s: extra.received_nodes_per_s,
         applied: Some(status.cursor.into()),
         problem_count: status.problem_count,
+        review_count: status.review_count,
         problems: status.problems.iter().take(limits::PROBLEMS_MAX).map(problem).collect(),
         held_nodes: status.held.map_or(0, |held| held.deletes + held.overwrites + held.renames),
         watching: watching.to_owned(),
@@ -70,6 +73,14 @@ pub(crate) struct Extra {
     pub sent_bytes_per_s: u64,
     /// Mean of the last seconds.
     pub received_bytes_per_s: u64,
+    /// Mean of the last seconds.
+    pub sent_nodes_per_s: u64,
+    /// Mean of the last seconds.
+    pub received_nodes_per_s: u64,
+    /// Items below the root that both sides have agreed on.
+    pub nodes: u64,
+    /// Bytes of their contents.
+    pub bytes: u64,
     /// When the endpoint was last in sync; 0: never.
     pub last_sync_unix_ms: i64,
     /// Bytes in the recycle area.
@@ -225,7 +236,11 @@ pub(crate) fn problem_item(problem: &Problem) -> answers::ProblemItem {
         since: Time(Timestamp::from_unix_millis(problem.since_unix_ms)),
         attempts: problem.tries,
         next_at: None,
-        found: None,
+        found: problem.found.map(|found| answers::FoundItem {
+            kind: found.kind,
+            size: found.size,
+            mtime: Time(found.mtime),
+        }),
     }
 }
 
@@ -245,13 +260,15 @@ pub(crate) fn rest(
     path: Vec<u8>,
     shown: &crate::endpoint::Shown,
 ) -> Result<EndpointStatus, String> {
-    let flow = |left: polder_engine::Remaining, bytes_per_second: u64, bytes_moved: u64| Flow {
+    let flow = |left: polder_engine::Remaining, per_second: (u64, u64), bytes_moved: u64| Flow {
         items_left: left.count,
         bytes_left: left.bytes,
-        bytes_per_second,
+        items_per_second: per_second.0,
+        bytes_per_second: per_second.1,
         bytes_moved,
         ..Flow::default()
     };
+    let extra = &shown.extra;
     let status = shown.status.as_deref();
     let (up, down) = status.map_or_else(Default::default, |status| (status.up, status.down));
     let (phase, reason) = match status {
@@ -271,17 +288,17 @@ pub(crate) fn rest(
         reason: Some(reason).filter(|reason| !reason.is_empty()),
         heard_at: None,
         applied: status.map_or(0, |status| status.cursor.seq.0),
-        upload: flow(up, shown.extra.sent_bytes_per_s, shown.extra.sent_bytes),
-        download: flow(down, shown.extra.received_bytes_per_s, shown.extra.received_bytes),
-        nodes: status.map_or(0, |status| status.entry_count),
-        local_bytes: 0,
+        upload: flow(up, (extra.sent_nodes_per_s, extra.sent_bytes_per_s), extra.sent_bytes),
+        download: flow(down, (extra.received_nodes_per_s, extra.received_bytes_per_s), extra.received_bytes),
+        nodes: extra.nodes,
+        local_bytes: extra.bytes,
         tiered_bytes: 0,
         recycled_bytes: shown.extra.recycled_bytes,
-        errors: status.map_or(0, |status| status.problem_count),
+        errors: status.map_or(0, |status| status.problem_count - status.review_count),
         held: status
             .and_then(|status| status.held)
             .map_or(0, |held| held.deletes + held.overwrites + held.renames),
-        review: 0,
+        review: status.map_or(0, |status| status.review_count),
         problems: Vec::new(),
     })
 }

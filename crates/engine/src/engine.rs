@@ -17,6 +17,7 @@ use crate::problems::Problems;
 use crate::rand::Rng;
 use crate::reads::Reads;
 use crate::report::Report;
+use crate::review::Review;
 use crate::scan::Scan;
 use crate::sends::Sends;
 use crate::session::Session;
@@ -65,6 +66,7 @@ pub struct Engine {
     pub(crate) brake: Brake,
     pub(crate) problems: Problems,
     pub(crate) report: Report,
+    pub(crate) review: Review,
     /// Since when nothing has gone on although something waits.
     pub(crate) stuck_since: u64,
     /// How far the overlay was planned since all is quiet.
@@ -99,6 +101,7 @@ impl Engine {
             applies: Applies::default(),
             problems: Problems::default(),
             report: Report::default(),
+            review: Review::default(),
             stuck_since: 0,
             idle: crate::planning::Idle::default(),
             out: Vec::new(),
@@ -188,6 +191,7 @@ impl Engine {
     fn started(&mut self, store: &mut dyn TreeStore, started: Started) -> Result<(), TreeError> {
         self.instance = started.instance;
         self.load_session(store)?;
+        self.load_review(store)?;
         match started.root {
             Ok(root) => self.root_found(store, &root),
             Err(why) => {
@@ -254,6 +258,7 @@ impl Engine {
                 self.log_audit("changes held by the mass-change brake are thrown back".into());
                 self.retry_held();
             }
+            Command::Review { accept, paths } => self.decide_extras(store, &paths, accept)?,
             Command::Rescan(path) => self.rescan(store, &path)?,
             Command::Settings(settings) => {
                 self.settings = *settings;

@@ -296,14 +296,27 @@ pub enum Announced {
         /// Whether the service has a brake on this endpoint.
         held: bool,
     },
-    /// One of the two was set back in time (tag or epoch differ), or the endpoint was away beyond the horizon:
-    /// read the whole tree anew, merge, delete nothing.
-    Rebaseline {
+    /// One of the two was set back in time (tag or epoch differ): read the whole tree anew, merge, delete nothing.
+    Rebaseline(Anew),
+    /// The endpoint was away for longer than changes are kept: as [`Announced::Rebaseline`], and what only this server
+    /// has waits for a person.
+    AwayTooLong {
         /// For status and log.
         why: Box<str>,
     },
     /// Could not be answered; announced again after a while.
     Failed(Failure),
+}
+
+/// Why everything is compared anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anew {
+    /// For status and log.
+    pub why: Box<str>,
+    /// The service is of another history than the one that is known here: it was set back, so that its numbers may name
+    /// other versions than here. Then no version here is the base of one there unless they are equal. Else only this
+    /// side is old, and what it has is what newer versions grew from.
+    pub other_history: bool,
 }
 
 /// A page of the feed, or of the whole tree.
@@ -343,13 +356,25 @@ pub enum FeedRow {
     },
 }
 
+impl FeedRow {
+    /// The operation that a row comes from.
+    pub(crate) fn since(&self) -> Seq {
+        match self {
+            Self::Live(state) => state.since,
+            Self::Gone { since, .. } | Self::Bad { since, .. } => *since,
+        }
+    }
+}
+
 /// Why there is no page.
 #[derive(Debug, Clone)]
 pub enum FeedError {
     /// The session was lost or the service could not answer. Asked again when there is a session.
     Failed(Failure),
     /// The cursor is not of this history any more: as [`Announced::Rebaseline`].
-    Rebaseline(Box<str>),
+    Rebaseline(Anew),
+    /// Changes after the cursor are no longer kept: as [`Announced::AwayTooLong`].
+    AwayTooLong(Box<str>),
 }
 
 /// Why there is no answer to a batch.
@@ -362,7 +387,7 @@ pub enum BatchError {
     /// The batch number is older than one that was announced. As [`BatchError::Lost`].
     Stale,
     /// As [`Announced::Rebaseline`].
-    Rebaseline(Box<str>),
+    Rebaseline(Anew),
 }
 
 /// What people ask for.
@@ -376,6 +401,14 @@ pub enum Command {
     ReleaseAccept,
     /// Throw them back: the share's state returns to the disk; replaced bytes go to the recycle area.
     ReleaseRevert,
+    /// A decision about the extras at and below some paths (none: all of them): upload them, or move them to the
+    /// recycle area.
+    Review {
+        /// Upload.
+        accept: bool,
+        /// Where.
+        paths: Vec<RelPath>,
+    },
     /// Scan below a path, or everything.
     Rescan(RelPath),
     /// New settings. A name that is no longer excluded is found by the scan that follows.

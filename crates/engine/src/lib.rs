@@ -26,6 +26,7 @@ mod rand;
 mod reads;
 mod refused;
 mod report;
+mod review;
 mod scan;
 mod sends;
 mod session;
@@ -38,11 +39,12 @@ mod work;
 pub use effect::{Apply, ApplyAct, ApplyOver, ApplyStep, Effect, LookAt, PageToken, Read};
 pub use engine::{Engine, EngineError};
 pub use event::{
-    Announced, ApplyResult, BatchError, Command, Event, FeedError, FeedRow, Hint, ListEnd, ListPart, Look,
-    LookFound, Page, ReadOutcome, RootSeen, Started, Unreachable,
+    Anew, Announced, ApplyResult, BatchError, Command, Event, FeedError, FeedRow, Hint, ListEnd, ListPart,
+    Look, LookFound, Page, ReadOutcome, RootSeen, Started, Unreachable,
 };
 pub use settings::{BrakeSettings, InitialMode, LARGE_BYTES, Limits, Settings};
 pub use status::{
-    Held, Level, LogLine, PROBLEMS_LISTED_MAX, Phase, Problem, Reason, Remaining, SkipReason, Skipped, Status,
+    Found, Held, Level, LogLine, PROBLEMS_LISTED_MAX, Phase, Problem, Reason, Remaining, SkipReason, Skipped,
+    Status,
 };
 pub use words::{Dir, Failure, FailureClass, JobId, Lane, Now, Place, SeenEntry};

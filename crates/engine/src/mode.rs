@@ -1,9 +1,11 @@
-//! How the two sides are merged: as ever, for the first time, or after one of them was set back.
+//! How the two sides are merged: as ever, for the first time, after one of them was set back, or after an absence that was
+//! too long; and when that is over.
 
 use polder_sync::{TreeError, TreeStore};
 use polder_types::zoo::{Bug, planted};
 
 use crate::engine::Engine;
+use crate::session::NOTE_OTHER_HISTORY;
 use crate::{InitialMode, Level};
 
 /// Note: how the two sides are merged at present.
@@ -19,6 +21,8 @@ pub(crate) enum Mode {
     Initial,
     /// After one side was set back: nothing is deleted.
     NoDeletes,
+    /// After an absence that was too long: nothing is deleted, and what only this side has waits for a person.
+    Review,
 }
 
 impl Mode {
@@ -27,6 +31,7 @@ impl Mode {
             Self::Steady => b"steady",
             Self::Initial => b"initial",
             Self::NoDeletes => b"no deletes",
+            Self::Review => b"review",
         }
     }
 
@@ -34,6 +39,7 @@ impl Mode {
         match bytes {
             b"steady" => Self::Steady,
             b"initial" => Self::Initial,
+            b"review" => Self::Review,
             // What a newer version wrote is answered with the most careful mode.
             _ => Self::NoDeletes,
         }
@@ -44,6 +50,9 @@ impl Engine {
     /// The first merge, or the comparison after a set-back, is over when nothing is left to do.
     pub(crate) fn end_mode(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
         let quiet = self.work.running() == 0 && self.work.fresh_count() == 0 && !self.session.wants_feed();
+        if quiet && self.session.mode == Mode::Steady {
+            self.save_review(store)?;
+        }
         let seen = self.scan.done_once && !self.scan.is_open() && self.looks.is_idle();
         if self.session.mode != Mode::Steady
             && quiet
@@ -54,19 +63,26 @@ impl Engine {
         {
             self.session.mode = Mode::Steady;
             self.session.why_baseline = None;
+            self.save_review(store)?;
             store.put_note(NOTE_MERGE, Mode::Steady.encode())?;
+            if store.note(NOTE_OTHER_HISTORY)?.is_some_and(|bytes| !bytes.is_empty()) {
+                store.put_note(NOTE_OTHER_HISTORY, &[])?;
+            }
             self.log(Level::Info, "both sides were compared and are united".into());
         }
         Ok(())
     }
 
     /// Whether work waits on a node that a steady plan would take for deleted on one side, although it is only not united
-    /// yet: it was refused, could not be read or applied, or waits for another one.
+    /// yet: it was refused, could not be read or applied, or waits for another one. An extra waits for a person, whatever the
+    /// mode.
     fn is_any_doomed(&self, store: &dyn TreeStore) -> Result<bool, TreeError> {
         let view = crate::overlay::View { store, overlay: &self.overlay };
         for uid in self.work.uids() {
-            let one_side_lacks_it = store.cloud(uid)?.is_none() || view.local_row(uid)?.is_none();
-            if one_side_lacks_it && store.synced(uid)?.is_some() {
+            let here = view.local_row(uid)?;
+            let is_extra = here.as_ref().is_some_and(|here| self.review.has(here.stamp.ident));
+            let one_side_lacks_it = store.cloud(uid)?.is_none() || here.is_none();
+            if one_side_lacks_it && !is_extra && store.synced(uid)?.is_some() {
                 return Ok(true);
             }
         }
@@ -80,6 +96,7 @@ impl Engine {
             (Mode::Initial, InitialMode::Authoritative) => polder_sync::Rule::HereWins,
             (Mode::NoDeletes, _) if planted(Bug::BaselineDeletes) => polder_sync::Rule::Merge,
             (Mode::NoDeletes, _) => polder_sync::Rule::NoDeletes,
+            (Mode::Review, _) => polder_sync::Rule::Review,
         }
     }
 }

@@ -155,6 +155,7 @@ impl Engine {
             server: Arc::from(&*self.settings.server_name),
             cloud: "Cloud".into(),
             directory_times: self.is_quiet(),
+            extras: Arc::clone(&self.review.extras),
             nodes_max: self.settings.limits.window * PULL_FACTOR,
         };
         let plan = {
@@ -229,7 +230,11 @@ impl Engine {
         }
         for Waiting { uid, on } in &plan.waiting {
             rest.remove(uid);
-            self.wait(*uid, *on);
+            if self.is_new_in_extra(store, *uid, *on)? {
+                self.held(store, *uid, &HeldReason::Extra)?;
+            } else {
+                self.wait(*uid, *on);
+            }
         }
         for read in &plan.reads {
             rest.remove(&read.uid);
@@ -274,7 +279,8 @@ impl Engine {
         if self.work.is_busy(uid) {
             return Ok(());
         }
-        self.work.put(uid, State::Held);
+        let waits_for_person = *why == HeldReason::Extra;
+        self.work.put(uid, if waits_for_person { State::Braked } else { State::Held });
         let path = self.path(store, uid)?;
         let reason = match why {
             HeldReason::Extra => Reason::Review,
@@ -282,6 +288,9 @@ impl Engine {
             HeldReason::Adrift => Reason::Refused,
         };
         self.problems.add(uid, path, reason, why.to_string().into(), self.now.unix_ms);
+        if waits_for_person {
+            self.found_extra(store, uid)?;
+        }
         Ok(())
     }
 
@@ -328,7 +337,7 @@ impl Engine {
         self.dirs_known.clear();
         self.looks.rekey(from, to);
         self.scan.rekey(from, to);
-        self.problems.solved(from);
+        self.problems.rekey(from, to);
         self.work.finish(from, false, now);
         let row = store.synced(to)?;
         self.put_local(store, to, node, row)?;
@@ -361,6 +370,7 @@ impl Engine {
 
     /// A synced row was written: what the overlay has of the node leaves it if it is equal now.
     pub(crate) fn after_synced(&mut self, store: &mut dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
+        self.review_settled(store, uid)?;
         if store.synced(uid)?.is_none() && !planted(Bug::ChildrenOfGoneForgotten) {
             self.children_gone(store, uid)?;
         }

@@ -74,9 +74,11 @@ impl Engine {
             let none = Held { deletes: 0, overwrites: 0, renames: 0, allowed: 0, by_service: true };
             self.session.held_by_service.then_some(none)
         });
-        let (problems, skipped) = match &self.report.last {
-            Some(last) if !self.problems.changed => (last.problems.clone(), last.skipped.clone()),
-            _ => (self.problems.listed(), self.problems.skipped()),
+        let (problems, skipped, review_count) = match &self.report.last {
+            Some(last) if !self.problems.changed => {
+                (last.problems.clone(), last.skipped.clone(), last.review_count)
+            }
+            _ => (self.problems.listed(), self.problems.skipped(), self.problems.review_count()),
         };
         Ok(Status {
             phase: self.phase(&up, &down, held.is_some()),
@@ -96,6 +98,7 @@ impl Engine {
             entry_count: self.scan.entry_count,
             skipped_count: self.problems.skipped_count(),
             problem_count: self.problems.count(),
+            review_count,
             problems,
             skipped,
         })

@@ -14,7 +14,7 @@ use polder_types::{
 use crate::engine::Engine;
 use crate::observe::Sight;
 use crate::overlay::View;
-use crate::{Effect, Failure, JobId, ListEnd, ListPart, Reason, Settings};
+use crate::{Effect, Failure, JobId, ListEnd, ListPart, Settings};
 
 /// Walks of single directories at once, beside one of everything.
 const LISTS_MAX: usize = 4;
@@ -126,7 +126,9 @@ impl Scan {
 
     /// Whether walks run or are wanted: then what is missing may still turn up.
     pub(crate) fn is_open(&self) -> bool {
-        self.wanted || !self.lists.is_empty() || !self.walks.is_empty() || !self.strangers.is_empty()
+        let passed_over = self.void.values().any(|void| void.recursive);
+        let begun = !self.lists.is_empty() || !self.walks.is_empty() || !self.strangers.is_empty();
+        self.wanted || begun || passed_over
     }
 
     pub(crate) fn next_at(&self, settings: &Settings) -> Option<u64> {
@@ -209,7 +211,7 @@ impl Engine {
         for (uid, void) in &mut self.scan.void {
             if void.at.is_some_and(|at| at <= now) {
                 void.at = None;
-                *self.scan.lists.entry(*uid).or_insert(false) |= void.recursive;
+                *self.scan.lists.entry(*uid).or_insert(false) |= std::mem::take(&mut void.recursive);
             }
         }
         self.list_strangers(store)?;
@@ -253,6 +255,7 @@ impl Engine {
     ) -> Result<(), TreeError> {
         let Some(dir) = self.dir(store, uid)?.filter(|dir| dir.ident.is_some()) else {
             self.scan.frozen.remove(&uid);
+            self.problems.readable(uid);
             self.scan.void.remove(&uid);
             return Ok(());
         };
@@ -316,6 +319,9 @@ impl Engine {
             }
             Some(ListEnd::Gone) => {
                 self.list_again(dir, true);
+                if let Some(node) = (View { store, overlay: &self.overlay }).local_row(dir)? {
+                    self.looks.pend(node.at.parent, Some(node.at.name));
+                }
                 Ok(())
             }
             Some(ListEnd::Unreadable(why)) => self.freeze(store, dir, why),
@@ -355,18 +361,19 @@ impl Engine {
     }
 
     /// A listing of a directory came to nothing. A hint tells of what was changed meanwhile, but not of what else is there
-    /// or missing. It is listed again, soon at first; one that changes all the time, less and less often.
-    fn list_again(&mut self, dir: NodeUid, recursive: bool) {
+    /// or missing. It is listed again: soon when it changed, after a look when it has left its place. One that changes all
+    /// the time is listed less and less often.
+    fn list_again(&mut self, dir: NodeUid, has_left: bool) {
         if planted(Bug::VoidNotListedAgain) {
             return;
         }
         let void = self.scan.void.entry(dir).or_default();
         void.count += 1;
-        void.recursive |= recursive;
-        if void.count == 1 {
-            *self.scan.lists.entry(dir).or_insert(false) |= void.recursive;
+        void.recursive |= has_left;
+        if void.count == 1 && !has_left {
+            self.scan.lists.entry(dir).or_insert(false);
         } else {
-            let wait = AGAIN_MS.saturating_mul(1 << void.count.min(10)).min(FROZEN_MS * 2);
+            let wait = AGAIN_MS.saturating_mul(1 << (void.count - 1).min(10)).min(FROZEN_MS * 2);
             void.at = Some(self.now.mono_ms + wait);
         }
     }
@@ -402,6 +409,7 @@ impl Engine {
                 self.scan.last_full = Some(self.now.mono_ms);
                 self.scan.entry_count = entry_count;
                 self.scan.done_once = true;
+                self.scan.void.retain(|_, void| void.at.is_some());
                 self.session.backlog = true;
             }
             (_, false) => {
@@ -423,7 +431,7 @@ impl Engine {
     ) -> Result<(), TreeError> {
         self.scan.frozen.insert(dir, self.now.mono_ms + FROZEN_MS);
         let path = self.path(store, dir)?;
-        self.problems.add(dir, path, Reason::DirUnreadable, why.text, self.now.unix_ms);
+        self.problems.unreadable(dir, path, why.text, self.now.unix_ms);
         Ok(())
     }
 
@@ -441,7 +449,7 @@ impl Engine {
 
     fn thaw(&mut self, dir: NodeUid) {
         if self.scan.frozen.remove(&dir).is_some() {
-            self.problems.solved(dir);
+            self.problems.readable(dir);
             self.work.retry_all(self.now.mono_ms);
             self.session.backlog = true;
             // Only the directory itself was tried; what lies deeper was passed over with it.

@@ -18,7 +18,8 @@ use crate::engine::Engine;
 use crate::mode::{Mode, NOTE_MERGE};
 use crate::refused::{Refusals, decode_cursor, encode_cursor, untrue};
 use crate::{
-    Announced, Effect, Failure, FeedError, FeedRow, JobId, Level, Page, PageToken, RootSeen, Unreachable,
+    Anew, Announced, Effect, Failure, FeedError, FeedRow, JobId, Level, Page, PageToken, RootSeen,
+    Unreachable,
 };
 
 /// Note: how far the whole tree was read; absent in a fresh database, then [`READING`], then [`WHOLE`].
@@ -27,6 +28,10 @@ const READING: &[u8] = b"reading";
 const WHOLE: &[u8] = b"whole";
 /// Note: the highest place in history that we know.
 const NOTE_KNOWN: &str = "known";
+/// Note: the share is of another history than the synced rows, until both are united.
+pub(crate) const NOTE_OTHER_HISTORY: &str = "other history";
+/// Note: the youngest version in pages of an answer that has not come to its end.
+const NOTE_SEEN: &str = "seen";
 /// So many rows of a page are planned at once; more go to the backlog in the store.
 const TOUCH_MAX: usize = 2_000;
 
@@ -213,6 +218,11 @@ impl Engine {
         }
         self.session.announcing = None;
         match answer {
+            Announced::Accepted { head, .. } if head.seq < seen(store)? => {
+                // Pages of an answer that was broken off told of versions that the share does not have any more.
+                let why = "the share's head is older than what was read of it".into();
+                self.rebaseline(store, Anew { why, other_history: true })
+            }
             Announced::Accepted { head, answers, answers_known, held } => {
                 self.session.announced = true;
                 self.session.tries = 0;
@@ -231,7 +241,8 @@ impl Engine {
                 }
                 Ok(())
             }
-            Announced::Rebaseline { why } => self.rebaseline(store, why),
+            Announced::Rebaseline(anew) => self.rebaseline(store, anew),
+            Announced::AwayTooLong { why } => self.away_too_long(store, why),
             Announced::Failed(why) => {
                 self.session_failed(&why);
                 Ok(())
@@ -308,10 +319,14 @@ impl Engine {
     }
 
     /// The whole tree is read anew and united with what is here; nothing is deleted meanwhile (I7).
-    pub(crate) fn rebaseline(&mut self, store: &mut dyn TreeStore, why: Box<str>) -> Result<(), TreeError> {
+    pub(crate) fn rebaseline(&mut self, store: &mut dyn TreeStore, anew: Anew) -> Result<(), TreeError> {
+        let Anew { why, other_history } = anew;
         self.log_audit(format!("the share's history and ours do not fit ({why}): comparing everything anew"));
         self.session.why_baseline = Some(why);
-        self.session.mode = Mode::NoDeletes;
+        // Who is to be asked about extras is asked all the same when a set-back is noticed on top.
+        if self.session.mode != Mode::Review {
+            self.session.mode = Mode::NoDeletes;
+        }
         self.session.tree_whole = false;
         self.session.at_cut = false;
         self.session.announced = false;
@@ -324,13 +339,27 @@ impl Engine {
         for offer in store.offers()? {
             store.drop_offer(offer.uid)?;
         }
-        store.put_note(NOTE_MERGE, Mode::NoDeletes.encode())?;
+        store.put_note(NOTE_MERGE, self.session.mode.encode())?;
         store.put_note(NOTE_TREE, READING)?;
         store.put_note(NOTE_KNOWN, &encode_cursor(Cursor::default()))?;
+        store.put_note(NOTE_SEEN, &[])?;
+        if other_history {
+            // Until all is united; a second reason does not take the first one back.
+            store.put_note(NOTE_OTHER_HISTORY, &[1])?;
+        }
         store.put_cursor(Cursor::default())?;
         store.forget_cloud()?;
         self.session.backlog = true;
         self.forget_refusals(store)
+    }
+
+    /// As a set-back; but what only this server has may have been deleted since, by somebody who had seen it (I16). Before
+    /// the first merge is over everything here is new to the share.
+    fn away_too_long(&mut self, store: &mut dyn TreeStore, why: Box<str>) -> Result<(), TreeError> {
+        if self.session.mode != Mode::Initial {
+            self.session.mode = Mode::Review;
+        }
+        self.rebaseline(store, Anew { why, other_history: false })
     }
 
     pub(crate) fn page(
@@ -342,7 +371,8 @@ impl Engine {
         let Some(fetch) = self.session.fetching.take_if(|fetch| fetch.job == job) else { return Ok(()) };
         let page = match page {
             Ok(page) => page,
-            Err(FeedError::Rebaseline(why)) => return self.rebaseline(store, why),
+            Err(FeedError::Rebaseline(anew)) => return self.rebaseline(store, anew),
+            Err(FeedError::AwayTooLong(why)) => return self.away_too_long(store, why),
             Err(FeedError::Failed(why)) => {
                 self.answer_refused(&why);
                 self.session_failed(&why);
@@ -356,6 +386,10 @@ impl Engine {
             false => store.offers()?.into_iter().map(|offer| (offer.uid, offer)).collect(),
         };
         let few = page.rows.len() <= TOUCH_MAX && page.next.is_none() && !fetch.tree;
+        if page.next.is_some() && !fetch.tree {
+            let youngest = page.rows.iter().map(FeedRow::since).max().unwrap_or_default();
+            store.put_note(NOTE_SEEN, &youngest.max(seen(store)?).0.to_be_bytes())?;
+        }
         for row in page.rows {
             let uid = self.row(store, row, fetch.tree, &offers)?;
             if few || self.work.contains(uid) {
@@ -375,6 +409,9 @@ impl Engine {
     fn cut(&mut self, store: &mut dyn TreeStore, upto: Cursor, tree: bool) -> Result<(), TreeError> {
         self.session.cursor = upto;
         store.put_cursor(upto)?;
+        if seen(store)? != Seq::default() {
+            store.put_note(NOTE_SEEN, &[])?;
+        }
         self.know(store, upto)?;
         self.session.ahead.retain(|_, seq| *seq > upto.seq);
         if tree {
@@ -439,7 +476,8 @@ impl Engine {
         store.put_attrs(&state.attrs)?;
         if uid == NodeUid::ROOT {
             self.root_row(store, &node)?;
-        } else if tree {
+        } else if tree || store.cloud(uid)?.is_none() && is_set(store, NOTE_OTHER_HISTORY)? {
+            // A node that the other history had lost, and that another server has brought back as that one knew it.
             self.rebase(store, uid, &node)?;
         }
         store.put_cloud(uid, Some(&node))?;
@@ -463,7 +501,8 @@ impl Engine {
     }
 
     /// In a re-baseline a synced row is a merge base only if the share's version grew from it: equal versions are
-    /// agreed, newer numbers of a longer history keep the base, everything else is compared without one.
+    /// agreed, newer numbers of a longer history keep the base, everything else is compared without one. In another
+    /// history a newer number says nothing: the version here may be one that it has lost.
     fn rebase(&mut self, store: &mut dyn TreeStore, uid: NodeUid, node: &CloudNode) -> Result<(), TreeError> {
         let Some(row) = store.synced(uid)? else { return Ok(()) };
         let equal = row.content == node.content
@@ -472,7 +511,9 @@ impl Engine {
             && row.mtime_share == node.mtime;
         if equal {
             store.put_synced(uid, Some(&SyncedNode { since: node.since, ..row }))
-        } else if node.since <= row.since && !planted(Bug::BaselineKeepsEverything) {
+        } else if (node.since <= row.since || is_set(store, NOTE_OTHER_HISTORY)?)
+            && !planted(Bug::BaselineKeepsEverything)
+        {
             // What stands on disk stays known although no row says it any more: the scan of this life may have passed it
             // over, because it equalled the row. Whether it still stands there, a look tells.
             self.looks.pend(row.at.parent, Some(row.at.name.clone()));
@@ -518,6 +559,16 @@ impl Engine {
     pub(crate) fn ran_ahead(&mut self, uid: NodeUid, seq: Seq) {
         self.session.ahead.insert(uid, seq);
     }
+}
+
+fn is_set(store: &dyn TreeStore, note: &str) -> Result<bool, TreeError> {
+    Ok(store.note(note)?.is_some_and(|bytes| !bytes.is_empty()))
+}
+
+/// The youngest version in pages of an answer that was not read to its end; zero when the last one was.
+fn seen(store: &dyn TreeStore) -> Result<Seq, TreeError> {
+    let bytes = store.note(NOTE_SEEN)?.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+    Ok(bytes.map_or(Seq::default(), |bytes| Seq(u64::from_be_bytes(bytes))))
 }
 
 /// The place that the root has until the share says its own.

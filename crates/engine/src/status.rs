@@ -1,6 +1,6 @@
 //! What people are told: honest, bounded, with exact counts (promise I17).
 
-use polder_types::{Cursor, NodeUid, RelPath};
+use polder_types::{Cursor, Kind, NodeUid, RelPath, Timestamp};
 
 use crate::{FailureClass, Unreachable};
 
@@ -38,6 +38,8 @@ pub struct Status {
     pub skipped_count: u64,
     /// All items with a problem, also beyond the list.
     pub problem_count: u64,
+    /// Those among them that wait for a person's decision: extras of a long absence.
+    pub review_count: u64,
     /// The oldest of them, at most [`PROBLEMS_LISTED_MAX`].
     pub problems: Vec<Problem>,
     /// Skipped items, at most [`PROBLEMS_LISTED_MAX`].
@@ -110,6 +112,19 @@ pub struct Problem {
     pub since_unix_ms: u64,
     /// How often it was tried.
     pub tries: u32,
+    /// What stands on disk, of an item that waits for a review.
+    pub found: Option<Found>,
+}
+
+/// What stands on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Kind.
+    pub kind: Kind,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time.
+    pub mtime: Timestamp,
 }
 
 /// Why an item is not in sync. Each has one hint in the programs.

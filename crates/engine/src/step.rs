@@ -218,6 +218,11 @@ impl Engine {
         exact: bool,
     ) -> Result<(), TreeError> {
         let had_children = is_made(&step.act) && !store.synced_children(step.uid, None, 1)?.is_empty();
+        match &step.act {
+            Act::Remove { expect, .. } => self.review.solved(expect.ident),
+            Act::Place { over: Some(over), .. } if over.to.is_none() => self.review.solved(over.expect.ident),
+            _ => (),
+        }
         let mut displaced = None;
         // A second node first: what it leaves, the first one may take.
         match &step.act {

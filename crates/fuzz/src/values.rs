@@ -65,7 +65,7 @@ pub(crate) fn state_database(bytes: &[u8]) {
     let look = || {
         let db = StateDb::open(&path, CaseRule::Sensitive)?;
         db.verify()?;
-        db.synced_count()
+        Ok(db.agreed().0)
     };
     let _: Result<u64, StateError> = look();
 }

@@ -224,8 +224,11 @@ proptest! {
         assert_equal(&db, &model);
         db.commit(true).unwrap();
         db.verify().unwrap();
-        let count = (0..6).filter(|uid| model.synced(node(*uid)).unwrap().is_some()).count();
-        prop_assert_eq!(db.synced_count().unwrap(), count as u64);
+        let below_root = (0..6).map(node).filter(|uid| *uid != NodeUid::ROOT);
+        let count = below_root.filter(|uid| model.synced(*uid).unwrap().is_some()).count() as u64;
+        prop_assert_eq!(db.agreed().0, count);
+        drop(db);
+        prop_assert_eq!(StateDb::open(&path, case).unwrap().agreed().0, count);
     }
 }
 

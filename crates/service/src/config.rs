@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use polder_ledger::HistoryPolicy;
 
 /// Prefix of the environment variables: `POLDER_SERVICE_LISTEN` and so on.
 const ENV_PREFIX: &str = "POLDER_SERVICE_";
@@ -30,6 +31,10 @@ pub struct ServiceSettings {
     pub heartbeat_s: Option<u32>,
     /// How often reconcilers look without being woken, in seconds.
     pub reconcile_s: Option<u32>,
+    /// How long every moment of a share can be read, in seconds.
+    pub history_s: Option<u64>,
+    /// How long an endpoint may be away and go on where it was, in seconds.
+    pub absence_s: Option<u64>,
 }
 
 /// What the process does. Made by [`ServiceConfig::resolve`].
@@ -53,6 +58,8 @@ pub struct ServiceConfig {
     pub heartbeat_s: u32,
     /// How often reconcilers look without being woken, in seconds.
     pub reconcile_s: u32,
+    /// How long history is kept, and how fine.
+    pub history: HistoryPolicy,
 }
 
 /// Where packs are.
@@ -78,7 +85,7 @@ impl ServiceSettings {
             let Some(key) = name.strip_prefix(ENV_PREFIX) else { continue };
             let key = key.to_ascii_lowercase();
             let value = match key.as_str() {
-                "connections_max" | "heartbeat_s" | "reconcile_s" => {
+                "connections_max" | "heartbeat_s" | "reconcile_s" | "history_s" | "absence_s" => {
                     let number = value.parse().with_context(|| format!("the variable {name}"))?;
                     toml::Value::Integer(number)
                 }
@@ -106,6 +113,8 @@ impl ServiceSettings {
             connections_max: self.connections_max.or(below.connections_max),
             heartbeat_s: self.heartbeat_s.or(below.heartbeat_s),
             reconcile_s: self.reconcile_s.or(below.reconcile_s),
+            history_s: self.history_s.or(below.history_s),
+            absence_s: self.absence_s.or(below.absence_s),
         }
     }
 }
@@ -141,6 +150,7 @@ impl ServiceConfig {
         let (heartbeat_s, reconcile_s) = (said.heartbeat_s.unwrap_or(10), said.reconcile_s.unwrap_or(60));
         ensure!((1..=300).contains(&heartbeat_s), "heartbeat_s lies between 1 and 300");
         ensure!((1..=3600).contains(&reconcile_s), "reconcile_s lies between 1 and 3600");
+        let history = history(said.history_s, said.absence_s)?;
         let default = Self::LISTEN_DEFAULT.parse().expect("an address");
         Ok(Self {
             listen: said.listen.unwrap_or(default),
@@ -152,6 +162,7 @@ impl ServiceConfig {
             connections_max,
             heartbeat_s,
             reconcile_s,
+            history,
         })
     }
 
@@ -161,6 +172,20 @@ impl ServiceConfig {
         Self::resolve(flags, ServiceSettings::default(), ServiceSettings::default())
             .expect("a folder and an address are all that is needed")
     }
+}
+
+/// How long history is kept: as set, else as by default. An endpoint that goes on where it was needs the changes since,
+/// which are kept no shorter than the history.
+fn history(history_s: Option<u64>, absence_s: Option<u64>) -> Result<HistoryPolicy> {
+    let default = HistoryPolicy::default();
+    let history_ms = history_s.map_or(default.history_ms, |seconds| seconds.saturating_mul(1000));
+    let absence_ms = match absence_s {
+        Some(seconds) => seconds.saturating_mul(1000),
+        None => default.absence_ms.max(history_ms),
+    };
+    ensure!(history_ms > 0, "history_s is at least 1");
+    ensure!(absence_ms >= history_ms, "absence_s is at least history_s");
+    Ok(HistoryPolicy { history_ms, absence_ms, ..default })
 }
 
 #[cfg(test)]
@@ -186,6 +211,18 @@ mod tests {
     }
 
     #[test]
+    fn changes_are_kept_no_shorter_than_history() {
+        let none = ServiceSettings::default();
+        let resolve = |text| ServiceConfig::resolve(settings(text), none.clone(), none.clone());
+        let history = |text| resolve(text).expect("complete").history;
+        assert_eq!(history("data='/x'"), HistoryPolicy::default());
+        let long = history("data='/x'\nhistory_s=31536000");
+        assert_eq!((long.history_ms, long.absence_ms), (31_536_000_000, 31_536_000_000));
+        let short = history("data='/x'\nhistory_s=1\nabsence_s=2");
+        assert_eq!((short.history_ms, short.absence_ms), (1_000, 2_000));
+    }
+
+    #[test]
     fn what_nobody_knows_is_an_error() {
         assert!(toml::from_str::<ServiceSettings>("listne = 'x'").is_err());
         let misspelt = [("POLDER_SERVICE_LISTNE".to_owned(), "x".to_owned())];
@@ -195,6 +232,8 @@ mod tests {
             "data='/x'\nmetadata='mysql:x'",
             "data='/x'\npublic_url='http://x'",
             "data='/x'\nheartbeat_s=0",
+            "data='/x'\nhistory_s=0",
+            "data='/x'\nhistory_s=10\nabsence_s=9",
         ] {
             let none = ServiceSettings::default();
             assert!(ServiceConfig::resolve(settings(bad), none.clone(), none).is_err(), "{bad}");

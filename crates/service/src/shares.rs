@@ -45,6 +45,15 @@ pub enum ShareError {
         #[source]
         source: std::io::Error,
     },
+    /// Its database, once it is deleted.
+    #[error("remove the file \"{file}\"")]
+    Remove {
+        /// Where.
+        file: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Its history.
     #[error("share {share}")]
     Ledger {
@@ -172,6 +181,22 @@ impl Shares {
     pub fn publish(&self, share: ShareId, head: Cursor) -> Option<Cursor> {
         let share = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&share).cloned()?;
         Some(share.publish(head))
+    }
+
+    /// Removes the database of a share that was deleted for good. One that is gone already is no error.
+    pub fn destroy(&self, share: ShareId) -> Result<(), ShareError> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&share);
+        // The journal first: a database without it is whole, a journal without its database is nobody's.
+        for suffix in ["-wal", "-shm", ""] {
+            let path = self.folder.join(format!("{share}.db{suffix}"));
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(ShareError::Remove { file: path.display().to_string(), source });
+                }
+                _ => (),
+            }
+        }
+        Ok(())
     }
 
     fn open_files(&self, row: &Share) -> Result<OpenShare, ShareError> {

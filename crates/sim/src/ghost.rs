@@ -22,8 +22,6 @@ pub struct Ghost {
     destroyed: BTreeSet<Token>,
     /// A user took a name away from them.
     unlinked: BTreeSet<Token>,
-    /// How many second names and copies users made of them, less those that users took away.
-    doubled: BTreeMap<Token, u64>,
     /// The share has taken them.
     acknowledged: BTreeSet<Token>,
     /// Gone by what no system can help: never durable when the power went, or nowhere but in a state that was set back.
@@ -42,7 +40,6 @@ impl Ghost {
             written: BTreeSet::new(),
             destroyed: BTreeSet::new(),
             unlinked: BTreeSet::new(),
-            doubled: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             excused: BTreeSet::new(),
         }
@@ -65,19 +62,11 @@ impl Ghost {
         self.unlinked.insert(token);
     }
 
-    /// A user gave these bytes a second name, or copied them: one name that goes is not the last.
-    pub fn doubled(&mut self, token: Token) {
-        *self.doubled.entry(token).or_default() += 1;
-    }
-
-    /// A user took a name away from these bytes, having seen them; with the last one they are gone. What sync itself has
-    /// twice (a conflict copy, a move that travels as an update and a deletion) does not count: the user means the bytes.
+    /// A user took a name away from these bytes, having seen them. Whether another name was meant to keep them cannot be
+    /// told: sync has contents twice for a while (a conflict copy, a move that travels as an update and a deletion), and
+    /// copies that two users make become one.
     pub fn taken(&mut self, token: Token) {
-        self.unlinked.insert(token);
-        match self.doubled.get_mut(&token) {
-            Some(more) if *more > 0 => *more -= 1,
-            _ => drop(self.destroyed.insert(token)),
-        }
+        self.destroyed(token);
     }
 
     /// Whether a user took a name away from these bytes.
@@ -94,12 +83,15 @@ impl Ghost {
     /// taken it, or somebody else has it.
     pub fn lost_locally(
         &mut self,
+        service: &Service,
         before: &BTreeSet<Token>,
         after: &BTreeSet<Token>,
         others: &BTreeSet<Token>,
     ) {
+        // The share may have been set back meanwhile.
+        let known: BTreeSet<Token> = all_contents(service).iter().filter_map(token_of).collect();
         for token in before.difference(after) {
-            if !self.acknowledged.contains(token) && !others.contains(token) {
+            if !known.contains(token) && !others.contains(token) {
                 self.excused.insert(*token);
             }
         }
@@ -116,8 +108,17 @@ impl Ghost {
     }
 
     /// Contents that no user took away and that are nowhere.
-    pub fn lost(&self, service: &Service) -> Vec<Token> {
-        let live = live_tokens(service);
+    pub fn lost(&self, service: &Service, hosts: &[Host], damaged: bool) -> Vec<Token> {
+        let mut live = live_tokens(service);
+        if damaged {
+            // Where the share's version cannot be had, the server's own stays where it is, and is told as a problem.
+            live.extend(
+                hosts
+                    .iter()
+                    .flat_map(|host| host.disk.tokens_below(crate::disk::ROOT))
+                    .map(|(_, token)| token),
+            );
+        }
         let missed = self.written.difference(&self.destroyed);
         missed.filter(|token| !live.contains(token) && !self.excused.contains(token)).copied().collect()
     }

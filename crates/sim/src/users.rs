@@ -210,8 +210,11 @@ pub fn act(host: &mut Host, ghost: &mut Ghost, act: &Act) -> Option<()> {
         Act::HardLink(from, to) => {
             let (ino, ..) = user.file(from)?;
             let (dir, name) = user.free(to)?;
+            let hidden = |path: &RelPath| path.names().last().is_some_and(User::is_left_out);
+            if hidden(from) || hidden(to) {
+                return None;
+            }
             user.host.disk.attach(dir, &name, ino);
-            user.host.disk.token(ino).into_iter().for_each(|token| user.ghost.doubled(token));
             Some(())
         }
         Act::Fsync(path) => {
@@ -309,10 +312,7 @@ impl User<'_> {
     }
 
     fn wrote(&mut self, before: u64, token: u64, ino: u64) {
-        // All names of a file lose the old bytes at once, and all have the new ones.
-        let names = self.host.disk.inode(ino).links.max(1);
-        (0..names).for_each(|_| self.gone(before));
-        (1..names).for_each(|_| self.ghost.doubled(token));
+        self.gone(before);
         self.ghost.written(token);
         // Written to a file without a name, or to one of which no share has the name.
         if self.host.disk.inode(ino).links == 0 || self.is_hidden(ino) {
@@ -394,7 +394,6 @@ impl User<'_> {
         if Self::is_left_out(&name) || from.names().last().is_some_and(Self::is_left_out) {
             return None;
         }
-        self.ghost.doubled(token);
         self.host.disk.create(dir, &name, Node::File(token), attrs(0o644)).ok().map(drop)
     }
 

@@ -26,5 +26,5 @@ pub use plan::{
     Act, Apply, Becomes, Change, Displaced, Held, HeldReason, Over, Plan, PlannedGroup, PlannedOp, Read,
     ReadIntent, Reason, Rekeyed, Settled, Waiting,
 };
-pub use planner::{Rule, Settings, plan};
+pub use planner::{Extra, Rule, Settings, plan};
 pub use trees::{CloudNode, LocalContent, LocalNode, Offer, Seen, SyncedNode, TreeError, TreeStore, Trees};

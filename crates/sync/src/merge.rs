@@ -2,7 +2,7 @@
 //! attributes. Everything that concerns more than one node is in `repair`.
 
 use polder_types::{
-    AttrsHash, Content, Kind, Placed, Timestamp,
+    AttrsHash, Content, Kind, NodeUid, Placed, Timestamp,
     zoo::{Bug, planted},
 };
 
@@ -43,6 +43,8 @@ pub(crate) struct Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Conflict {
     pub copy_at: Option<Placed>,
+    /// The id of a copy that the share makes; `None` while it has no name, or when the share has it already.
+    pub copy: Option<NodeUid>,
 }
 
 /// Merges one node under a rule.
@@ -76,6 +78,7 @@ fn only_here(here: &LocalNode, base: Option<&SyncedNode>, rule: Rule) -> Merged 
     let unread = here.content == LocalContent::Unread;
     let why = match (rule, base) {
         (Rule::Review, _) => return Merged::Held(HeldReason::Extra),
+        (Rule::Discard, _) => return Merged::Absent(Reason::Discarded),
         (_, None) if unread => return Merged::Unread(ReadIntent::Store),
         (_, None) => Reason::CreatedHere,
         (_, Some(_)) if unread => return Merged::Unread(ReadIntent::Hash),
@@ -97,7 +100,7 @@ fn only_in_share(share: &CloudNode, base: Option<&SyncedNode>, rule: Rule) -> Me
     let why = match (rule, base) {
         (Rule::HereWins, _) => return Merged::Absent(Reason::Authoritative),
         (_, None) => Reason::CreatedInShare,
-        (Rule::NoDeletes | Rule::Review, Some(_)) => Reason::DeletesForbidden,
+        (Rule::NoDeletes | Rule::Review | Rule::Discard, Some(_)) => Reason::DeletesForbidden,
         (Rule::Merge, Some(_)) if planted(Bug::DeleteBeatsEditInShare) => {
             return Merged::Absent(Reason::DeletedHere);
         }
@@ -158,7 +161,7 @@ fn both(
         (choice, _) => pick(choice, newer),
     };
     let two_contents = contents == Choice::Differ && !planted(Bug::ConflictCopyDropped);
-    let conflict = (two_contents && !authoritative).then_some(Conflict { copy_at: None });
+    let conflict = (two_contents && !authoritative).then_some(Conflict { copy_at: None, copy: None });
     let why = match (&conflict, content) {
         (Some(_), From::Here) => Some(Reason::ConflictHereNewer),
         (Some(_), _) => Some(Reason::ConflictShareNewer),

@@ -384,6 +384,8 @@ pub enum Reason {
     Authoritative,
     /// Nothing is deleted while both sides are compared anew.
     DeletesForbidden,
+    /// An extra of a long absence that a person does not want.
+    Discarded,
 }
 
 impl fmt::Display for Reason {
@@ -415,6 +417,7 @@ impl fmt::Display for Reason {
             Self::MakeRoom => "out of the way for a moment: two moves need each other's place",
             Self::Authoritative => "this server is the authority until its first sync is over",
             Self::DeletesForbidden => "kept: nothing is deleted while both sides are compared anew",
+            Self::Discarded => "an extra of a long absence that a person discarded",
         })
     }
 }

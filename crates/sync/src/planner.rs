@@ -1,8 +1,9 @@
 //! The planner: merge, repair, two differences (`docs/design/2026-11-23-first-line.md`, section 2).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use polder_types::{CaseRule, NodeUid};
+use polder_types::{CaseRule, FileIdent, NodeUid};
 
 use crate::{
     Held, Plan, Read, Rekeyed, Settled, TreeError, Trees, Waiting, down,
@@ -27,6 +28,8 @@ pub struct Settings {
     /// directories follow their children, and would make a version for each. While it is not set, nothing is planned
     /// for such a directory, and it stays changed.
     pub directory_times: bool,
+    /// What only this server had after an absence that was too long, by inode: merged as a person has decided since.
+    pub extras: Arc<BTreeMap<FileIdent, Extra>>,
     /// Most nodes that one plan looks at: the window and what it pulls in. What needs more, waits.
     pub nodes_max: usize,
 }
@@ -44,6 +47,20 @@ pub enum Rule {
     NoDeletes,
     /// As `NoDeletes`, and what only this server has is held for review: after an absence that was too long.
     Review,
+    /// As `NoDeletes`, and what only this server has leaves the disk for the recycle area: a person has said so.
+    Discard,
+}
+
+/// What becomes of a node that only this server had after an absence that was too long. In force while the share has
+/// no such node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extra {
+    /// Nobody has decided yet: it stays as it is, here alone.
+    Waits,
+    /// It is wanted: offered to the share, deleted there or not.
+    Accepted,
+    /// It is not: it leaves the disk for the recycle area.
+    Discarded,
 }
 
 /// Plans a window of changed nodes.

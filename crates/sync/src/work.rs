@@ -12,7 +12,7 @@ use polder_types::{
 };
 
 use crate::{
-    HeldReason, Reason, Rule, Settings, TreeError, Trees,
+    Extra, HeldReason, LocalNode, Reason, Rule, Settings, TreeError, Trees,
     merge::{From, all_from, merge},
     node::{Merged, Node},
 };
@@ -79,13 +79,24 @@ impl<'a> Work<'a> {
         let here = self.trees.local(uid)?;
         let share = self.trees.cloud(uid)?;
         let base = self.trees.synced(uid)?;
-        let merged = merge(here.as_ref(), share.as_ref(), base.as_ref(), self.settings.rule);
+        let merged = merge(here.as_ref(), share.as_ref(), base.as_ref(), self.rule(here.as_ref()));
         let busy = (self.busy)(uid);
         let at = self.nodes.len();
         self.nodes.push(Node { uid, here, share, base, busy, merged, expanded: false, beyond: None });
         self.index.insert(uid, at);
         self.to_expand.push(at);
         Ok(at)
+    }
+
+    /// The rule for a node that is here: its own, if a person is to decide or has decided on it.
+    fn rule(&self, here: Option<&LocalNode>) -> Rule {
+        let extra = here.and_then(|here| self.settings.extras.get(&here.stamp.ident));
+        match extra {
+            None => self.settings.rule,
+            Some(Extra::Waits) => Rule::Review,
+            Some(Extra::Accepted) => Rule::NoDeletes,
+            Some(Extra::Discarded) => Rule::Discard,
+        }
     }
 
     /// Pulls in a node on behalf of another one, unless the set is full: then the other one waits for it.
@@ -317,13 +328,30 @@ impl<'a> Work<'a> {
             let label = if share_loses { &self.settings.cloud } else { &self.settings.server };
             let at = target.at.clone();
             let free = self.claim_free_name(i, at.parent, &at.name, label)?;
+            let copy = if share_loses { self.free_copy(i)? } else { None };
             let Merged::Present(target) = &mut self.nodes[i].merged else { continue };
             match (&mut target.conflict, free) {
-                (Some(conflict), Some(at)) => conflict.copy_at = Some(at),
+                (Some(conflict), Some(at)) => (conflict.copy_at, conflict.copy) = (Some(at), copy),
                 _ => self.nodes[i].merged = Merged::Held(HeldReason::NoFreeName),
             }
         }
         Ok(())
+    }
+
+    /// The id of the copy that keeps the share's content; `None` when the share has that copy already. It follows from
+    /// the version, and the numbers of versions come again when a service was set back: then an id may be taken by a
+    /// copy of what another history had there.
+    fn free_copy(&self, i: usize) -> Result<Option<NodeUid>, TreeError> {
+        let node = &self.nodes[i];
+        let Some(share) = &node.share else { return Ok(None) };
+        let mut uid = node.uid.copy_of(share.since);
+        while let Some(copy) = self.trees.cloud(uid)? {
+            if copy.content == share.content {
+                return Ok(None);
+            }
+            uid = uid.copy_of(share.since);
+        }
+        Ok(Some(uid))
     }
 
     /// A conflict name that nobody has on either side or is to get in this plan.

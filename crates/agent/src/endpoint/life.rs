@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -19,7 +19,8 @@ use tokio::sync::Semaphore;
 use super::disk::Disk;
 use super::jobs::Jobs;
 use super::network::{self, Announcement, FeedReader, Opening, Outcome};
-use super::{Ended, Input, LOCK, Shown, Thread};
+use super::rate::{Moved, Rate};
+use super::{Decision, Ended, Input, LOCK, Shown, Thread};
 use crate::chunks::{Fetcher, Lanes, Packing, Places, Remote, Share, Store, random};
 use crate::status::{self, Extra};
 
@@ -55,6 +56,10 @@ pub(crate) struct Life {
     /// Since when there are rows of applied nodes that a power cut would take.
     rows_to_settle: Option<Instant>,
     rate: Rate,
+    /// When the endpoint was last in sync; 0: never in this life.
+    last_sync_unix_ms: i64,
+    /// Decisions about extras, to be answered once they are durable.
+    answers: Vec<(Sender<u64>, u64)>,
     ended: Option<Box<str>>,
 }
 
@@ -106,6 +111,8 @@ impl Life {
             root_checked: Instant::now(),
             rows_to_settle: None,
             rate: Rate::default(),
+            last_sync_unix_ms: 0,
+            answers: Vec::new(),
             ended: None,
         })
     }
@@ -221,6 +228,12 @@ impl Life {
                     super::explain::explain(&self.db, thread.assignment.case, &path, status.as_deref());
                 let _ = answer.send(explained.map_err(|error| status::chain(&error)));
             }
+            Input::Review(decision, answer) => {
+                let extras = self.engine.extras_below(&self.db, &decision.paths)?;
+                let Decision { accept, paths } = decision;
+                self.step(Event::Command(Command::Review { accept, paths }), effects)?;
+                self.answers.push((answer, extras.len() as u64));
+            }
             Input::End => return Ok(true),
         }
         Ok(false)
@@ -293,17 +306,26 @@ impl Life {
                 self.remote.set(Some(*open));
                 Announced::Accepted { head, answers: Vec::new(), answers_known: false, held: false }
             }
-            Opening::Rebaseline(why) => {
-                // A new instance: what the old one is said to have done proves nothing any more.
-                self.db.put_note(NOTE_INSTANCE, &random::<16>())?;
-                self.db.put_note(NOTE_OPENINGS, &[])?;
-                self.ended = Some("it is compared with the share anew".into());
-                Announced::Rebaseline { why }
+            Opening::Rebaseline(anew) => {
+                self.end_instance()?;
+                Announced::Rebaseline(anew)
+            }
+            Opening::AwayTooLong(why) => {
+                self.end_instance()?;
+                Announced::AwayTooLong { why }
             }
             Opening::Refused(why) => return self.lose_link(why, effects),
             Opening::Failed(why) => Announced::Failed(why),
         };
         self.step(Event::Announced { job, answer }, effects)
+    }
+
+    /// A new instance: what the old one is said to have done proves nothing any more.
+    fn end_instance(&mut self) -> Result<()> {
+        self.db.put_note(NOTE_INSTANCE, &random::<16>())?;
+        self.db.put_note(NOTE_OPENINGS, &[])?;
+        self.ended = Some("it is compared with the share anew".into());
+        Ok(())
     }
 
     fn step(&mut self, event: Event, effects: &mut Vec<Effect>) -> Result<()> {
@@ -319,10 +341,15 @@ impl Life {
     fn carry_out(&mut self, thread: &Thread, effects: Vec<Effect>) -> Result<()> {
         self.settle_disk(&effects)?;
         let announcement = self.prepare_announcement(thread, &effects)?;
-        let durable = effects.iter().any(Effect::needs_durable_store) || self.settles_rows(&effects);
+        let durable = effects.iter().any(Effect::needs_durable_store)
+            || self.settles_rows(&effects)
+            || !self.answers.is_empty();
         self.db.commit(durable).context("commit the state database")?;
         if durable {
             self.rows_to_settle = None;
+        }
+        for (answer, count) in std::mem::take(&mut self.answers) {
+            let _ = answer.send(count);
         }
         let runtime = &thread.common.runtime;
         if let (Some(what), Some(link)) = (announcement, thread.link.clone()) {
@@ -396,8 +423,31 @@ impl Life {
     }
 
     fn status(&mut self, thread: &Thread, status: Arc<polder_engine::Status>) {
-        let mut extra = self.rate.extra(&self.remote, status.phase == Phase::InSync, self.now());
-        extra.recycled_bytes = self.disk.recycled_bytes.load(Ordering::Relaxed);
+        let now = self.now();
+        let (sent_bytes, received_bytes) = self.remote.moved_bytes();
+        let moved = Moved {
+            sent_bytes,
+            received_bytes,
+            sent_nodes: status.up.done_count,
+            received_nodes: status.down.done_count,
+        };
+        if status.phase == Phase::InSync {
+            self.last_sync_unix_ms = now.unix_ms as i64;
+        }
+        let a_second = self.rate.a_second(moved, now.mono_ms);
+        let (nodes, bytes) = self.db.agreed();
+        let extra = Extra {
+            sent_bytes,
+            received_bytes,
+            sent_bytes_per_s: a_second.sent_bytes,
+            received_bytes_per_s: a_second.received_bytes,
+            sent_nodes_per_s: a_second.sent_nodes,
+            received_nodes_per_s: a_second.received_nodes,
+            last_sync_unix_ms: self.last_sync_unix_ms,
+            recycled_bytes: self.disk.recycled_bytes.load(Ordering::Relaxed),
+            nodes,
+            bytes,
+        };
         let watching = self.jobs.watching();
         self.show(thread, |shown| *shown = Shown { status: Some(status), waiting: None, watching, extra });
     }
@@ -456,37 +506,6 @@ fn settings(server_name: &str, assignment: &Assignment) -> Result<Settings> {
         brake: if brake.enabled { braked } else { unbraked },
         ..Settings::new(server_name)
     })
-}
-
-/// Bytes over time.
-#[derive(Debug, Default)]
-struct Rate {
-    /// Moment and counts, at most ten seconds back.
-    past: std::collections::VecDeque<(u64, u64, u64)>,
-    last_sync_unix_ms: i64,
-}
-
-impl Rate {
-    fn extra(&mut self, remote: &Remote, in_sync: bool, now: Now) -> Extra {
-        let (sent_bytes, received_bytes) = remote.moved_bytes();
-        while self.past.front().is_some_and(|(at, ..)| at + 10_000 < now.mono_ms) {
-            self.past.pop_front();
-        }
-        self.past.push_back((now.mono_ms, sent_bytes, received_bytes));
-        let (at, sent, received) = self.past[0];
-        let ms = (now.mono_ms - at).max(1000);
-        if in_sync {
-            self.last_sync_unix_ms = now.unix_ms as i64;
-        }
-        Extra {
-            sent_bytes,
-            received_bytes,
-            sent_bytes_per_s: (sent_bytes - sent) * 1000 / ms,
-            received_bytes_per_s: (received_bytes - received) * 1000 / ms,
-            last_sync_unix_ms: self.last_sync_unix_ms,
-            recycled_bytes: 0,
-        }
-    }
 }
 
 fn log(line: &LogLine) {

@@ -12,6 +12,7 @@ mod explain;
 mod jobs;
 mod life;
 mod network;
+mod rate;
 mod root;
 
 pub(crate) use explain::Explained;
@@ -62,8 +63,19 @@ pub(crate) enum Input {
     Command(Command),
     /// Why is this path as it is?
     Explain(polder_types::RelPath, Sender<Result<Explained, String>>),
+    /// A decision about extras; answered with their number, once it is durable.
+    Review(Decision, Sender<u64>),
     /// Go.
     End,
+}
+
+/// What a person has decided about extras of a long absence.
+#[derive(Debug, Clone)]
+pub(crate) struct Decision {
+    /// Upload them; else they go to the recycle area.
+    pub accept: bool,
+    /// At and below these paths; none: all of them.
+    pub paths: Vec<polder_types::RelPath>,
 }
 
 /// Where facts are sent.

@@ -22,7 +22,7 @@ pub enum ReconcilerState {
 /// Status of one piece of background work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reconciler {
-    /// Its name, such as `verify`, `prune`, `merge`, `thin`, `expire`.
+    /// Its name, such as `verify`, `history`, `prune`, `purge`.
     pub name: String,
     /// What it is doing.
     pub state: ReconcilerState,

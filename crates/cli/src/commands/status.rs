@@ -113,9 +113,10 @@ fn flow(flow: &Flow) -> String {
         return "-".to_owned();
     }
     let mut text = format!(
-        "{} ({}) left, {}/s",
+        "{} ({}) left, {}/s ({}/s)",
         render::count(flow.items_left),
         render::bytes(flow.bytes_left),
+        render::count(flow.items_per_second),
         render::bytes(flow.bytes_per_second)
     );
     if let Some(left) = flow.seconds_left {

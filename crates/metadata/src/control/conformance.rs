@@ -75,6 +75,7 @@ fn server(id: u8, called: &str) -> Server {
         state: ServerState::Trusted,
         created_at: at(1),
         heartbeat_at: None,
+        left_at: None,
         version: "1".into(),
     }
 }
@@ -281,6 +282,12 @@ fn certificates_end(make: Maker<'_>) {
     control.heartbeat(id, at(6), "3").expect("registered");
     let seen = control.server(id).expect("read").expect("registered");
     assert_eq!((seen.heartbeat_at, seen.version.as_str()), (Some(at(7)), "3"));
+    let was_here = |now| control.server(id).expect("read").expect("registered").was_here(at(now), 60);
+    assert!(was_here(66) && !was_here(67), "for as long as asked for");
+    control.left(id, at(8)).expect("registered");
+    assert!(!was_here(9), "who has left is not here");
+    control.heartbeat(id, at(10), "3").expect("registered");
+    assert!(was_here(11), "and is again with the next sign of life");
     control.revoke_server(&acting(8), id).expect("trusted until now");
     assert_eq!(of(&[9], 600_000), None, "revoked at once");
     let fourth = Certificate { serial: vec![11], server: id, expires_at: at(3_000_000) };

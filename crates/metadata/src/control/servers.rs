@@ -58,11 +58,19 @@ pub struct Server {
     pub created_at: Timestamp,
     /// Last sign of life.
     pub heartbeat_at: Option<Timestamp>,
+    /// When its session ended, unless it was heard of since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_at: Option<Timestamp>,
     /// Version of its agent, as it says.
     pub version: String,
 }
 
 impl Server {
+    /// Whether its agent gave a sign of life less than `secs` seconds ago and has not left since.
+    pub fn was_here(&self, now: Timestamp, secs: i64) -> bool {
+        self.left_at.is_none() && self.heartbeat_at.is_some_and(|at| now.secs - at.secs < secs)
+    }
+
     /// Whether its certificates are accepted.
     pub fn is_trusted(&self) -> bool {
         self.state == ServerState::Trusted
@@ -227,7 +235,17 @@ impl Control {
         self.write(|rows| {
             let mut server: Server = rows::need(rows, &id.0)?;
             server.heartbeat_at = server.heartbeat_at.max(Some(now));
+            server.left_at = None;
             server.version = cut(version);
+            rows::put(rows, &server)
+        })
+    }
+
+    /// Notes the end of a session. A server that has another one by now says so with its next heartbeat.
+    pub fn left(&self, id: ServerId, now: Timestamp) -> Result<(), ControlError> {
+        self.write(|rows| {
+            let mut server: Server = rows::need(rows, &id.0)?;
+            server.left_at = Some(now);
             rows::put(rows, &server)
         })
     }

@@ -146,6 +146,8 @@ pub struct StateDb {
     recent_cloud: RefCell<Recent<Option<Option<CloudNode>>>>,
     /// Number of cloud rows and the sum of their sizes.
     differing: (u64, u64),
+    /// Number of synced rows without the root's, and the sum of the sizes of their contents.
+    agreed: (u64, u64),
 }
 
 impl std::fmt::Debug for StateDb {
@@ -177,8 +179,14 @@ impl StateDb {
             recent_synced: RefCell::default(),
             recent_cloud: RefCell::default(),
             differing: (0, 0),
+            agreed: (0, 0),
         };
-        db.differing = db.count_differing()?;
+        db.differing = db.count("SELECT count(*), coalesce(sum(size), 0) FROM cloud")?;
+        // The second byte of a content is its kind: 2 and 3 are files.
+        let files =
+            "SELECT count(*), coalesce(sum(size) FILTER (WHERE substr(content, 2, 1) IN (x'02', x'03')), 0)
+                     FROM synced WHERE uid <> x'00000000000000000000000000000000'";
+        db.agreed = db.count(files)?;
         Ok(db)
     }
 
@@ -193,14 +201,12 @@ impl StateDb {
         StateReader::open(&self.path, self.case)
     }
 
-    /// How many synced rows there are. Counts them.
-    pub fn synced_count(&self) -> Result<u64, StateError> {
-        let count: i64 = self.connection.query_row("SELECT count(*) FROM synced", [], |row| row.get(0))?;
-        Ok(count.unsigned_abs())
+    /// How many items below the root both sides have agreed on, and the sum of the sizes of their contents.
+    pub fn agreed(&self) -> (u64, u64) {
+        self.agreed
     }
 
-    fn count_differing(&self) -> Result<(u64, u64), StateError> {
-        let sql = "SELECT count(*), coalesce(sum(size), 0) FROM cloud";
+    fn count(&self, sql: &str) -> Result<(u64, u64), StateError> {
         let (count, bytes): (i64, i64) =
             self.connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok((count.unsigned_abs(), bytes.unsigned_abs()))

@@ -148,7 +148,21 @@ impl StateDb {
         }
     }
 
+    /// Counts a row in or out.
+    fn count_synced(&mut self, uid: NodeUid, row: Option<&SyncedNode>) -> Result<()> {
+        if uid == NodeUid::ROOT {
+            return Ok(());
+        }
+        let old = self.synced_row(uid)?.map(|row| row.content.size());
+        let (count, bytes) = self.agreed;
+        let count = count - u64::from(old.is_some()) + u64::from(row.is_some());
+        let bytes = bytes.saturating_sub(old.unwrap_or(0));
+        self.agreed = (count, bytes.saturating_add(row.map_or(0, |row| row.content.size())));
+        Ok(())
+    }
+
     fn write_synced(&mut self, uid: NodeUid, row: &SyncedNode) -> Result<()> {
+        self.count_synced(uid, Some(row))?;
         let attrs = self.attrs_id(row.attrs_share)?;
         let here = match row.attrs_here == row.attrs_share {
             true => None,
@@ -185,6 +199,7 @@ impl StateDb {
     }
 
     fn drop_synced(&mut self, uid: NodeUid) -> Result<()> {
+        self.count_synced(uid, None)?;
         self.write("DELETE FROM synced WHERE uid = ?1", &[&uid.0])?;
         self.recent_synced.borrow_mut().put(uid, None);
         Ok(())

@@ -49,6 +49,7 @@ fn register(state: &ServiceState, request: &pb::RegisterRequest) -> Result<pb::R
         state: ServerState::Trusted,
         created_at: acting.now,
         heartbeat_at: None,
+        left_at: None,
         version: request.agent_version.clone(),
     };
     let token = SecretHash::of(request.join_token.as_bytes());

@@ -132,6 +132,15 @@ impl Running {
         state.agents().forget(&session);
         metric::set(metric::AGENTS, state.agents().count());
         tracing::info!(server = %self.caller.name, why, "a session ended");
+        if !state.agents().is_online(self.caller.id) {
+            let id = self.caller.id;
+            let noted = blocking(move || {
+                let noted = state.control().left(id, state.now());
+                noted.map_err(|error| failure::control("note the end of a session", error))
+            });
+            // Unnoted, the server counts as there until its last heartbeat is a minute old.
+            let _ = noted.await;
+        }
     }
 
     /// Takes one message of the agent.

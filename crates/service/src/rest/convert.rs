@@ -40,7 +40,7 @@ pub struct ServerFacts {
 
 pub fn server(facts: ServerFacts, is_online: bool, now: Timestamp) -> api::Server {
     let ServerFacts { server, certificates, endpoints, cloned } = facts;
-    let fresh = server.heartbeat_at.is_some_and(|at| now.secs - at.secs < ONLINE_SECS);
+    let fresh = server.was_here(now, ONLINE_SECS);
     let state = match server.state {
         rows::ServerState::Revoked { .. } => api::ServerState::Revoked,
         rows::ServerState::Trusted if cloned => api::ServerState::Cloned,

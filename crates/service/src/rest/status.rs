@@ -97,7 +97,7 @@ fn judge(facts: &Facts<'_>) -> (EndpointState, Option<String>) {
         );
     };
     if !facts.is_online {
-        return say(EndpointState::Offline, "the server has not been heard of for a minute");
+        return say(EndpointState::Offline, "the agent of the server is not connected");
     }
     let status = &report.status;
     let why = |otherwise: &str| if status.why.is_empty() { otherwise.to_owned() } else { status.why.clone() };
@@ -133,10 +133,15 @@ fn judge(facts: &Facts<'_>) -> (EndpointState, Option<String>) {
     }
 }
 
-fn flow(items_left: u64, bytes_left: u64, bytes_per_second: u64, bytes_moved: u64) -> Flow {
-    let seconds_left =
-        (items_left > 0 && bytes_per_second > 0).then(|| bytes_left.div_ceil(bytes_per_second));
-    Flow { items_left, bytes_left, items_per_second: 0, bytes_per_second, bytes_moved, seconds_left }
+/// One direction: what is left, how fast it goes in a second, and how long the slower of items and bytes will take.
+fn flow(left: (u64, u64), per_second: (u64, u64), bytes_moved: u64) -> Flow {
+    let ((items_left, bytes_left), (items_per_second, bytes_per_second)) = (left, per_second);
+    let takes = |left: u64, rate: u64| (left > 0 && rate > 0).then(|| left.div_ceil(rate));
+    let seconds_left = match items_left {
+        0 => None,
+        _ => takes(bytes_left, bytes_per_second).max(takes(items_left, items_per_second)),
+    };
+    Flow { items_left, bytes_left, items_per_second, bytes_per_second, bytes_moved, seconds_left }
 }
 
 fn notices(facts: &Facts<'_>, now: Timestamp) -> Vec<Notice> {
@@ -179,11 +184,14 @@ fn endpoint_status(facts: &Facts<'_>, now: Timestamp) -> api::EndpointStatus {
         reason,
         heard_at: facts.report.map(|report| report.at.into()),
         applied: applied.or(kept).unwrap_or(0),
-        upload: flow(status.upload_nodes, status.upload_bytes, status.upload_bytes_per_s, status.sent_bytes),
+        upload: flow(
+            (status.upload_nodes, status.upload_bytes),
+            (status.upload_nodes_per_s, status.upload_bytes_per_s),
+            status.sent_bytes,
+        ),
         download: flow(
-            status.download_nodes,
-            status.download_bytes,
-            status.download_bytes_per_s,
+            (status.download_nodes, status.download_bytes),
+            (status.download_nodes_per_s, status.download_bytes_per_s),
             status.received_bytes,
         ),
         nodes: status.nodes,
@@ -200,8 +208,7 @@ fn endpoint_status(facts: &Facts<'_>, now: Timestamp) -> api::EndpointStatus {
 impl Rest {
     /// Whether the agent of a server is there: connected now, or heard of a moment ago by any process.
     pub(super) fn is_here(&self, server: &rows::Server) -> bool {
-        let recent = server.heartbeat_at.is_some_and(|at| self.now().secs - at.secs < AWAY_SECS);
-        self.host.is_online(server.id) || recent
+        self.host.is_online(server.id) || server.was_here(self.now(), AWAY_SECS)
     }
 
     async fn group_status(&self, group: GroupRows) -> Result<api::GroupStatus, RestError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use polder_ledger::{HistoryPolicy, StepDone};
+use polder_ledger::StepDone;
 
 use super::{Done, Reconciler, rows};
 use crate::shares::OpenShare;
@@ -25,8 +25,10 @@ impl Reconciler for History {
         "history"
     }
 
-    fn every(&self, _: &ServiceState) -> Duration {
-        Duration::from_secs(10 * 60)
+    fn every(&self, state: &ServiceState) -> Duration {
+        // Often enough that what is kept exceeds a short window by little.
+        let window = Duration::from_millis(state.config().history.history_ms);
+        (window / 4).clamp(Duration::from_secs(1), Duration::from_secs(10 * 60))
     }
 
     async fn run(&self, state: &ServiceState, _: bool) -> Done {
@@ -58,13 +60,14 @@ impl Reconciler for History {
 
 async fn keep(state: &ServiceState, share: &Arc<OpenShare>) -> Result<u64, String> {
     let time_ms = state.clock().now_ms();
+    let policy = Arc::new(state.config().history.clone());
     let fence = rows::write(share, polder_ledger::take_fence).await?;
     let mut dropped = 0;
     for thin in [true, false] {
         for _ in 0..STEPS_MAX {
+            let policy = Arc::clone(&policy);
             let step = rows::write(share, move |rows| {
                 polder_ledger::check_fence(rows, fence)?;
-                let policy = HistoryPolicy::default();
                 let step = if thin { polder_ledger::thin_step } else { polder_ledger::expire_step };
                 step(rows, &policy, time_ms, STEP_ROWS)
             });

@@ -3,6 +3,7 @@
 
 mod history;
 mod prune;
+mod purge;
 mod repack;
 mod rows;
 mod verify;
@@ -22,6 +23,7 @@ use crate::state::ServiceState;
 
 use history::History;
 use prune::Prune;
+use purge::Purge;
 use verify::Verify;
 
 /// How long a lease lasts beyond the work that renews it: so long a killed process is waited for.
@@ -73,7 +75,7 @@ pub struct Work {
 }
 
 /// The names of all reconcilers.
-const NAMES: [&str; 3] = ["verify", "history", "prune"];
+const NAMES: [&str; 4] = ["verify", "history", "prune", "purge"];
 
 impl Work {
     /// Nothing waits. `holder` names this process in leases.
@@ -111,8 +113,8 @@ impl Work {
 
 /// Starts all reconcilers; they end with `stop`.
 pub fn start(state: &ServiceState, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
-    let all: [Box<dyn Reconciler>; 3] =
-        [Box::new(Verify::default()), Box::new(History), Box::new(Prune::default())];
+    let all: [Box<dyn Reconciler>; 4] =
+        [Box::new(Verify::default()), Box::new(History), Box::new(Prune::default()), Box::new(Purge)];
     all.into_iter().map(|one| tokio::spawn(drive(state.clone(), one, stop.clone()))).collect()
 }
 

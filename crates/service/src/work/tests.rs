@@ -13,7 +13,7 @@ use polder_types::{
     GroupAnswer, InstanceId, Name, NodeUid, Op, PackId, Placed, Refusal, Tag, Timestamp,
 };
 
-use super::{History, Prune, Reconciler, Verify};
+use super::{History, Prune, Purge, Reconciler, Verify};
 use crate::ServiceConfig;
 use crate::packs;
 use crate::shares::OpenShare;
@@ -40,6 +40,10 @@ impl Bench {
         let row = state.shares().create(&acting, &name, CaseRule::Sensitive, None).expect("a share");
         let share = state.shares().open_row(&row).expect("open");
         Self { state, share, store, _folder: folder }
+    }
+
+    fn database(&self) -> std::path::PathBuf {
+        self.state.config().metadata.join("shares").join(format!("{}.db", self.share.id))
     }
 
     fn pack(&self, chunks: &[&[u8]]) -> (PackId, Vec<ChunkId>, Vec<u8>) {
@@ -154,6 +158,34 @@ async fn prune_merges_and_deletes_and_loses_nothing() {
     }
     let done = History.run(&bench.state, true).await;
     assert_eq!(done.failed, None);
+}
+
+/// A deleted share can be taken back for 14 days; then its packs, its database and its row go, and nobody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_share_is_destroyed_when_its_time_is_over() {
+    let bench = Bench::new();
+    let (_, ids) = bench.put(&[b"of the share that goes"]).await;
+    bench.commit("file", ids[0], 22);
+    let acting = |bench: &Bench| Acting { who: "test".into(), now: bench.state.now() };
+    let other = "other".parse().expect("a name");
+    let other =
+        bench.state.shares().create(&acting(&bench), &other, CaseRule::Sensitive, None).expect("a share");
+    let kept = PackName { share: other.id, pack: PackId([9; 16]) };
+    bench.store.put(kept, vec![bytes::Bytes::from_static(b"of the share that stays")]).await.expect("stored");
+    bench.state.control().delete_share(&acting(&bench), bench.share.id).expect("deletable");
+    let database = bench.database();
+    assert!(database.exists());
+
+    bench.state.clock().advance(13 * 24 * HOUR);
+    assert_eq!(Purge.run(&bench.state, true).await.items, 0, "it can still be taken back");
+    assert!(!bench.stored().await.is_empty() && database.exists());
+    bench.state.clock().advance(25 * HOUR);
+    let done = Purge.run(&bench.state, true).await;
+    assert_eq!((done.items, done.failed), (1, None));
+    assert!(bench.stored().await.is_empty() && !database.exists());
+    assert!(bench.state.control().share(bench.share.id).expect("rows").is_none());
+    assert_eq!(bench.store.size(kept).await.expect("there"), 23);
+    assert_eq!(Purge.run(&bench.state, true).await.items, 0, "once");
 }
 
 /// Bytes that went bad between the writer and the store are noticed; their chunks are not offered, and can be sent again.

@@ -1,6 +1,6 @@
 //! A life of an agent over a root: as `agent/src/endpoint/life.rs`.
 
-use polder_engine::{Announced, Effect, Engine, Event, Now, Settings, Started};
+use polder_engine::{Anew, Announced, Effect, Engine, Event, Now, Settings, Started};
 use polder_sync::TreeStore;
 use polder_types::{BatchNo, Cursor, InstanceId};
 
@@ -174,13 +174,16 @@ impl Host {
                 let (answers, answers_known) = (Vec::new(), false);
                 Opening::Accepted(Announced::Accepted { head: *head, answers, answers_known, held: false })
             }
-            Decided::SetBack(why) => {
-                self.new_instance();
-                self.store.put_note(NOTE_OPENINGS, &[]).expect(MAPS);
-                Opening::Anew(Announced::Rebaseline { why: (*why).into() })
-            }
+            Decided::SetBack(why) => self.anew(why, false),
+            Decided::OtherHistory => self.anew("the share's history is another one", true),
             Decided::Clone | Decided::Stopped | Decided::Late => Opening::Refused,
         }
+    }
+
+    fn anew(&mut self, why: &str, other_history: bool) -> Opening {
+        self.new_instance();
+        self.store.put_note(NOTE_OPENINGS, &[]).expect(MAPS);
+        Opening::Anew(Announced::Rebaseline(Anew { why: why.into(), other_history }))
     }
 
     /// The folder is taken over by another endpoint, or its state is deleted: the state database is empty.

@@ -10,7 +10,7 @@ pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use polder_engine::{BatchError, FeedError, FeedRow, Page, PageToken};
+use polder_engine::{Anew, BatchError, FeedError, FeedRow, Page, PageToken};
 use polder_ledger::{
     CommitContext, FeedFrom, LedgerError, NewPack, NodeRow, RowsMut, ShareSettings, Slot, TreeChunks,
 };
@@ -151,7 +151,7 @@ impl Service {
         })();
         let used = match looked {
             Ok(used) => used,
-            Err(LedgerError::SetBack) => return Decided::SetBack("the share's history is another one"),
+            Err(LedgerError::SetBack) => return Decided::OtherHistory,
             Err(LedgerError::CursorTooOld) => {
                 return Decided::SetBack("away for longer than changes are kept");
             }
@@ -210,9 +210,7 @@ impl Service {
         let head = self.head();
         let answer = self.write(|rows| polder_ledger::commit(rows, &context, author, groups));
         let answer = answer.map_err(|error| match error {
-            LedgerError::SetBack | LedgerError::CursorTooOld => {
-                BatchError::Rebaseline("another history".into())
-            }
+            LedgerError::SetBack | LedgerError::CursorTooOld => BatchError::Rebaseline(other_history()),
             LedgerError::StaleBatch { .. } => BatchError::Stale,
             error => panic!("maps do not fail: {error}"),
         });
@@ -228,7 +226,7 @@ impl Service {
     pub fn feed(&self, after: Cursor, page: Option<&PageToken>) -> Result<Page, FeedError> {
         let go_on = page.map(decode_feed);
         let page = polder_ledger::changes(&self.rows, after, go_on, self.page_rows);
-        let page = page.map_err(|_| FeedError::Rebaseline("another history".into()))?;
+        let page = page.map_err(|_| FeedError::Rebaseline(other_history()))?;
         let rows = page.rows.into_iter().map(|row| match row {
             polder_ledger::FeedRow::Node(state) => FeedRow::Live(Box::new(state)),
             polder_ledger::FeedRow::Gone { uid, seq, .. } => {
@@ -245,7 +243,7 @@ impl Service {
         let from = page.map(decode_feed);
         let (cursor, after) = (from.map(|from| from.upto), from.map(|from| Nid(from.seq.0)));
         let page = polder_ledger::bootstrap(&self.rows, cursor, after, self.page_rows);
-        let page = page.map_err(|_| FeedError::Rebaseline("another history".into()))?;
+        let page = page.map_err(|_| FeedError::Rebaseline(other_history()))?;
         let rows = page.rows.into_iter().map(|state| FeedRow::Live(Box::new(state))).collect();
         let next = page.next.map(|nid| encode([page.from.epoch.0, page.from.seq.0, page.from.tag.0, nid.0]));
         Ok(Page { rows, upto: page.from, next })
@@ -288,6 +286,10 @@ impl Service {
         let packs = polder_ledger::Rows::packs(&self.rows, None, usize::MAX).expect(MAPS);
         packs.into_iter().map(|(_, pack)| pack).collect()
     }
+}
+
+fn other_history() -> Anew {
+    Anew { why: "another history".into(), other_history: true }
 }
 
 fn encode(numbers: [u64; 4]) -> PageToken {

@@ -48,7 +48,9 @@ pub enum Decided {
         /// Head of the share.
         head: Cursor,
     },
-    /// Begin a new instance and merge.
+    /// The service was set back: begin a new instance and merge.
+    OtherHistory,
+    /// The agent was: likewise.
     SetBack(&'static str),
     /// Two agents live with one identity: both are stopped.
     Clone,
@@ -91,7 +93,7 @@ impl Progress {
                 self.next_batch = asked.next_batch;
             }
             Decided::Clone => self.stopped = true,
-            Decided::SetBack(_) | Decided::Stopped | Decided::Late => (),
+            Decided::OtherHistory | Decided::SetBack(_) | Decided::Stopped | Decided::Late => (),
         }
     }
 }

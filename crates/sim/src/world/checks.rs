@@ -46,7 +46,7 @@ impl World {
 
     /// No loss (I1), no version without its bytes (I14), and no more operations than the users' work explains.
     fn check_contents(&self, damaged: bool) -> Result<(), String> {
-        let lost = self.ghost.lost(&self.service);
+        let lost = self.ghost.lost(&self.service, &self.hosts, damaged);
         if !lost.is_empty() {
             return Err(format!("contents that nobody took away are gone: {lost:?}"));
         }

@@ -178,7 +178,7 @@ impl World {
         self.hosts[host].disk.unreadable.clear();
         let after = tokens_of_disk(&self.hosts[host].disk);
         let others = self.tokens_of_others(host);
-        self.ghost.lost_locally(&before, &after, &others);
+        self.ghost.lost_locally(&self.service, &before, &after, &others);
         if running {
             self.start_later(host);
         }

@@ -168,7 +168,8 @@ impl World {
         if !matches!(outcome, ReadOutcome::Stable { .. }) {
             self.hosts[host].packing.forget(job);
         }
-        self.reply(host, life, None, Event::Read { job, outcome });
+        // Told at once: that its packs are stored must not overtake it.
+        self.step(host, Event::Read { job, outcome });
     }
 
     fn read_outcome(

@@ -1,6 +1,6 @@
 //! Plans and carries out, again and again, until the trees are equal.
 
-use polder_sync::{Act, Change, LocalContent, Plan, ReadIntent, Rule, plan};
+use polder_sync::{Act, Change, Extra, LocalContent, Plan, ReadIntent, Rule, plan};
 use polder_types::NodeUid;
 
 use crate::{executor::Refused, world::World};
@@ -196,7 +196,9 @@ fn ensure_provenance(world: &World, step: &Result<polder_sync::PlannedGroup, pol
         Err(apply) => {
             let Act::Remove { at, expect } = &apply.act else { return };
             let Some(here) = world.disk.get(&apply.uid) else { return };
-            if here.at == *at && here.stamp == *expect {
+            // A person has said so.
+            let discarded = world.settings.extras.get(&here.stamp.ident) == Some(&Extra::Discarded);
+            if here.at == *at && here.stamp == *expect && !discarded {
                 let row = world.synced.get(&apply.uid).expect("only what was agreed on is deleted");
                 let content = world.content_on_disk(apply.uid);
                 assert_eq!((at, content), (&row.at, Some(&row.content)), "deleted on disk unseen");

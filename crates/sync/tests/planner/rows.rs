@@ -1,11 +1,13 @@
 //! `promises.md` section 2.1, row by row, over tiny trees.
 
-use polder_sync::{Change, ReadIntent, Rule};
+use std::sync::Arc;
+
+use polder_sync::{Change, Extra, ReadIntent, Rule};
 use polder_types::CaseRule;
 
 use crate::{
     literal::{show, world},
-    plans::{Schedule, plan_changed, settle, summary},
+    plans::{Schedule, carry_out, plan_changed, settle, summary},
     world::{World, time},
 };
 
@@ -269,7 +271,7 @@ fn row_10_of_two_edits_the_newer_keeps_the_name() {
             want: "F:f=3@9 N:f-B=8 M:f-B-1=7 *:f-B-2=2@5",
         },
     ]);
-    assert_eq!(first_plan("F:f=1", "F:f=2@9", "F:f=3@5"), ["up create * + update F"]);
+    assert_eq!(first_plan("F:f=1", "F:f=2@9", "F:f=3@5"), ["up revive * + update F"]);
     assert_eq!(first_plan("F:f=1", "F:f=2@5", "F:f=3@9"), ["down replace F"]);
 }
 
@@ -667,4 +669,42 @@ fn after_a_long_absence_extras_are_held_for_review() {
     let why = "only this server has it after a long absence: review whether it was deleted elsewhere";
     let held = ["D", "F", "N"].map(|label| format!("held {label}: {why}"));
     assert_eq!(lines, ["down place G".to_owned(), held[0].clone(), held[1].clone(), held[2].clone()]);
+}
+
+/// I16: extras wait for a person, each by itself, while everything else is synced as ever.
+#[test]
+fn s105_extras_become_what_a_person_decides() {
+    let decided = |waits: &[&str], accepted: &[&str], discarded: &[&str]| {
+        let (mut trees, labels) = world(
+            fresh(CaseRule::Sensitive, Rule::Merge),
+            "D:d/ F:d/f=1 E:e/ H:e/h=4",
+            "D:d/ F:d/f=1 E:e/ H:e/h=4 N:n=2 C:c=6",
+            "G:g=3",
+        );
+        let ident = |label: &str| {
+            let uid = labels.iter().find(|(_, other)| *other == label).map(|(uid, _)| *uid);
+            trees.disk[&uid.expect("a label of this row")].stamp.ident
+        };
+        let all = [(waits, Extra::Waits), (accepted, Extra::Accepted), (discarded, Extra::Discarded)];
+        let all = all.iter().flat_map(|(labels, what)| labels.iter().map(|label| (ident(label), *what)));
+        trees.settings.extras = Arc::new(all.collect());
+        for _ in 0..8 {
+            let plan = plan_changed(&trees, &mut Schedule::in_order());
+            carry_out(&mut trees, plan, &mut Schedule::in_order());
+            trees.ensure_trees();
+        }
+        (show(&trees, true, &labels), show(&trees, false, &labels))
+    };
+    let (here, share) = decided(&["D", "F", "E", "H", "N"], &[], &[]);
+    assert_eq!(
+        here, "C:c=6 D:d/ F:d/f=1 E:e/ H:e/h=4 G:g=3 N:n=2",
+        "what waits stays, what is new is synced"
+    );
+    assert_eq!(share, "C:c=6 G:g=3");
+    let (here, share) = decided(&["D", "F"], &["N", "H", "E"], &["C"]);
+    assert_eq!(here, "D:d/ F:d/f=1 E:e/ H:e/h=4 G:g=3 N:n=2");
+    assert_eq!(share, "E:e/ H:e/h=4 G:g=3 N:n=2");
+    let (here, share) = decided(&[], &["F"], &["D", "E", "H", "N", "C"]);
+    assert_eq!(here, "D:d/ F:d/f=1 G:g=3", "a directory in which something is wanted stays");
+    assert_eq!(share, here);
 }

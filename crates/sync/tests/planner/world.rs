@@ -1,6 +1,7 @@
 //! A disk, a share and synced rows in memory, as the planner reads them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use polder_sync::{CloudNode, LocalContent, LocalNode, Rule, Settings, SyncedNode, TreeError, Trees};
 use polder_types::{
@@ -80,6 +81,7 @@ impl World {
             server: "B".into(),
             cloud: "Cloud".into(),
             directory_times: true,
+            extras: Arc::default(),
             nodes_max: 100_000,
         };
         Self {

@@ -104,6 +104,7 @@ impl TestHost {
             state: ServerState::Trusted,
             created_at: self.time(),
             heartbeat_at: None,
+            left_at: None,
             version: String::new(),
         };
         let certificate = Certificate { serial: id.to_vec(), server: server.id, expires_at };

@@ -1,0 +1,109 @@
+//! Extended attributes: the gate's own, the hidden one, and all others.
+
+use std::ffi::CStr;
+
+use rustix::io::Errno;
+
+use super::once::Before;
+use super::{Answer, Call, FileSystem, Stop};
+use crate::ports::{Residency, SetXattr};
+
+/// The mark. Nobody sees it through the mount, nobody sets it.
+const MARK: &[u8] = b"trusted.polder";
+/// Tells whether a file's bytes are here.
+const RESIDENCY: &[u8] = b"user.polder.residency";
+
+/// Answers with a value, or with its length when the caller asks for room.
+fn put(call: &mut Call<'_>, value: &[u8], room: u32) -> Answer {
+    if room == 0 {
+        crate::proto::put_size(call.out, value.len() as u32);
+    } else if value.len() > room as usize {
+        return Err(Errno::RANGE.into());
+    } else {
+        call.out.extend(value);
+    }
+    Ok(())
+}
+
+fn ensure_settable(name: &CStr) -> Result<(), Stop> {
+    if matches!(name.to_bytes(), MARK | RESIDENCY) { Err(Errno::PERM.into()) } else { Ok(()) }
+}
+
+impl FileSystem {
+    pub(super) fn get_xattr(&self, call: &mut Call<'_>, name: &CStr, room: u32) -> Answer {
+        match name.to_bytes() {
+            MARK => Err(Errno::NODATA.into()),
+            RESIDENCY => {
+                let text = match self.content.residency(call.node())? {
+                    Residency::Resident => "resident",
+                    Residency::Tiered { present_bytes: 0 } => "tiered",
+                    Residency::Tiered { .. } => "partial",
+                    Residency::Orphaned => "orphaned",
+                };
+                put(call, text.as_bytes(), room)
+            }
+            _ => {
+                let value = self.namespace.xattr(call.node(), name)?;
+                put(call, &value, room)
+            }
+        }
+    }
+
+    pub(super) fn list_xattrs(&self, call: &mut Call<'_>, room: u32) -> Answer {
+        let all = self.namespace.xattr_names(call.node())?;
+        // `user.polder.residency` is not listed: a copy would try to carry it along.
+        let shown: Vec<u8> = all
+            .split_inclusive(|byte| *byte == 0)
+            .filter(|name| name.strip_suffix(b"\0") != Some(MARK))
+            .flatten()
+            .copied()
+            .collect();
+        put(call, &shown, room)
+    }
+
+    pub(super) fn set_xattr(
+        &self,
+        call: &mut Call<'_>,
+        name: &CStr,
+        value: &[u8],
+        flags: u32,
+        keep_setgid: bool,
+    ) -> Answer {
+        ensure_settable(name)?;
+        let node = call.node();
+        let how = match flags {
+            0 => SetXattr::Either,
+            1 => SetXattr::Create,
+            2 => SetXattr::Replace,
+            _ => return Err(Errno::INVAL.into()),
+        };
+        let act = || self.namespace.set_xattr(node, name, value, how, keep_setgid);
+        if how != SetXattr::Create {
+            // The same twice is the same.
+            return Ok(act()?);
+        }
+        let has = |found: Result<Vec<u8>, Errno>| match found {
+            Ok(_) => Ok(true),
+            Err(Errno::NODATA) => Ok(false),
+            Err(errno) => Err(errno),
+        };
+        let before =
+            || Ok(Before { subject: u64::from(has(self.namespace.xattr(node, name))?), displaced: 0 });
+        let is_done = |before: Before| Ok(before.subject == 0 && has(self.namespace.xattr(node, name))?);
+        self.once(call, before, is_done, act)?;
+        Ok(())
+    }
+
+    pub(super) fn remove_xattr(&self, call: &mut Call<'_>, name: &CStr) -> Answer {
+        ensure_settable(name)?;
+        let node = call.node();
+        let before = || self.namespace.xattr(node, name).map(|_| Before { subject: 1, displaced: 0 });
+        let is_done = |_| match self.namespace.xattr(node, name) {
+            Ok(_) => Ok(false),
+            Err(Errno::NODATA) => Ok(true),
+            Err(errno) => Err(errno),
+        };
+        self.once(call, before, is_done, || self.namespace.remove_xattr(node, name))?;
+        Ok(())
+    }
+}
