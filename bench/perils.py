@@ -683,7 +683,7 @@ def clock_off(world):
 
 
 def away_too_long(world):
-    """A server that was away for longer than changes are kept: what only it has waits for a person (I16)."""
+    """Scenario 105: a server that was away for longer than changes are kept: what only it has waits for a person (I16)."""
     with Cluster(world.cluster.binary, folder=world.cluster.folder / "absence", keep=True) as cluster:
         cluster.environment.update(POLDER_SERVICE_HISTORY_S="1", POLDER_SERVICE_ABSENCE_S="1")
         cluster.start_service()

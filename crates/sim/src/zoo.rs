@@ -33,11 +33,80 @@ impl Catch {
 }
 
 /// Bugs that no hunt has caught yet: rare, or hidden by a second line of defence. They are hunted when they are asked for.
-pub const OPEN: &[Bug] = &[Bug::CycleNotCut];
+pub const OPEN: &[Bug] = &[
+    Bug::CycleNotCut,
+    Bug::AdoptsWhatWasDeleted,
+    Bug::TurnsEveryKnot,
+    Bug::AbsenceIsDeletion,
+    Bug::VoidListingBelieved,
+    Bug::StrangerForgotten,
+    Bug::LooksLoseTheirDirectory,
+    Bug::MovedIsStillThere,
+    Bug::TwoUnderOneName,
+    Bug::SeenInGoneDirectory,
+    Bug::ReadOfMovedFile,
+    Bug::StepSwallowsEdit,
+    Bug::AnswerChangesDisk,
+    Bug::KeptSeenTooEarly,
+    Bug::LostStepsWait,
+    Bug::LostAnswerIgnored,
+    Bug::LostAnswerMakesTwins,
+    Bug::RetriesBeforeFeed,
+    Bug::RefusalNotFollowed,
+    Bug::OldRowsOverrule,
+    Bug::BaselineKeepsEverything,
+    Bug::NoLocalPrecondition,
+    Bug::RemovesFullDirectories,
+    Bug::CycleUnchecked,
+    Bug::NotEmptyUnchecked,
+    Bug::ParentUnchecked,
+    Bug::StaleBatchTaken,
+    Bug::CondemnedServes,
+    Bug::UsedPackCondemned,
+    Bug::NoSecondLook,
+    Bug::OldMarksCount,
+    Bug::UnverifiedServes,
+];
 
 /// A seed that caught each bug when somebody looked last. It is tried first, so that a hunt of all takes seconds; when the
 /// simulation draws otherwise than then, the bug is hunted from the first seed on.
-const KNOWN: &[(Bug, u64)] = &[(Bug::DeleteBeatsEditHere, 31)];
+const KNOWN: &[(Bug, u64)] = &[
+    (Bug::DeleteBeatsEditHere, 31),
+    (Bug::DeleteBeatsEditInShare, 25),
+    (Bug::ConflictCopyDropped, 1),
+    (Bug::RevivalWithoutAncestors, 53),
+    (Bug::NamesNotSettled, 3),
+    (Bug::AgreesTooMuch, 8),
+    (Bug::OverflowIgnored, 2),
+    (Bug::NoScanAtStart, 0),
+    (Bug::MissingIgnored, 21),
+    (Bug::StaleLookBelieved, 31),
+    (Bug::LooksDuringApply, 68),
+    (Bug::TwoLooksAtOnce, 82),
+    (Bug::LookWithoutDirectoryForgotten, 366),
+    (Bug::MadeDirectoryNotListed, 232),
+    (Bug::ReplacedDirectoryNotCompared, 166),
+    (Bug::NoSettleTime, 23),
+    (Bug::OtherNamesForgotten, 83),
+    (Bug::StoredForOtherBytes, 83),
+    (Bug::SyncedBeforeApplied, 2),
+    (Bug::SyncedBeforeAnswered, 6),
+    (Bug::OwnApplyIsUserChange, 25),
+    (Bug::ChildrenOfGoneForgotten, 23),
+    (Bug::GoneWhileOffered, 42),
+    (Bug::DirectoryTimesForgotten, 0),
+    (Bug::BatchNumberReused, 0),
+    (Bug::OffersNotDurable, 140),
+    (Bug::ExistsIsFinal, 230),
+    (Bug::CutIgnored, 23),
+    (Bug::OwnCommitSkipsOthers, 6),
+    (Bug::BaselineDeletes, 99),
+    (Bug::NoLookBack, 217),
+    (Bug::NoRemotePrecondition, 124),
+    (Bug::NameTakenUnchecked, 6),
+    (Bug::BatchTakenTwice, 295),
+    (Bug::TagIgnored, 31),
+];
 
 /// Hunts one bug: with the seed that is known to catch it, then through the seeds from `from` on; `None` when none of
 /// `seeds_max` caught it.
