@@ -312,13 +312,30 @@ impl<'a> Work<'a> {
             let label = if share_loses { &self.settings.cloud } else { &self.settings.server };
             let at = target.at.clone();
             let free = self.claim_free_name(i, at.parent, &at.name, label)?;
+            let copy = if share_loses { self.free_copy(i)? } else { None };
             let Merged::Present(target) = &mut self.nodes[i].merged else { continue };
             match (&mut target.conflict, free) {
-                (Some(conflict), Some(at)) => conflict.copy_at = Some(at),
+                (Some(conflict), Some(at)) => (conflict.copy_at, conflict.copy) = (Some(at), copy),
                 _ => self.nodes[i].merged = Merged::Held(HeldReason::NoFreeName),
             }
         }
         Ok(())
+    }
+
+    /// The id of the copy that keeps the share's content; `None` when the share has that copy already. It follows from
+    /// the version, and the numbers of versions come again when a service was set back: then an id may be taken by a
+    /// copy of what another history had there.
+    fn free_copy(&self, i: usize) -> Result<Option<NodeUid>, TreeError> {
+        let node = &self.nodes[i];
+        let Some(share) = &node.share else { return Ok(None) };
+        let mut uid = node.uid.copy_of(share.since);
+        while let Some(copy) = self.trees.cloud(uid)? {
+            if copy.content == share.content {
+                return Ok(None);
+            }
+            uid = uid.copy_of(share.since);
+        }
+        Ok(Some(uid))
     }
 
     /// A conflict name that nobody has on either side or is to get in this plan.
