@@ -219,3 +219,36 @@ fn regression_what_comes_back_after_a_set_back_is_no_base() {
          6082 s0 set-back",
     );
 }
+
+/// A power cut came between the removal of a directory's row and that of a row in it. The orphan was a problem for ever:
+/// its place in the tree was not known.
+#[test]
+fn regression_a_row_that_outlived_its_directory_is_settled() {
+    passes(
+        "seed 1303 hosts 3 active 60000 queue 64 rows 100 power
+         12137 s2 create e.txt
+         14343 s0 create d
+         0 s1 crash-in 4 1 251922043533311
+         30319 s1 office d
+         30481 s1 rename d c
+         30856 s2 create b
+         32025 s1 mkdir a
+         32025 s1 mkdir a/e.txt
+         34234 s1 symlink a/e.txt/b 3
+         34234 s1 replace e.txt
+         34937 s1 create c
+         37027 s1 rm c
+         38216 s0 rm b
+         38820 s0 rm a/e.txt/b
+         41389 s2 mkdir b
+         41389 s2 create a/e.txt/a
+         44265 s0 mkdir b/b
+         44265 s0 create e.txt/b
+         48582 s0 create e.txt/a
+         48651 s2 rm b
+         0 s1 crash-in 15 1
+         0 s1 crash-in 16 2 124096656727793
+         53964 s1 backup
+         56954 s1 set-back",
+    );
+}
