@@ -294,9 +294,15 @@ pub enum Announced {
         /// Whether the service has a brake on this endpoint.
         held: bool,
     },
-    /// One of the two was set back in time (tag or epoch differ), or the endpoint was away beyond the horizon:
-    /// read the whole tree anew, merge, delete nothing.
+    /// The share's history is not the one that the rows here come from (tag or epoch differ: the service was set back):
+    /// read the whole tree anew, merge, delete nothing, and take no row here for the base of what is in the share.
     Rebaseline {
+        /// For status and log.
+        why: Box<str>,
+    },
+    /// This side was set back in time, or was away beyond the horizon; the history is the same. As
+    /// [`Announced::Rebaseline`], but what the share has grown out of a row here still has it for a base.
+    Behind {
         /// For status and log.
         why: Box<str>,
     },

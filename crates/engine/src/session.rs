@@ -24,6 +24,9 @@ const READING: &[u8] = b"reading";
 const WHOLE: &[u8] = b"whole";
 /// Note: how the two sides are merged at present.
 const NOTE_MERGE: &str = "merge";
+/// Note: [`LOST`] while the rows are of another history than the share's.
+const NOTE_HISTORY: &str = "history";
+const LOST: &[u8] = b"lost";
 /// Note: the highest place in history that we know.
 const NOTE_KNOWN: &str = "known";
 /// So many rows of a page are planned at once; more go to the backlog in the store.
@@ -79,6 +82,8 @@ pub(crate) struct Session {
     at_cut: bool,
     tree_whole: bool,
     pub(crate) mode: Mode,
+    /// Whether the rows are of another history than the share's.
+    history_lost: bool,
     pub(crate) why_baseline: Option<Box<str>>,
     /// Nodes of the share that differ may lie in the store, not in work.
     pub(crate) backlog: bool,
@@ -124,6 +129,7 @@ impl Engine {
             Some(bytes) => Mode::decode(&bytes),
             None => Mode::Initial,
         };
+        session.history_lost = store.note(NOTE_HISTORY)?.as_deref() == Some(LOST);
         session.backlog = true;
         self.load_refusals(store)
     }
@@ -258,6 +264,7 @@ impl Engine {
                 Ok(())
             }
             Announced::Rebaseline { why } => self.rebaseline(store, why),
+            Announced::Behind { why } => self.compare_anew(store, why),
             Announced::Failed(why) => {
                 self.session_failed(&why);
                 Ok(())
@@ -332,8 +339,15 @@ impl Engine {
         Ok(twin)
     }
 
-    /// The whole tree is read anew and united with what is here; nothing is deleted meanwhile (I7).
+    /// As [`Engine::compare_anew`], with a share whose history is another one: of equal numbers none proves anything.
     pub(crate) fn rebaseline(&mut self, store: &mut dyn TreeStore, why: Box<str>) -> Result<(), TreeError> {
+        self.session.history_lost = true;
+        store.put_note(NOTE_HISTORY, LOST)?;
+        self.compare_anew(store, why)
+    }
+
+    /// The whole tree is read anew and united with what is here; nothing is deleted meanwhile (I7).
+    fn compare_anew(&mut self, store: &mut dyn TreeStore, why: Box<str>) -> Result<(), TreeError> {
         self.log_audit(format!("the share's history and ours do not fit ({why}): comparing everything anew"));
         self.session.why_baseline = Some(why);
         self.session.mode = Mode::NoDeletes;
@@ -487,7 +501,8 @@ impl Engine {
     }
 
     /// In a re-baseline a synced row is a merge base only if the share's version grew from it: equal versions are
-    /// agreed, newer numbers of a longer history keep the base, everything else is compared without one.
+    /// agreed, newer numbers of a longer history keep the base, everything else is compared without one. In another
+    /// history a newer number says nothing: it may have grown from a version that others never saw replaced.
     fn rebase(&mut self, store: &mut dyn TreeStore, uid: NodeUid, node: &CloudNode) -> Result<(), TreeError> {
         let Some(row) = store.synced(uid)? else { return Ok(()) };
         let equal = row.content == node.content
@@ -496,7 +511,7 @@ impl Engine {
             && row.mtime_share == node.mtime;
         if equal {
             store.put_synced(uid, Some(&SyncedNode { since: node.since, ..row }))
-        } else if node.since <= row.since {
+        } else if node.since <= row.since || self.session.history_lost {
             store.put_synced(uid, None)
         } else {
             Ok(())
@@ -549,6 +564,9 @@ impl Engine {
         {
             self.session.mode = Mode::Steady;
             self.session.why_baseline = None;
+            if std::mem::take(&mut self.session.history_lost) {
+                store.put_note(NOTE_HISTORY, &[])?;
+            }
             store.put_note(NOTE_MERGE, Mode::Steady.encode())?;
             self.log(Level::Info, "both sides were compared and are united".into());
         }

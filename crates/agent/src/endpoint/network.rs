@@ -58,7 +58,12 @@ pub(crate) enum Opening {
         head: Cursor,
     },
     /// Begin a new instance and merge.
-    Rebaseline(Box<str>),
+    Rebaseline {
+        /// Whether it is the share whose history is another one, not this side that is behind.
+        history_lost: bool,
+        /// For people.
+        why: Box<str>,
+    },
     /// Two agents live with this identity, or the endpoint is stopped.
     Refused(Unreachable),
     /// Try again later.
@@ -121,7 +126,14 @@ fn opened(link: &Link, what: &Announcement, reply: pb::OpenEndpointReply) -> Ope
             },
             Err(error) => Opening::Failed(RemoteError::from(error).failure()),
         },
-        Some(Wire::Rebaseline(why)) => Opening::Rebaseline(why.message.into()),
+        Some(Wire::Rebaseline(rebaseline)) => Opening::Rebaseline {
+            // What a newer service may say is answered with the most careful comparison.
+            history_lost: !matches!(
+                rebaseline.why(),
+                pb::RebaselineWhy::AgentSetBack | pb::RebaselineWhy::TooOld
+            ),
+            why: rebaseline.message.into(),
+        },
         Some(Wire::Clone(_)) => Opening::Refused(Unreachable::Clone),
         None => Opening::Failed(Failure { class: FailureClass::Other, text: "an empty answer".into() }),
     }
