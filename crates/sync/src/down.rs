@@ -360,7 +360,12 @@ fn out_of_the_way(
             return Ok(());
         }
         movers.extend(work.find(above).filter(|at| leaves(&drafts[*at])));
-        let Some(parent) = parent_here(work, above)? else { return Ok(()) };
+        let parent = match work.find(above).and_then(|at| own_act(&drafts[at])) {
+            // It comes to stand there in this plan.
+            Some(Act::Place { at, .. }) => Some(at.parent),
+            _ => parent_here(work, above)?,
+        };
+        let Some(parent) = parent else { return Ok(()) };
         above = parent;
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! The difference from the share to the target tree: groups of operations for the service.
 
+use std::collections::BTreeSet;
+
 use polder_types::{Content, NodeUid, Placed};
 
 use crate::{
@@ -127,7 +129,9 @@ fn place(work: &Work, drafts: &[Draft], i: usize, at: &Placed, needs: &mut Needs
     Ok(())
 }
 
-/// A directory that moves below what was below it needs that moved out, in one group.
+/// A directory that moves below what was below it needs that moved out, in one group. Groups are taken one after another, so
+/// what counts is not only where a directory above stands, but where this plan takes it as well: whatever mixture of the
+/// two leads back to the directory itself is taken together.
 fn out_of_the_way(
     work: &Work,
     drafts: &[Draft],
@@ -140,22 +144,29 @@ fn out_of_the_way(
     if !node.is_directory() || from == Some(to.parent) {
         return Ok(());
     }
-    let mut movers = Vec::new();
-    let mut above = to.parent;
-    while above != NodeUid::ROOT {
-        if above == node.uid {
-            needs.missing = needs.missing.or(movers.is_empty().then_some(to.parent));
-            needs.together.append(&mut movers);
-            return Ok(());
+    let (mut movers, mut seen, mut comes_back) = (Vec::new(), BTreeSet::new(), false);
+    let mut ways = vec![to.parent];
+    while let Some(above) = ways.pop() {
+        comes_back |= above == node.uid;
+        if above == NodeUid::ROOT || above == node.uid || !seen.insert(above) {
+            continue;
         }
         let found = work.find(above);
         movers.extend(found.filter(|at| leaves(&drafts[*at])));
-        let parent = match found {
+        ways.extend(match found {
             Some(at) => work.nodes[at].share.as_ref().map(|share| share.at.parent),
             None => work.trees.cloud(above)?.map(|share| share.at.parent),
-        };
-        let Some(parent) = parent else { return Ok(()) };
-        above = parent;
+        });
+        match found.and_then(|at| own_op(&drafts[at])).map(|op| &op.change) {
+            Some(Change::Create { at, .. } | Change::Revive { at, .. } | Change::Move { to: at, .. }) => {
+                ways.push(at.parent);
+            }
+            _ => {}
+        }
+    }
+    if comes_back {
+        needs.missing = needs.missing.or(movers.is_empty().then_some(to.parent));
+        needs.together.append(&mut movers);
     }
     Ok(())
 }

@@ -51,3 +51,39 @@ fn a_new_file_does_not_adopt_what_was_deleted_here_when_deletes_are_forbidden() 
     check(&row, CaseRule::Sensitive, Rule::NoDeletes);
     check(&row, CaseRule::Sensitive, Rule::Merge);
 }
+
+/// Every group of an ordered plan is taken; `carry_out` would say so if one made a cycle.
+#[test]
+fn a_way_through_what_the_plan_makes_or_moves_is_no_cycle() {
+    let rows = [
+        Row {
+            name: "parent and child change places around a new directory",
+            base: "A:c/ B:c/b/",
+            here: "B:b/ N:b/a/ A:b/a/c/",
+            share: "A:c/ B:c/b/",
+            want: "B:b/ N:b/a/ A:b/a/c/",
+        },
+        Row {
+            name: "the same, made in the share",
+            base: "A:c/ B:c/b/",
+            here: "A:c/ B:c/b/",
+            share: "B:b/ N:b/a/ A:b/a/c/",
+            want: "B:b/ N:b/a/ A:b/a/c/",
+        },
+        Row {
+            name: "a third one comes in between",
+            base: "A:a/ B:a/b/ D:d/",
+            here: "B:b/ D:b/d/ A:b/d/a/",
+            share: "A:a/ B:a/b/ D:d/",
+            want: "B:b/ D:b/d/ A:b/d/a/",
+        },
+        Row {
+            name: "a third one comes in between, in the share",
+            base: "A:a/ B:a/b/ D:d/",
+            here: "A:a/ B:a/b/ D:d/",
+            share: "B:b/ D:b/d/ A:b/d/a/",
+            want: "B:b/ D:b/d/ A:b/d/a/",
+        },
+    ];
+    rows.iter().for_each(|row| check(row, CaseRule::Sensitive, Rule::Merge));
+}

@@ -11,7 +11,7 @@ use crate::{
     edits::{Edit, User},
     ghost::Ghost,
     literal::show,
-    plans::{ROUNDS_MAX, Rng, Schedule, carry_out, plan_changed},
+    plans::{ROUNDS_MAX, Rng, Schedule, carry_out, is_traced, plan_changed, summary},
     world::World,
 };
 
@@ -71,6 +71,13 @@ fn converge(run: &Run) -> (Vec<World>, Ghost) {
             schedule = Schedule::in_order();
         }
         let plan = plan_changed(world, &mut schedule);
+        if is_traced() && round < 100 {
+            let none = BTreeMap::new();
+            let label = |uid: polder_types::NodeUid| format!("{}/{}", uid.0[15], uid.0[0]);
+            eprintln!("--- round {round} at {}, stale: {stale}", world.settings.server);
+            eprintln!("disk:  {}\nshare: {}", show(world, true, &none), show(&share, false, &none));
+            eprintln!("{}", summary(&plan, &label).join("\n"));
+        }
         world.read_share(&share);
         carry_out(world, plan, &mut schedule);
         world.ensure_trees();
