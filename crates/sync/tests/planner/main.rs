@@ -1,5 +1,6 @@
 //! The planner against models of a disk and a share: tables of named cases, and random ones.
 
+mod case;
 mod edits;
 mod executor;
 mod ghost;
