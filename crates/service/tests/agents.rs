@@ -292,6 +292,10 @@ async fn clones_and_old_states_are_noticed_before_anything_changes() {
     let mut copy = Agent::new(a.client.clone(), a.endpoint);
     (copy.instance, copy.openings) = (a.instance, a.openings.clone());
     a.opened().await;
+    // Without a session its opening is that of a process that has ended.
+    let late = copy.open().await.expect_err("nobody's");
+    assert_eq!(Reason::of(&late), Some(Reason::NotOpen));
+    let _copied = copy.session(PROTOCOL_VERSION).await.expect("a session");
     let result = copy.open().await.expect("answered");
     assert!(matches!(result, OpenResult::Clone(_)), "{result:?}");
     session.next(|message| matches!(message, Message::Stopped(_)).then_some(())).await;
