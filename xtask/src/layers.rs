@@ -31,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that only tests and developers run may import anything.
-const DEV_ONLY: &[&str] = &["sim", "bench", "fuzz"];
+const DEV_ONLY: &[&str] = &["sim", "bench", "fuzz", "model"];
 
 const PURE: &[&str] = &["types", "sync", "engine", "ledger", "chunk", "tiering", "backup"];
 const BANNED_IN_PURE: &[&str] = &[

@@ -32,6 +32,7 @@ mod holder;
 mod session;
 mod state_dir;
 mod status;
+mod sync;
 mod worker;
 
 pub use enrol::{RegisterOptions, Registered, default_name, register};

@@ -85,7 +85,7 @@ pub struct Waiting {
     pub second_look: u64,
     /// Would be deleted, but expiry is suspended because the service's time jumped.
     pub suspended: u64,
-    /// Sparse or small, but not verified.
+    /// Not referenced, sparse or small, but not verified.
     pub unverified: u64,
     /// Left to the next plan, because this one is as large as it may be.
     pub next_plan: u64,
@@ -138,7 +138,7 @@ impl fmt::Display for Waiting {
             (in_grace, "within the grace period"),
             (second_look, "condemned after the marks were taken"),
             (suspended, "kept because expiry is suspended"),
-            (unverified, "small or sparse, but not verified"),
+            (unverified, "not referenced, small or sparse, but not verified"),
             (next_plan, "left to the next plan"),
             (missing, "named by the index, but without a row"),
         ] {

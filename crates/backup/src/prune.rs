@@ -243,6 +243,9 @@ impl Planner<'_> {
         let age_secs = self.look.now.since(facts.stored_at);
         if age_secs < self.settings.unnamed_secs {
             self.plan.waiting.young += 1;
+        } else if !facts.verified {
+            // It may be the only sound copy of a chunk whose home arrived damaged: reading it back will tell.
+            self.plan.waiting.unverified += 1;
         } else if self.look.expiry_suspended {
             self.plan.waiting.suspended += 1;
         } else if self.has_room() {

@@ -5,10 +5,43 @@
 //! on every change (`tests`). Each also has [`Target::seeds`]: valid bytes to begin from, without which random bytes stay at the
 //! door.
 
+mod addresses;
 mod chunks;
 mod messages;
+mod operations;
 mod texts;
 mod values;
+
+// Of the service only what reads addresses: the rest of it takes minutes to build.
+#[allow(dead_code)]
+#[path = "../../service/src/packs/address.rs"]
+mod address;
+#[allow(dead_code)]
+#[path = "../../service/src/hex.rs"]
+mod hex;
+
+// The models of a disk and a share that the planner's own tests use, with their oracles.
+#[allow(dead_code, missing_docs, clippy::unwrap_used)]
+#[path = "../../sync/tests/planner/case.rs"]
+mod case;
+#[allow(dead_code, missing_docs, clippy::unwrap_used)]
+#[path = "../../sync/tests/planner/edits.rs"]
+mod edits;
+#[allow(dead_code, missing_docs, clippy::unwrap_used)]
+#[path = "../../sync/tests/planner/executor.rs"]
+mod executor;
+#[allow(dead_code, missing_docs, clippy::unwrap_used)]
+#[path = "../../sync/tests/planner/ghost.rs"]
+mod ghost;
+#[allow(dead_code, missing_docs, clippy::unwrap_used)]
+#[path = "../../sync/tests/planner/literal.rs"]
+mod literal;
+#[allow(dead_code, missing_docs, clippy::unwrap_used)]
+#[path = "../../sync/tests/planner/plans.rs"]
+mod plans;
+#[allow(dead_code, missing_docs, clippy::unwrap_used)]
+#[path = "../../sync/tests/planner/world.rs"]
+mod world;
 
 /// One harness.
 #[derive(Clone, Copy)]
@@ -32,6 +65,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "globs", run: texts::globs, seeds: texts::glob_seeds },
     Target { name: "arguments", run: texts::arguments, seeds: texts::argument_seeds },
     Target { name: "state_database", run: values::state_database, seeds: values::state_database_seeds },
+    Target { name: "identity", run: values::identity, seeds: values::identity_seeds },
+    Target { name: "addresses", run: addresses::addresses, seeds: addresses::seeds },
+    Target { name: "operations", run: operations::operations, seeds: operations::seeds },
+    Target { name: "world", run: operations::world, seeds: operations::world_seeds },
 ];
 
 /// Runs the harness of this name.
@@ -108,8 +145,13 @@ mod tests {
     #[test]
     fn no_bytes_from_outside_break_a_decoder() {
         for target in TARGETS {
-            let slow = matches!(target.name, "state_database" | "arguments" | "pack");
-            bounded(target, if slow { 150 } else { 4000 });
+            let cases = match target.name {
+                "world" => 30,
+                "state_database" | "arguments" | "pack" => 150,
+                "operations" => 600,
+                _ => 4000,
+            };
+            bounded(target, cases);
         }
     }
 }

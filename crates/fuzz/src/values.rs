@@ -1,8 +1,9 @@
 //! Values of types, names and the state database.
 
-use polder_replica::{StateDb, StateError};
+use polder_replica::{Bound, Identity, Mark, Pledge, StateDb, StateError};
 use polder_types::{
-    Attrs, CaseRule, ChunkId, Content, Extent, ExtentSource, Name, RelPath, conflict_name, fold_v1,
+    Attrs, CaseRule, ChunkId, Content, EndpointId, Extent, ExtentSource, FileIdent, Name, NodeUid, RelPath,
+    Seq, Timestamp, conflict_name, fold_v1,
 };
 
 /// What is stored of nodes.
@@ -75,4 +76,23 @@ pub(crate) fn state_database_seeds() -> Vec<Vec<u8>> {
     let path = dir.path().join("state.db");
     drop(StateDb::open(&path, CaseRule::Sensitive).expect("a new database"));
     vec![std::fs::read(&path).expect("the database")]
+}
+
+/// Who a root is, and what a placeholder stands for: files and attributes that others may write to.
+pub(crate) fn identity(bytes: &[u8]) {
+    if let Some(identity) = std::str::from_utf8(bytes).ok().and_then(Identity::parse) {
+        assert_eq!(Identity::parse(&identity.to_text()), Some(identity));
+    }
+    if let Ok(mark) = Mark::decode(bytes) {
+        assert_eq!(mark.encode(), bytes, "a mark has one form");
+    }
+}
+
+pub(crate) fn identity_seeds() -> Vec<Vec<u8>> {
+    let root = FileIdent { ino: 256, generation: 7 };
+    let identity = Identity { endpoint: EndpointId([1; 16]), nonce: [2; 16], root, volume: Some([3; 16]) };
+    let pledge = Pledge::new(NodeUid([4; 16]), Seq(9), &Content::empty_file(), Timestamp::new(5, 6));
+    let mark = Mark { pledge, bound: Bound { nonce: [2; 16], ident: root, volume: [3; 16] } };
+    let without = Identity { volume: None, ..identity.clone() };
+    vec![identity.to_text().into_bytes(), without.to_text().into_bytes(), mark.encode()]
 }

@@ -367,7 +367,8 @@ pub enum Opened {
 /// Bytes of regular files.
 ///
 /// An implementation never answers with bytes that it has not verified in this life, nor with fewer than were asked for, but at the end
-/// of the file.
+/// of the file. What was fetched under a mark is not written once that mark is gone: the kernel's read-ahead goes on after its reader has, and
+/// the file may have become resident, and been written to, meanwhile.
 pub trait Content: Send + Sync {
     /// Opens a file. The order is: open the real file, *then* look at its mark; from then on nobody can give its bytes up.
     /// Descriptors for [`Access::Write`] are not to append (the gate tells the place of each write), except where the file's append-only

@@ -39,8 +39,8 @@ pub use group::MOVE_STEPS_MAX;
 pub use history::{HistoryPolicy, StepDone, ThinStep, expire_step, thin_step};
 pub use mark::{MarkFrom, MarkPage, references};
 pub use packs::{
-    Located, NewPack, PACK_CHUNKS_MAX, condemn_packs, delete_packs, forget_pack, forget_step, have, locate,
-    pack, pack_failed, pack_verified, register_pack, spare_packs,
+    Located, NewPack, PACK_CHUNKS_MAX, condemn_packs, delete_packs, delete_stray, forget_pack, forget_step,
+    have, locate, pack, pack_failed, pack_verified, register_pack, spare_packs,
 };
 pub use pins::{
     SNAPSHOT_TEXT_BYTES_MAX, applied, create_snapshot, delete_snapshot, drop_endpoint, hold, list_snapshots,

@@ -9,7 +9,9 @@
 //! 3. *Second look*: after a grace period longer than any signed URL lives, mark again. A reference that was found puts the
 //!    pack back ([`spare_packs`]).
 //! 4. *Delete*: [`delete_packs`], then the object, then the rows ([`forget_step`]). A crash in between leaves an object
-//!    that nothing refers to.
+//!    that nothing refers to. An object that never had rows gets one for its end ([`delete_stray`]).
+//!
+//! `crates/model` tries every order of these steps, uploads, commits and damage in a small world.
 
 use polder_types::{
     ChunkId, PackId, Seq,
@@ -157,19 +159,82 @@ pub fn pack(rows: &dyn Rows, id: PackId) -> Result<Option<PackRow>, LedgerError>
     }
 }
 
-/// A pack was read back from the store and every chunk in it is sound.
-pub fn pack_verified(rows: &mut dyn RowsMut, id: PackId, time_ms: u64) -> Result<(), LedgerError> {
-    change_pack(rows, id, |pack| pack.verified_ms = Some(time_ms))
+/// A pack was read back from the store and every chunk in it is sound; `chunks` are those that were found in it. A chunk
+/// whose home is not known to be sound gets this pack for its home: else a copy that arrived well would be waste, and
+/// pruned, because one that did not was sent before it.
+pub fn pack_verified(
+    rows: &mut dyn RowsMut,
+    id: PackId,
+    chunks: &[(ChunkId, Slot)],
+    time_ms: u64,
+) -> Result<(), LedgerError> {
+    let (no, mut pack) = known(rows, id)?;
+    match pack.state {
+        PackState::Live => (),
+        PackState::Condemned => {
+            pack.verified_ms = Some(time_ms);
+            return Ok(rows.put_pack(no, &pack)?);
+        }
+        // What was found out comes too late.
+        PackState::Deleted | PackState::Failed => return Ok(()),
+    }
+    pack.verified_ms = Some(time_ms);
+    rows.put_pack(no, &pack)?;
+    let mut last: Option<(PackNo, bool)> = None;
+    for (id, slot) in chunks {
+        if let Some(home) = rows.chunk(id.key16())? {
+            let stays = match last {
+                Some((no, stays)) if no == home.pack => stays,
+                _ if home.pack == no => true,
+                _ => {
+                    let home = known_pack(rows, home.pack)?;
+                    home.state == PackState::Live && home.verified_ms.is_some()
+                }
+            };
+            last = Some((home.pack, stays));
+            if stays {
+                continue;
+            }
+        }
+        rows.put_chunk(id.key16(), &ChunkRow { pack: no, slot: *slot })?;
+    }
+    Ok(())
 }
 
 /// A pack's object is damaged or gone. Its chunks count as missing from now on, and take other packs when they are sent
-/// again.
+/// again. One that was deleted meanwhile is not damaged.
 pub fn pack_failed(rows: &mut dyn RowsMut, id: PackId, time_ms: u64) -> Result<(), LedgerError> {
     let head = share_row(rows)?.head.seq;
-    change_pack(rows, id, |pack| {
-        (pack.state, pack.verified_ms) = (PackState::Failed, None);
-        (pack.state_seq, pack.state_ms) = (head, time_ms);
-    })
+    let (no, mut pack) = known(rows, id)?;
+    if pack.state == PackState::Deleted {
+        return Ok(());
+    }
+    (pack.state, pack.verified_ms) = (PackState::Failed, None);
+    (pack.state_seq, pack.state_ms) = (head, time_ms);
+    Ok(rows.put_pack(no, &pack)?)
+}
+
+/// An object in the store that no row knows is to be deleted. First a row says so: whoever is about to register it then
+/// finds it deleted, and commits ask for its chunks again. Nothing happens where a row came to be meanwhile.
+pub fn delete_stray(rows: &mut dyn RowsMut, id: PackId, bytes: u64, time_ms: u64) -> Result<(), LedgerError> {
+    if rows.pack_no(id)?.is_some() {
+        return Ok(());
+    }
+    let head = share_row(rows)?.head.seq;
+    rows.insert_pack(&PackRow {
+        id,
+        state: PackState::Deleted,
+        bytes,
+        chunks: 0,
+        key_gen: 0,
+        meta: Box::default(),
+        registered_ms: time_ms,
+        verified_ms: None,
+        state_seq: head,
+        state_ms: time_ms,
+        used: head,
+    })?;
+    Ok(())
 }
 
 /// Condemns those of `packs` that no commit has referred to since the mark that found them unreferenced began, and
@@ -266,16 +331,6 @@ pub fn forget_pack(rows: &mut dyn RowsMut, id: PackId) -> Result<(), LedgerError
         return Err(LedgerError::Invalid(format!("pack {id} is not deleted")));
     }
     Ok(rows.remove_pack(no)?)
-}
-
-fn change_pack(
-    rows: &mut dyn RowsMut,
-    id: PackId,
-    change: impl FnOnce(&mut PackRow),
-) -> Result<(), LedgerError> {
-    let (no, mut pack) = known(rows, id)?;
-    change(&mut pack);
-    Ok(rows.put_pack(no, &pack)?)
 }
 
 fn known(rows: &dyn Rows, id: PackId) -> Result<(PackNo, PackRow), LedgerError> {

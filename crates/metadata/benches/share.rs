@@ -181,7 +181,7 @@ impl Bench {
             };
             let job = move |rows: &mut dyn polder_ledger::RowsMut| -> Result<(), LedgerError> {
                 register_pack(rows, &pack, 1, None)?;
-                pack_verified(rows, pack.id, 1)
+                pack_verified(rows, pack.id, &[], 1)
             };
             self.db.write(job).unwrap();
         }

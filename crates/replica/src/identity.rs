@@ -35,7 +35,8 @@ pub struct Identity {
 pub(crate) struct Unreadable;
 
 impl Identity {
-    fn to_text(&self) -> String {
+    /// The file's text.
+    pub fn to_text(&self) -> String {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let volume = self.volume.map_or("-".to_owned(), |uuid| hex(&uuid));
         let (endpoint, nonce, FileIdent { ino, generation }) = (self.endpoint, hex(&self.nonce), self.root);
@@ -44,7 +45,8 @@ impl Identity {
         )
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads [`Self::to_text`]; `None` is a file that is no identity of this format.
+    pub fn parse(text: &str) -> Option<Self> {
         let mut lines = text.strip_prefix(FIRST_LINE)?.strip_prefix('\n')?.lines();
         let mut line = |word: &str| lines.next()?.strip_prefix(word)?.strip_prefix(' ');
         let bytes16 = |hex: &str| hex.parse::<EndpointId>().ok().map(|id| id.0);

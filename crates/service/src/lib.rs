@@ -10,10 +10,12 @@
 //! through `api`.
 
 pub mod agents;
+pub mod chain;
 mod clock;
 mod config;
 mod failure;
 mod grpc;
+mod hex;
 mod host;
 mod metric;
 mod packs;

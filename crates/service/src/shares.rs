@@ -251,7 +251,11 @@ impl OpenShare {
             return Ok(());
         }
         let keys = unwrap_keys(trust, row)?;
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        // The row may have been read before another thread brought a newer one: a generation that has begun does not end.
+        if keys.keys.current() >= known.keys.current() {
+            *known = keys;
+        }
         Ok(())
     }
 }

@@ -129,7 +129,7 @@ pub(crate) fn open(
     let shares = Shares::new(config.metadata.join("shares"), control.clone(), trust.clone());
     let mut holder = [0u8; 8];
     getrandom::fill(&mut holder).context("draw random bytes")?;
-    let work = Work::new(crate::trust::hex(&holder));
+    let work = Work::new(crate::hex::hex(&holder));
     let (agents, trees) = (Agents::default(), TreeCache::default());
     let folder = match &config.objects {
         Objects::Folder(folder) => Some(folder.as_path()),

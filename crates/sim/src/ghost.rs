@@ -97,6 +97,14 @@ impl Ghost {
         }
     }
 
+    /// A machine was set back. What it had half told the share (a swap of two files travels as two updates) may have
+    /// taken a content's place there while its new place was still to come.
+    pub fn half_told(&mut self, tokens: &BTreeSet<Token>, service: &Service) {
+        let live = live_tokens(service);
+        let half = tokens.iter().filter(|token| self.acknowledged.contains(token) && !live.contains(token));
+        self.excused.extend(half);
+    }
+
     /// What the share had and has not any more, by being set back, and no server has.
     pub fn lost_centrally(
         &mut self,

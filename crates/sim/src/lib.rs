@@ -24,6 +24,7 @@ pub mod world;
 #[cfg(feature = "zoo")]
 pub mod zoo;
 
+pub use disk::Times;
 pub use plan::Plan;
 pub use world::{Outcome, World};
 

@@ -150,7 +150,16 @@ impl<'a> Work<'a> {
         let directory = &mut self.nodes[p];
         let known = directory.here.is_some() || directory.share.is_some();
         if !known || !directory.is_directory() {
-            self.nodes[i].merged = Merged::Held(HeldReason::Adrift);
+            let node = &mut self.nodes[i];
+            let stood_there = node.here.as_ref().is_some_and(|here| here.at.parent == parent);
+            if !known && stood_there && node.share.is_none() {
+                // A row that has outlived its directory's, and that the share does not have either: a crash came between
+                // the two. Nothing stands below what is nowhere.
+                node.here = None;
+                node.merged = Merged::Absent(Reason::DeletedHere);
+            } else {
+                node.merged = Merged::Held(HeldReason::Adrift);
+            }
             return Ok(());
         }
         if matches!(directory.merged, Merged::Absent(_)) && !planted(Bug::RevivalWithoutAncestors) {

@@ -5,6 +5,8 @@
 //! service; [`places`] remembers where chunks are.
 
 mod fetch;
+#[cfg(all(test, feature = "shuttle"))]
+mod orders;
 mod pack;
 mod places;
 mod remote;

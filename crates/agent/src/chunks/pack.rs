@@ -1,7 +1,7 @@
 //! Putting chunks of reads into packs: gather, ask what the share has, seal the rest, send full packs off.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use polder_chunk::{PackBuilder, PackNonce, Reserved, Scratch};
@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::spare::Spare;
-use super::track::Tracker;
+use super::track::{Tracker, Tracking};
 use super::{Remote, Share, random, remote};
 use crate::endpoint::Facts;
 
@@ -30,7 +30,7 @@ pub(crate) struct Packing {
     /// The service.
     pub remote: Arc<Remote>,
     /// Which reads wait for which packs.
-    pub tracker: Mutex<Tracker>,
+    pub tracker: Tracking,
     /// Where facts go.
     pub facts: Facts,
     /// Where the network runs.
@@ -146,7 +146,7 @@ impl Packer {
                         PackNonce(random()),
                         buffer,
                     );
-                    self.packing.tracker.lock().expect(LOCK).begin(builder.pack().id);
+                    self.packing.tracker.with(|tracker| tracker.begin(builder.pack().id));
                     none.insert(builder)
                 }
             };
@@ -191,11 +191,9 @@ impl Packer {
     }
 
     fn tracker<T>(&self, run: impl FnOnce(&mut Tracker) -> T) -> T {
-        run(&mut self.packing.tracker.lock().expect(LOCK))
+        self.packing.tracker.with(run)
     }
 }
-
-const LOCK: &str = "no holder of this lock panics";
 
 impl Packing {
     /// Puts one pack, with some patience, and tells the reads that waited for it.
@@ -210,6 +208,12 @@ impl Packing {
                 // Without a session there is no sense in trying on: the engine reads again when there is one.
                 Err(error) if tries_left == 0 || error.reason().is_some() => {
                     tracing::debug!(pack = %id, error = crate::status::chain(&error), "put of a pack failed");
+                    // Whoever has nothing but packs to send would never hear it from another call.
+                    if error.reason() == Some(polder_api::grpc::Reason::NotOpen)
+                        && let Ok(open) = self.remote.open()
+                    {
+                        self.facts.not_open(open.link);
+                    }
                     self.settle(id, Err(error.failure()));
                     break;
                 }
@@ -221,7 +225,7 @@ impl Packing {
     }
 
     fn settle(&self, id: PackId, outcome: Result<(), Failure>) {
-        let settled = self.tracker.lock().expect(LOCK).settle(id, &outcome);
+        let settled = self.tracker.with(|tracker| tracker.settle(id, &outcome));
         if !settled.stored.is_empty() {
             self.facts.send(Event::Stored { jobs: settled.stored });
         }
@@ -246,7 +250,7 @@ mod tests {
         let packing = Packing {
             share: Share::new(ShareKeys::new(ShareId([1; 16]), [2; 32], [3; 32])),
             remote: Arc::default(),
-            tracker: Mutex::default(),
+            tracker: Tracking::default(),
             facts: Facts::to_nobody(),
             runtime: runtime.handle().clone(),
             room: Arc::new(Semaphore::new(64)),

@@ -1,9 +1,11 @@
 //! Memory of packs, used again: fresh pages cost more than sealing the bytes that go into them (measured: two fifths of
 //! the time of a thread that reads large files).
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
+
+use crate::sync::Mutex;
 
 /// Most buffers that are kept: one a thread of large files, and one on its way.
 const BUFFERS_MAX: usize = 3;
@@ -45,6 +47,14 @@ impl Spare {
     /// The bytes of a pack, whose memory comes back here when the last of them is dropped.
     pub(crate) fn lend(self: &Arc<Self>, bytes: Vec<u8>) -> Bytes {
         Bytes::from_owner(Lent { bytes, home: Arc::clone(self) })
+    }
+}
+
+#[cfg(test)]
+impl Spare {
+    /// Buffers that are kept now.
+    pub(crate) fn kept(&self) -> usize {
+        self.0.lock().expect(LOCK).buffers.len()
     }
 }
 
@@ -107,10 +117,10 @@ mod tests {
         let spare = Arc::new(Spare::default());
         let busy = spare.busy();
         drop(spare.lend(vec![0; BUFFER_BYTES_MIN]));
-        assert_eq!(spare.0.lock().unwrap().buffers.len(), 1);
+        assert_eq!(spare.kept(), 1);
         let late = spare.lend(vec![0; BUFFER_BYTES_MIN]);
         drop(busy);
         drop(late);
-        assert_eq!(spare.0.lock().unwrap().buffers.len(), 0);
+        assert_eq!(spare.kept(), 0);
     }
 }

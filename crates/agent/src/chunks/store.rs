@@ -83,7 +83,7 @@ impl Store {
 
     /// The service lacks chunks that were thought to be there.
     pub(crate) fn lost(&self, ids: &[polder_types::ChunkId]) {
-        self.packing.tracker.lock().expect(LOCK).lost(ids);
+        self.packing.tracker.with(|tracker| tracker.lost(ids));
     }
 }
 
@@ -233,16 +233,16 @@ impl LaneThread {
                 }
                 (Ok(()), false) => ReadOutcome::Stable { entry, content, stored: false },
                 (Ok(()), true) => {
-                    // Told under the tracker's lock, so that `Stored` cannot overtake it.
-                    let mut tracker = self.packing.tracker.lock().expect(LOCK);
-                    let outcome = match tracker.close(job) {
-                        Ok(stored) => ReadOutcome::Stable { entry, content, stored },
-                        Err(()) => ReadOutcome::Failed(Failure {
-                            class: FailureClass::Unreachable,
-                            text: "a pack could not be stored".into(),
-                        }),
-                    };
-                    self.packing.facts.send(Event::Read { job, outcome });
+                    self.packing.tracker.close(job, |closed| {
+                        let outcome = match closed {
+                            Ok(stored) => ReadOutcome::Stable { entry, content, stored },
+                            Err(()) => ReadOutcome::Failed(Failure {
+                                class: FailureClass::Unreachable,
+                                text: "a pack could not be stored".into(),
+                            }),
+                        };
+                        self.packing.facts.send(Event::Read { job, outcome });
+                    });
                     continue;
                 }
             };

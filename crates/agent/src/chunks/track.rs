@@ -8,6 +8,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use polder_engine::{Failure, JobId};
 use polder_types::{ChunkId, PackId};
 
+use crate::sync::Mutex;
+
 /// Chunks of acknowledged packs that are remembered, so that they are not sent again before the service has verified
 /// them. 24 bytes each.
 const RECENT_MAX: usize = 262_144;
@@ -28,6 +30,22 @@ pub(crate) struct Tracker {
     reads: HashMap<JobId, Waiting>,
     recent: HashMap<[u8; 16], PackId>,
     order: VecDeque<[u8; 16]>,
+}
+
+/// The tracker as the threads of the lanes and the tasks of the network share it.
+#[derive(Debug, Default)]
+pub(crate) struct Tracking(Mutex<Tracker>);
+
+impl Tracking {
+    /// Runs something on the tracker; nobody else does meanwhile.
+    pub(crate) fn with<T>(&self, run: impl FnOnce(&mut Tracker) -> T) -> T {
+        run(&mut self.0.lock().expect("no holder of this lock panics"))
+    }
+
+    /// [`Tracker::close`]. The read is told under the lock, so that what [`Tracker::settle`] finds cannot overtake it.
+    pub(crate) fn close(&self, read: JobId, tell: impl FnOnce(Result<bool, ()>)) {
+        self.with(|tracker| tell(tracker.close(read)));
+    }
 }
 
 #[derive(Debug, Default)]

@@ -91,7 +91,7 @@ impl Life {
         let packing = Packing {
             share,
             remote: Arc::clone(&remote),
-            tracker: std::sync::Mutex::default(),
+            tracker: Default::default(),
             facts: thread.facts.clone(),
             runtime,
             room: Arc::new(Semaphore::new(PACKS_MIB_MAX)),

@@ -179,6 +179,10 @@ fn i2_every_operation_is_carried_out_once_though_workers_die() {
             && !threads.iter().any(|thread| thread.is_finished())
         {
             std::thread::sleep(Duration::from_millis(50));
+            // Some are killed while they begin.
+            if kills % 5 != 0 && !mounted.is_served() {
+                continue;
+            }
             kills += 1;
             // Every fourth ends of itself, as for an upgrade.
             match kills % 4 {

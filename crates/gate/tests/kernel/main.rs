@@ -136,6 +136,13 @@ impl Mounted {
         kill(self.worker().unwrap());
     }
 
+    /// Whether the last worker has come so far as to serve. On a machine that is busy with other things that may take longer than the
+    /// time between two kills, and then nothing would ever be served.
+    pub fn is_served(&self) -> bool {
+        let serving = std::fs::read_to_string(self.dir.path().join("serving")).unwrap_or_default();
+        self.worker().is_some_and(|worker| worker.to_string() == serving)
+    }
+
     pub fn kill_holder(&mut self) {
         let holder = self.holder.as_mut().unwrap();
         holder.kill().unwrap();

@@ -35,9 +35,38 @@ struct Modelled<'a> {
     /// Kept open over several operations.
     kept: Option<File>,
     dice: Dice,
+    /// What was done last.
+    done: Vec<String>,
 }
 
 impl Modelled<'_> {
+    fn note(&mut self, what: String) {
+        if self.done.len() == 12 {
+            self.done.remove(0);
+        }
+        self.done.push(format!("{what} kept={}", self.kept.is_some()));
+    }
+
+    /// Fails with where bytes differ and what was done before.
+    fn compare(&self, what: &str, at: usize, found: &[u8]) {
+        let expected = &self.bytes[at.min(self.bytes.len())..(at + found.len()).min(self.bytes.len())];
+        if found == expected {
+            return;
+        }
+        let wrong: Vec<usize> =
+            (0..found.len().min(expected.len())).filter(|i| found[*i] != expected[*i]).collect();
+        let (first, last) = (wrong.first().map(|i| i + at), wrong.last().map(|i| i + at));
+        let zeros = wrong.iter().filter(|i| found[**i] == 0).count();
+        panic!(
+            "{what}: {} of {} bytes at {at}, {} wrong ({zeros} zeros) in {first:?}..={last:?}, size {}; before: {:#?}",
+            found.len(),
+            expected.len(),
+            wrong.len(),
+            self.bytes.len(),
+            self.done
+        );
+    }
+
     fn file(&mut self) -> File {
         match &self.kept {
             Some(kept) => kept.try_clone().unwrap(),
@@ -63,7 +92,8 @@ impl Modelled<'_> {
         let file = if self.dice.below(2) == 0 { self.file() } else { File::open(self.path).unwrap() };
         let mut out = vec![0; end - begin];
         file.read_exact_at(&mut out, begin as u64).unwrap();
-        assert!(out == self.bytes[begin..end], "read of {begin}..{end}");
+        self.compare("read", begin, &out);
+        self.note(format!("read {begin}..{end}"));
     }
 
     fn holes(&mut self) {
@@ -89,6 +119,7 @@ impl Modelled<'_> {
             let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
             rustix::fs::fallocate(self.file(), flags, begin as u64, (end - begin) as u64).unwrap();
             self.bytes[begin..end].fill(0);
+            self.note(format!("punch {begin}..{end}"));
         }
     }
 
@@ -101,16 +132,19 @@ impl Modelled<'_> {
                 let data = self.dice.bytes(len);
                 self.file().write_all_at(&data, at as u64).unwrap();
                 self.write_at(at, &data);
+                self.note(format!("write {at}..{}", at + data.len()));
             }
             6 if (self.bytes.len() as u64) < SIZE_MAX => {
                 let data = self.dice.bytes(5000);
                 OpenOptions::new().append(true).open(self.path).unwrap().write_all(&data).unwrap();
                 self.bytes.extend(data);
+                self.note("append".to_owned());
             }
             7 => {
                 let size = if self.dice.below(4) == 0 { 0 } else { self.dice.below(SIZE_MAX) };
                 self.file().set_len(size).unwrap();
                 self.bytes.resize(size as usize, 0);
+                self.note(format!("cut to {size}"));
             }
             8 => self.punch(),
             9 => self.holes(),
@@ -119,12 +153,18 @@ impl Modelled<'_> {
                 let mut file = self.file();
                 file.seek(SeekFrom::Start(0)).unwrap();
                 file.read_to_end(&mut all).unwrap();
-                assert!(all == self.bytes, "the whole file");
+                assert_eq!(all.len(), self.bytes.len(), "before: {:#?}", self.done);
+                self.compare("the whole file", 0, &all);
+                self.note("read all".to_owned());
             }
             11 => assert_eq!(fs::metadata(self.path).unwrap().len(), self.bytes.len() as u64),
-            12 => self.kept = if self.kept.is_none() { Some(self.file()) } else { None },
+            12 => {
+                self.kept = if self.kept.is_none() { Some(self.file()) } else { None };
+                self.note("keep".to_owned());
+            }
             _ => {
                 self.kept = None;
+                self.note("rest".to_owned());
                 // So that it can be tiered.
                 std::thread::sleep(Duration::from_millis(self.dice.below(6)));
             }
@@ -148,7 +188,8 @@ fn run(deadly: bool, mounted: Option<Mounted>) {
                 fs::write(&path, b"").unwrap();
                 scope.spawn(move || {
                     let dice = Dice(seed ^ (number + 1) << 40);
-                    let mut file = Modelled { path: &path, bytes: Vec::new(), kept: None, dice };
+                    let mut file =
+                        Modelled { path: &path, bytes: Vec::new(), kept: None, dice, done: Vec::new() };
                     let mut count = 0;
                     while !stop.load(Ordering::Relaxed) {
                         file.step();
@@ -174,7 +215,7 @@ fn run(deadly: bool, mounted: Option<Mounted>) {
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_secs(secs) && !users.iter().any(|user| user.is_finished()) {
             std::thread::sleep(Duration::from_millis(150));
-            if deadly {
+            if deadly && mounted.is_served() {
                 mounted.kill_worker();
             }
         }

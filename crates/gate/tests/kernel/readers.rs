@@ -40,7 +40,7 @@ elif how == "copy_file_range":
             shutil.copyfileobj(f, o)
 elif how == "direct":
     fd = os.open(src, os.O_RDONLY | os.O_DIRECT)
-    buf = mmap.mmap(-1, 1 << 18)
+    buf = mmap.mmap(-1, 1 << 17)
     with out() as o:
         at = 0
         while (n := os.preadv(fd, [buf], at)) > 0:
@@ -68,7 +68,7 @@ else:
 const COMMANDS: &[&str] = &[
     "cat $1 > $2",
     "dd if=$1 of=$2 bs=64k status=none",
-    "dd if=$1 of=$2 bs=1M iflag=direct status=none",
+    "dd if=$1 of=$2 bs=128k iflag=direct status=none",
     "cp $1 $2",
     "cp -a $1 $2",
     "cp --sparse=always $1 $2",
@@ -184,6 +184,29 @@ fn i2_a_full_disk_is_an_error() {
     assert!(std::fs::read(mounted.path("t")).unwrap() == content(size, size));
 }
 
+/// A fill that was begun under a mark comes when the mark is gone: read-ahead goes on after its reader has, and others write. It must not
+/// be written. (The store of these tests did, once: old bytes over new ones.)
+#[test]
+fn regression_a_late_fill_is_not_written() {
+    use std::os::unix::fs::FileExt;
+    let Some(mounted) = Mounted::new() else { return };
+    let size = 500_000;
+    mounted.tiered("t", size);
+    mounted.store("late");
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(mounted.path("t")).unwrap();
+    // Some pages of the second block are read ahead; others of it are written.
+    let ahead = std::num::NonZeroU64::new(32 << 10);
+    rustix::fs::fadvise(&file, 128 << 10, ahead, rustix::fs::Advice::WillNeed).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    file.write_all_at(b"the user's", 200_000).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(800));
+    let mut expected = content(size, size);
+    expected[200_000..200_010].copy_from_slice(b"the user's");
+    assert!(std::fs::read(mounted.real("t")).unwrap() == expected, "on the disk");
+    drop(file);
+    assert!(std::fs::read(mounted.path("t")).unwrap() == expected);
+}
+
 /// Promise 41, in small: many wait at once, for files of their own and for one; all are served, each range is fetched once.
 #[test]
 fn i2_many_readers_at_once() {
@@ -289,7 +312,9 @@ fn i2_every_reader_gets_the_right_bytes_though_workers_die() {
         scope.spawn(|| {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 std::thread::sleep(std::time::Duration::from_millis(60));
-                mounted.kill_worker();
+                if mounted.is_served() {
+                    mounted.kill_worker();
+                }
             }
         });
         let outcome = std::panic::catch_unwind(|| {

@@ -36,6 +36,7 @@ pub fn work() -> ExitCode {
         let store = Arc::new(Store::new(tree.clone(), changes, std::env::var_os(CONTROL).map(PathBuf::from)));
         let gate = Gate::start(handed.connection, tree, store, &settings)?;
         if let Some(again) = std::env::var_os(AGAIN) {
+            std::fs::write(Path::new(&again).with_file_name("serving"), std::process::id().to_string())?;
             std::thread::spawn(move || exit_when_told(Path::new(&again)));
         }
         Ok(gate.wait()?)

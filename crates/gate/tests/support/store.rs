@@ -249,8 +249,6 @@ struct Presence {
 struct FileState {
     presence: Mutex<Presence>,
     wakes: Condvar,
-    /// One thread makes it resident.
-    settling: Mutex<()>,
 }
 
 /// The store.
@@ -259,11 +257,13 @@ pub struct Store {
     changes: Arc<Changes>,
     control: Option<PathBuf>,
     states: Mutex<HashMap<u64, Arc<FileState>>>,
+    /// Held while bytes are filled in or a mark goes: nothing is filled into a file that has none.
+    settling: Mutex<()>,
 }
 
 impl Store {
     pub fn new(tree: Arc<Tree>, changes: Arc<Changes>, control: Option<PathBuf>) -> Self {
-        Self { tree, changes, control, states: Mutex::default() }
+        Self { tree, changes, control, states: Mutex::default(), settling: Mutex::default() }
     }
 
     fn state(&self, node: Node) -> Arc<FileState> {
@@ -333,8 +333,11 @@ impl Store {
         drop(presence);
         let done = self.fetch(mark, block, interrupt).and_then(|bytes| {
             let file = self.tree.open_node(node, OFlags::RDWR)?;
-            // One fill of a file at a time, as far as its change time goes.
-            let _one = state.settling.lock().unwrap();
+            let _one = self.settling.lock().unwrap();
+            // Fetched under a mark that is gone by now: the file is the user's, and may have been written to.
+            if !matches!(found(file.as_fd())?, Found::Ours(now) if now.seed == mark.seed) {
+                return Err(Errno::CANCELED);
+            }
             self.changes.hiding(file.as_fd(), || {
                 let mut at = 0;
                 while at < bytes.len() {
@@ -353,13 +356,16 @@ impl Store {
     }
 
     fn make_resident(&self, node: Node, interrupt: &Interrupt) -> Result<()> {
-        let state = self.state(node);
         let file = self.tree.open_node(node, OFlags::RDWR)?;
         let Found::Ours(mark) = found(file.as_fd())? else { return Ok(()) };
         for block in 0..mark.size.div_ceil(BLOCK) {
-            self.ensure(node, &mark, block, interrupt)?;
+            match self.ensure(node, &mark, block, interrupt) {
+                // Another thread has made it resident.
+                Err(Errno::CANCELED) => return Ok(()),
+                done => done?,
+            }
         }
-        let _one = state.settling.lock().unwrap();
+        let _one = self.settling.lock().unwrap();
         let Found::Ours(mark) = found(file.as_fd())? else { return Ok(()) };
         rustix::fs::fdatasync(&file)?;
         set_mtime(file.as_fd(), mark.mtime)?;
@@ -403,6 +409,7 @@ impl Content for Store {
             }
             (Found::No, _) => return Ok(Opened::Resident(file)),
             (Found::Ours(_) | Found::Bad, Access::Empty) => {
+                let _one = self.settling.lock().unwrap();
                 rustix::fs::ftruncate(&file, 0)?;
                 rustix::fs::fremovexattr(&file, MARK)?;
                 rustix::fs::fsync(&file)?;
@@ -457,9 +464,17 @@ impl Content for Store {
                 answer => return answer,
             }
             let Found::Ours(mark) = found(file)? else { continue };
+            // So late that the mark may be gone.
+            if self.command() == "late" && offset > 0 {
+                std::thread::sleep(Duration::from_millis(500));
+            }
             let count = (out.len() as u64).min(mark.size.saturating_sub(offset)).max(1);
             for block in offset / BLOCK..=(offset + count - 1) / BLOCK {
-                self.ensure(node, &mark, block, interrupt)?;
+                match self.ensure(node, &mark, block, interrupt) {
+                    // Resident by now, or another version.
+                    Err(Errno::CANCELED) => break,
+                    done => done?,
+                }
             }
         }
     }

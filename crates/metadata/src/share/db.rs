@@ -21,7 +21,7 @@ pub struct ShareDb {
 
 #[derive(Clone)]
 enum Form {
-    Sqlite { writer: Arc<Writer>, readers: Arc<Pool> },
+    Sqlite { writer: Arc<Writer>, readers: Arc<Pool<sqlite::SqliteRows>> },
     Memory(Arc<Mutex<MemoryRows>>),
 }
 

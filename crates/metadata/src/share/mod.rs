@@ -7,8 +7,11 @@
 mod db;
 mod memory;
 mod open;
+#[cfg(all(test, feature = "shuttle"))]
+mod orders;
 mod pool;
 mod sqlite;
+mod sync;
 mod table;
 mod writer;
 

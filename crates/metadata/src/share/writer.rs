@@ -4,14 +4,15 @@
 //! transaction is durable, never before. A job that panics fails like any other; the thread goes on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use polder_ledger::{RowsError, RowsMut};
 
 use super::db::closed;
 use super::sqlite::SqliteRows;
+use super::sync::thread::{self, JoinHandle};
+use super::sync::{Mutex, PoisonError, mpsc};
 
 /// Most jobs in one transaction.
 const JOBS_MAX: usize = 512;
@@ -19,6 +20,43 @@ const JOBS_MAX: usize = 512;
 const GATHER_MAX: Duration = Duration::from_millis(10);
 /// Jobs that may wait. Whoever brings more waits itself: back-pressure, not memory.
 const QUEUE_MAX: usize = 4096;
+
+/// Rows with transactions of parts.
+pub(super) trait Transactions {
+    /// The rows, inside a part.
+    fn rows(&mut self) -> &mut dyn RowsMut;
+    /// Begins a transaction.
+    fn begin(&mut self) -> Result<(), RowsError>;
+    /// Begins a part of it.
+    fn begin_part(&mut self) -> Result<(), RowsError>;
+    /// Ends the part; what it wrote stays, or is taken back.
+    fn end_part(&mut self, keep: bool) -> Result<(), RowsError>;
+    /// Makes all that stayed durable, or takes it back.
+    fn commit(&mut self) -> Result<(), RowsError>;
+    /// Takes everything back.
+    fn roll_back(&mut self);
+}
+
+impl Transactions for SqliteRows {
+    fn rows(&mut self) -> &mut dyn RowsMut {
+        self
+    }
+    fn begin(&mut self) -> Result<(), RowsError> {
+        Self::begin(self)
+    }
+    fn begin_part(&mut self) -> Result<(), RowsError> {
+        Self::begin_part(self)
+    }
+    fn end_part(&mut self, keep: bool) -> Result<(), RowsError> {
+        Self::end_part(self, keep)
+    }
+    fn commit(&mut self) -> Result<(), RowsError> {
+        Self::commit(self)
+    }
+    fn roll_back(&mut self) {
+        Self::roll_back(self);
+    }
+}
 
 /// Something to do in a transaction that writes, and whom to tell.
 trait Work: Send {
@@ -104,10 +142,9 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub fn start(rows: SqliteRows) -> Self {
+    pub fn start(rows: impl Transactions + Send + 'static) -> Self {
         let (send, receive) = mpsc::sync_channel(QUEUE_MAX);
-        let thread =
-            std::thread::Builder::new().name("share-writer".into()).spawn(move || run(rows, &receive));
+        let thread = thread::Builder::new().name("share-writer".into()).spawn(move || run(rows, &receive));
         let thread = thread.expect("a process that cannot start a thread cannot serve");
         Self { queue: Mutex::new(Some(send)), thread: Mutex::new(Some(thread)) }
     }
@@ -130,13 +167,13 @@ impl Drop for Writer {
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // The last handle may be dropped by an answer, on the writer's own thread: it then ends by itself.
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+        if let Some(thread) = thread.filter(|writer| writer.thread().id() != thread::current().id()) {
             let _ = thread.join();
         }
     }
 }
 
-fn run(mut rows: SqliteRows, queue: &mpsc::Receiver<Job>) {
+fn run(mut rows: impl Transactions, queue: &mpsc::Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         let mut jobs = vec![first];
         let ended = transaction(&mut rows, queue, &mut jobs).map_err(Arc::new);
@@ -149,7 +186,7 @@ fn run(mut rows: SqliteRows, queue: &mpsc::Receiver<Job>) {
 
 /// Runs the job that came and whatever waits behind it; on an error all of it is void.
 fn transaction(
-    rows: &mut SqliteRows,
+    rows: &mut impl Transactions,
     queue: &mpsc::Receiver<Job>,
     jobs: &mut Vec<Job>,
 ) -> Result<(), RowsError> {
@@ -163,12 +200,16 @@ fn transaction(
     }
 }
 
-fn gather(rows: &mut SqliteRows, queue: &mpsc::Receiver<Job>, jobs: &mut Vec<Job>) -> Result<(), RowsError> {
+fn gather(
+    rows: &mut impl Transactions,
+    queue: &mpsc::Receiver<Job>,
+    jobs: &mut Vec<Job>,
+) -> Result<(), RowsError> {
     let began = Instant::now();
     loop {
         let Job(work) = jobs.last_mut().expect("began with one");
         rows.begin_part()?;
-        let sound = work.run(rows);
+        let sound = work.run(rows.rows());
         rows.end_part(sound)?;
         if jobs.len() == JOBS_MAX || began.elapsed() > GATHER_MAX {
             return Ok(());

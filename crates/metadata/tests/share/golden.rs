@@ -32,7 +32,7 @@ fn tell(share: &mut Share) {
     let gone = share.get("gone").since;
     share.ok(vec![rm(3, gone)]);
     share.no(vec![rm(3, gone)]);
-    share.edit(|rows| pack_verified(rows, polder_types::PackId([7; 16]), 9)).unwrap();
+    share.edit(|rows| pack_verified(rows, polder_types::PackId([7; 16]), &[], 9)).unwrap();
 }
 
 fn check(db: &ShareDb) {

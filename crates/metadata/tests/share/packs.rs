@@ -1,8 +1,8 @@
 //! Chunks, packs, and what prune may do to them.
 
 use polder_ledger::{
-    LedgerError, MarkFrom, NewPack, PackState, Slot, condemn_packs, delete_packs, forget_pack, forget_step,
-    have, locate, pack_failed, pack_verified, references, register_pack, spare_packs,
+    LedgerError, MarkFrom, NewPack, PackState, Slot, condemn_packs, delete_packs, delete_stray, forget_pack,
+    forget_step, have, locate, pack_failed, pack_verified, references, register_pack, spare_packs,
 };
 use polder_types::{Body, ChunkId, Content, Op, PackId, Refusal, Seq};
 
@@ -72,7 +72,7 @@ on_all_forms! {
         let pack = share.pack(7, &[1, 2]);
         let ask = |share: &Share| share.db.read(|rows| have(rows, &[chunk(1), chunk(5)])).unwrap();
         assert_eq!(ask(share), [false, false]);
-        share.edit(move |rows| pack_verified(rows, pack, 5)).unwrap();
+        share.edit(move |rows| pack_verified(rows, pack, &[], 5)).unwrap();
         assert_eq!(ask(share), [true, false]);
         let found = share.db.read(|rows| locate(rows, &[chunk(2), chunk(5)])).unwrap();
         let at = found[0].as_ref().unwrap();
@@ -137,6 +137,57 @@ on_all_forms! {
         share.ok(vec![create(5, ROOT, "c", bytes(4))]);
     }
 
+    /// Two send one chunk, and what arrives first is damaged: the copy that arrived well is the one that is read.
+    fn a_verified_pack_is_the_home_of_what_has_no_sound_one(share) {
+        let slot = |at: usize| Slot::new(&[at as u8; 9]).unwrap();
+        let home = |share: &Share| share.db.read(|rows| locate(rows, &[chunk(1)])).unwrap()[0].as_ref().map(|at| at.pack);
+        // The damage is found first.
+        let (bad, good) = (share.pack(1, &[1]), share.pack(2, &[1]));
+        share.edit(move |rows| pack_failed(rows, bad, 5)).unwrap();
+        assert_eq!(home(share), None);
+        share.edit(move |rows| pack_verified(rows, good, &[(chunk(1), slot(0))], 6)).unwrap();
+        assert_eq!(home(share), Some(good));
+        // A verified home stays.
+        let third = share.pack(3, &[1]);
+        share.edit(move |rows| pack_verified(rows, third, &[(chunk(1), slot(0))], 7)).unwrap();
+        assert_eq!(home(share), Some(good));
+        // The good copy is found first.
+        let (bad, good) = (share.pack(4, &[9, 8]), share.pack(5, &[7, 9]));
+        share.edit(move |rows| pack_verified(rows, good, &[(chunk(7), slot(0)), (chunk(9), slot(1))], 8)).unwrap();
+        share.edit(move |rows| pack_failed(rows, bad, 9)).unwrap();
+        let found = share.db.read(|rows| locate(rows, &[chunk(9), chunk(8)])).unwrap();
+        assert_eq!(found[0].as_ref().map(|at| (at.pack, at.slot)), Some((good, slot(1))));
+        assert!(found[1].is_none());
+        // What is found out about a pack that went meanwhile changes nothing.
+        let gone = share.pack(6, &[6]);
+        share.edit(move |rows| condemn_packs(rows, &[gone], Seq(99), 10)).unwrap();
+        share.edit(move |rows| delete_packs(rows, &[gone], Seq(99), 10, 0, 10)).unwrap();
+        share.edit(move |rows| pack_failed(rows, gone, 11)).unwrap();
+        share.edit(move |rows| pack_verified(rows, gone, &[(chunk(6), slot(0))], 11)).unwrap();
+        let row = share.db.read(|rows| polder_ledger::pack(rows, gone)).unwrap().unwrap();
+        assert_eq!((row.state, row.verified_ms), (PackState::Deleted, None));
+        // A condemned one is sound, and no commit may rely on it.
+        let condemned = share.pack(10, &[5]);
+        share.edit(move |rows| condemn_packs(rows, &[condemned], Seq(99), 12)).unwrap();
+        share.edit(move |rows| pack_verified(rows, condemned, &[(chunk(5), slot(0))], 13)).unwrap();
+        let row = share.db.read(|rows| polder_ledger::pack(rows, condemned)).unwrap().unwrap();
+        assert_eq!((row.state, row.verified_ms), (PackState::Condemned, Some(13)));
+    }
+
+    /// An upload without rows is on its way out when its author comes back with it after all.
+    fn a_stray_that_is_registered_late_is_deleted_already(share) {
+        let stray = PackId([7; 16]);
+        share.edit(move |rows| delete_stray(rows, stray, 1000, 5)).unwrap();
+        share.pack(7, &[1]);
+        assert_eq!(share.no(vec![create(1, ROOT, "a", bytes(1))]).1, Refusal::ChunksMissing(vec![chunk(1)]));
+        forget_all(share);
+        share.edit(move |rows| forget_pack(rows, stray)).unwrap();
+        // Registered in time, it is no stray.
+        let pack = share.pack(8, &[1]);
+        share.edit(move |rows| delete_stray(rows, pack, 1000, 6)).unwrap();
+        share.ok(vec![create(1, ROOT, "a", bytes(1))]);
+    }
+
     fn packs_out_of_bounds_are_refused(share) {
         let bad = |share: &Share, pack: NewPack| share.edit(move |rows| register_pack(rows, &pack, 0, None)).is_err();
         let pack = NewPack { id: PackId([1; 16]), bytes: 1, key_gen: 1, meta: Box::new([]), chunks: vec![], replaces: vec![] };
@@ -144,6 +195,6 @@ on_all_forms! {
         let chunks = vec![(chunk(1), Slot::new(&[]).unwrap())];
         assert!(bad(share, NewPack { meta: Box::new([0; 65]), chunks, ..pack }));
         assert!(Slot::new(&[0; 25]).is_none());
-        assert!(share.edit(|rows| pack_verified(rows, PackId([5; 16]), 1)).is_err());
+        assert!(share.edit(|rows| pack_verified(rows, PackId([5; 16]), &[], 1)).is_err());
     }
 }

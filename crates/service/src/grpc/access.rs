@@ -60,7 +60,7 @@ pub fn caller_of(state: &ServiceState, peer: &PeerCertificate) -> Result<Caller,
     match server.map_err(|error| failure::control("read the server's certificate", error))? {
         Some(server) => Ok(Caller { id: server.id, name: server.name }),
         None => {
-            let serial = crate::trust::hex(&peer.serial);
+            let serial = crate::hex::hex(&peer.serial);
             tracing::warn!(%serial, "a certificate that is not accepted");
             if state.agents().is_new_refusal(&peer.serial) {
                 audit_refused_certificate(state, peer, &serial)?;
@@ -123,6 +123,8 @@ pub struct Access {
     pub share: Arc<OpenShare>,
     /// The instance that opened last.
     pub instance: Option<InstanceId>,
+    /// Its opening.
+    pub opening: [u8; 16],
 }
 
 impl Access {
@@ -136,7 +138,7 @@ impl Access {
         let row = control.share(share).map_err(read)?.filter(Share::is_live);
         let row = row.ok_or_else(|| Reason::NotYours.status("the share is not in use"))?;
         let share = state.shares().open_row(&row).map_err(failure::share)?;
-        Ok(Self { caller, endpoint, row, share, instance: None })
+        Ok(Self { caller, endpoint, row, share, instance: None, opening: [0; 16] })
     }
 
     /// Of the endpoint of an opening, which must be the last accepted one. Waits for rows.
@@ -150,7 +152,7 @@ impl Access {
         let progress = state.control().progress(id);
         let progress = progress.map_err(|error| failure::control("read the endpoint", error))?;
         ensure_open(&progress, opening)?;
-        access.instance = progress.instance;
+        (access.instance, access.opening) = (progress.instance, opening);
         Ok(access)
     }
 

@@ -6,10 +6,10 @@ use polder_api::grpc::convert::{self, OfferedBatch};
 use polder_api::grpc::{Reason, pb};
 use polder_ledger::{Brake, CommitContext, LedgerError, RowsMut, TreeChunks};
 use polder_metadata::control::{self, Release};
-use polder_types::{BatchAnswer, BatchNo, Content, Cursor, Tag};
+use polder_types::{BatchAnswer, BatchNo, Content, Cursor, EndpointId, Tag};
 use tonic::{Request, Response, Status};
 
-use super::access::{Access, Caller};
+use super::access::{Access, Caller, ensure_open};
 use super::session::share_head_moved;
 use crate::failure::{self, blocking};
 use crate::state::ServiceState;
@@ -48,7 +48,7 @@ pub async fn commit(
     })?;
     let ops = batch.groups.iter().map(|group| group.ops.len() as u64).sum();
     let (share, endpoint) = (access.share_id(), access.endpoint.id);
-    let answer = decide(state, &access, batch, trees).await?;
+    let answer = decide(state, &access, batch, trees).await??;
     metric::seconds(metric::COMMIT_SECONDS, began.elapsed());
     Ok(Response::new(match answer {
         Ok(answer) => {
@@ -76,13 +76,16 @@ fn not_allowed(why: &str) -> pb::CommitReply {
     reply(pb::commit_reply::Result::NotAllowed(pb::NotAllowed { why: why.into() }))
 }
 
+/// What the commit core said, or why it was not asked.
+type Decided = Result<Result<BatchAnswer, LedgerError>, Status>;
+
 /// Queues the batch for the share's writer, which puts batches that wait into one transaction.
 async fn decide(
     state: &ServiceState,
     access: &Access,
     batch: OfferedBatch,
     trees: TreeChunks,
-) -> Result<Result<BatchAnswer, LedgerError>, Status> {
+) -> Result<Decided, Status> {
     let terms = Terms {
         time_ms: state.clock().now_ms(),
         tag: random_tag()?,
@@ -92,12 +95,30 @@ async fn decide(
         trees,
     };
     let (answer, receive) = tokio::sync::oneshot::channel();
+    let (state, endpoint, opening) = (state.clone(), access.endpoint.id, access.opening);
     access.share.db.submit(
-        move |rows| terms.commit(rows, &batch),
+        move |rows| match still_open(&state, endpoint, opening) {
+            Ok(()) => terms.commit(rows, &batch).map(Ok),
+            Err(refused) => Ok(Err(refused)),
+        },
         // Nobody waits when the agent has gone: it asks again and gets this answer.
-        move |done| drop(answer.send(done)),
+        move |done| {
+            let decided = match done {
+                Ok(Ok(decided)) => Ok(Ok(decided)),
+                Ok(Err(refused)) => Err(refused),
+                Err(error) => Ok(Err(error)),
+            };
+            drop(answer.send(decided));
+        },
     );
     receive.await.map_err(|error| failure::internal("commit", &error))
+}
+
+/// Asked again under the share's lock: a copy of the agent may have opened while the batch waited, and would take the
+/// answer to this one for its own.
+fn still_open(state: &ServiceState, endpoint: EndpointId, opening: [u8; 16]) -> Result<(), Status> {
+    let progress = state.control().progress(endpoint);
+    ensure_open(&progress.map_err(|error| failure::control("read the endpoint", error))?, opening)
 }
 
 /// Fresh for each commit: tells this history from any other.

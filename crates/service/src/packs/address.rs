@@ -4,7 +4,7 @@
 use aws_lc_rs::hmac;
 use polder_types::{EndpointId, PackId, ShareId};
 
-use crate::trust::{hex, unhex};
+use crate::hex::{hex, unhex};
 
 /// How long an address is good, in milliseconds of service time.
 pub const URL_VALID_MS: u64 = 15 * 60 * 1000;

@@ -22,6 +22,7 @@ use anyhow::{Context, Result};
 use polder_chunk::MasterKey;
 use polder_types::ServerId;
 
+use crate::hex::{hex, unhex};
 use authority::Authority;
 use server::ServerCertificate;
 
@@ -74,21 +75,4 @@ fn master_key(path: &Path) -> Result<[u8; 32]> {
     })?;
     let key = unhex(text.trim());
     key.with_context(|| format!("the master key in \"{}\" is not 64 hexadecimal digits", path.display()))
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Reads [`hex`] of a fixed length.
-pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    if text.len() != 2 * N || !text.is_ascii() {
-        return None;
-    }
-    let mut out = [0u8; N];
-    for (byte, at) in out.iter_mut().zip((0..).step_by(2)) {
-        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
-    }
-    Some(out)
 }

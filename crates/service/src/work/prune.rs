@@ -14,7 +14,7 @@ use polder_backup::{
 };
 use polder_chunk::ChunkSlot;
 use polder_ledger::{LedgerError, MarkFrom, PackNo, PackRow, PackState};
-use polder_packstore::PackName;
+use polder_packstore::{PackName, StoreError};
 use polder_types::{Content, PackId, Reader, Seq};
 
 use super::{Done, Reconciler, repack, rows};
@@ -173,25 +173,21 @@ impl Prune {
     ) -> Result<u64, String> {
         let (strays, known): (Vec<&Delete>, Vec<&Delete>) = deletes.iter().partition(|delete| delete.stray);
         for stray in &strays {
-            let pack = stray.pack;
-            // It may have been registered since the look.
-            let row = rows::read(share, move |rows| polder_ledger::pack(rows, pack)).await?;
-            if row.is_none() {
-                delete_object(state, PackName { share: share.id, pack }).await?;
-            }
+            let (pack, bytes, time_ms) = (stray.pack, stray.bytes, state.clock().now_ms());
+            // A row first: it may be registered at this moment, or have been since the look.
+            rows::write(share, move |rows| polder_ledger::delete_stray(rows, pack, bytes, time_ms)).await?;
         }
         let known: Vec<PackId> = known.iter().map(|delete| delete.pack).collect();
-        if known.is_empty() {
-            return Ok(strays.len() as u64);
+        if deletes.is_empty() {
+            return Ok(0);
         }
         let (marked_from, marked_ms) = (seen.marked_from, seen.marked_ms);
         let (grace_ms, time_ms) = (grace_secs * 1000, state.clock().now_ms());
         let deleted = rows::write(share, move |rows| {
             polder_ledger::delete_packs(rows, &known, marked_from, marked_ms, grace_ms, time_ms)
         });
-        let deleted = deleted.await?;
-        let finished = finish_deletions(state, share).await?;
-        Ok(strays.len() as u64 + finished.max(deleted.len() as u64))
+        deleted.await?;
+        finish_deletions(state, share).await
     }
 }
 
@@ -200,16 +196,25 @@ async fn delete_object(state: &ServiceState, name: PackName) -> Result<(), Strin
     state.packs().delete(name).await.map_err(|error| Chain(&error).to_string())
 }
 
-/// Deletes the objects of packs whose rows say so already, then their chunks, then the rows.
+/// Deletes the objects of packs whose rows say so already; where the object is gone already, their chunks and then the rows.
+///
+/// A row outlives its object until a later run finds the object gone: an upload of the same pack may have found the object just
+/// before it went, and registers it just after. Without the row that would be a pack without bytes.
 async fn finish_deletions(state: &ServiceState, share: &Arc<OpenShare>) -> Result<u64, String> {
     let all = all_packs(share).await?;
-    let deleted: Vec<PackId> =
-        all.into_values().filter(|pack| pack.state == PackState::Deleted).map(|pack| pack.id).collect();
-    if deleted.is_empty() {
-        return Ok(0);
+    let (mut count, mut gone) = (0, Vec::new());
+    for pack in all.into_values().filter(|pack| pack.state == PackState::Deleted).map(|pack| pack.id) {
+        let name = PackName { share: share.id, pack };
+        match state.packs().size(name).await {
+            Err(StoreError::NotFound { .. }) => gone.push(pack),
+            _ => {
+                delete_object(state, name).await?;
+                count += 1;
+            }
+        }
     }
-    for pack in &deleted {
-        delete_object(state, PackName { share: share.id, pack: *pack }).await?;
+    if gone.is_empty() {
+        return Ok(count);
     }
     let mut after = None;
     loop {
@@ -218,11 +223,8 @@ async fn finish_deletions(state: &ServiceState, share: &Arc<OpenShare>) -> Resul
             break;
         }
     }
-    let count = deleted.len() as u64;
-    rows::write(share, move |rows| {
-        deleted.iter().try_for_each(|pack| polder_ledger::forget_pack(rows, *pack))
-    })
-    .await?;
+    rows::write(share, move |rows| gone.iter().try_for_each(|pack| polder_ledger::forget_pack(rows, *pack)))
+        .await?;
     Ok(count)
 }
 

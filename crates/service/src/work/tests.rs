@@ -152,6 +152,9 @@ async fn prune_merges_and_deletes_and_loses_nothing() {
     let done = prune.run(&bench.state, true).await;
     assert_eq!((done.items, done.failed), (6, None));
     assert_eq!(bench.stored().await, new);
+    assert_eq!(bench.states().len(), 7, "the rows outlive the objects");
+    let done = prune.run(&bench.state, true).await;
+    assert_eq!((done.items, done.failed), (0, None));
     assert_eq!(bench.states().len(), 1);
     for (id, bytes) in &files {
         assert_eq!(bench.read(*id).await, *bytes);
@@ -213,6 +216,53 @@ async fn a_damaged_pack_is_flagged_and_its_chunks_are_sent_again() {
     assert_eq!(bench.read(ids[0]).await, bytes);
 }
 
+/// An object that nobody registered goes after its time, and leaves no row; whoever registers it late sends it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_without_rows_is_deleted_after_the_grace_period() {
+    let bench = Bench::new();
+    let (pack, ids, bytes) = bench.pack(&[b"its service died"]);
+    let name = PackName { share: bench.share.id, pack };
+    bench.store.put(name, vec![bytes.clone().into()]).await.expect("stored");
+    let prune = Prune::default();
+    assert_eq!(prune.run(&bench.state, true).await.items, 0, "first seen");
+    bench.state.clock().advance(25 * HOUR);
+    let done = prune.run(&bench.state, true).await;
+    assert_eq!((done.items, done.failed), (1, None));
+    assert!(bench.stored().await.is_empty());
+    // Whoever found the object there a moment ago and registers it now is told to send the chunks again.
+    let keys = bench.share.keys();
+    let footer = polder_chunk::PackFooter::parse(&keys, pack, bytes.len() as u64, &bytes).expect("a footer");
+    packs::register(&bench.state, &bench.share, &footer).await.expect("registered");
+    let missing = Refusal::ChunksMissing(ids.clone());
+    assert_eq!(bench.commit("file", ids[0], 16), GroupAnswer::Refused { op: 0, why: missing });
+    // The same pack later is a new one.
+    assert_eq!(prune.run(&bench.state, true).await.failed, None);
+    assert!(bench.states().is_empty());
+    packs::accept_pack(&bench.state, &bench.share, pack, vec![bytes.into()]).await.expect("accepted");
+    assert!(matches!(bench.commit("file", ids[0], 16), GroupAnswer::Accepted { .. }));
+    assert_eq!(bench.read(ids[0]).await, b"its service died");
+}
+
+/// Two send one chunk; what came first is damaged. The other copy is the one that is read, and it is not pruned.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_copy_takes_over_from_a_damaged_one() {
+    let bench = Bench::new();
+    let bytes: Vec<u8> = (0..100_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let (bad, ids) = bench.put(&[&bytes]).await;
+    bench.store.damage(PackName { share: bench.share.id, pack: bad }, |object| object[500] ^= 1);
+    let (good, _) = bench.put(&[&bytes]).await;
+    assert!(matches!(bench.commit("file", ids[0], 100_000), GroupAnswer::Accepted { .. }));
+    let done = Verify::default().run(&bench.state, false).await;
+    assert!(done.failed.is_some() && done.items == 1, "{done:?}");
+    assert_eq!(bench.read(ids[0]).await, bytes);
+    for _ in 0..3 {
+        bench.state.clock().advance(25 * HOUR);
+        assert_eq!(Prune::default().run(&bench.state, true).await.failed, None);
+    }
+    assert!(bench.stored().await.contains(&good));
+    assert_eq!(bench.read(ids[0]).await, bytes);
+}
+
 /// What a process left unverified when it was killed is found in the rows by the next one.
 #[tokio::test(flavor = "multi_thread")]
 async fn verification_goes_on_after_a_restart() {
@@ -234,6 +284,7 @@ async fn verification_goes_on_after_a_restart() {
 async fn a_jump_of_the_clock_suspends_expiry() {
     let bench = Bench::new();
     let (_, ids) = bench.put(&[b"nobody names this"]).await;
+    assert_eq!(Verify::default().run(&bench.state, true).await.items, 1);
     let (now, acting) = (bench.state.now(), bench.state.acting_service());
     let earlier = Timestamp::new(now.secs - 40 * 86_400, 0);
     bench.state.control().confirm_clock(&acting, Some(earlier)).expect("confirmed");
@@ -255,10 +306,14 @@ async fn a_new_generation_seals_and_the_old_one_opens() {
     let bench = Bench::new();
     let (_, before) = bench.put(&[b"before"]).await;
     let old = bench.share.keys();
+    let row = bench.state.control().share(bench.share.id).expect("rows").expect("a share");
     bench.state.shares().begin_generation(&bench.state.acting_service(), bench.share.id).expect("keys");
     assert!(bench.share.keys().current() > old.current());
     let (_, after) = bench.put(&[b"after"]).await;
     assert_eq!(bench.read(before[0]).await, b"before");
+    // A thread that read the share's row before that comes late with it.
+    bench.state.shares().open_row(&row).expect("open");
+    assert!(bench.share.keys().current() > old.current());
     assert_eq!(bench.read(after[0]).await, b"after");
     let located = bench.share.db.read(|rows| polder_ledger::locate(rows, &after));
     let located: Result<_, LedgerError> = located;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use polder_chunk::{PackFooter, Scratch};
-use polder_ledger::{LedgerError, PackNo, PackState};
+use polder_ledger::{LedgerError, NewPack, PackNo, PackState};
 use polder_metadata::control::{AuditNote, AuditOutcome, Share};
 use polder_packstore::{PackName, StoreError};
 use polder_types::{PackId, ShareId};
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use super::{Done, Reconciler};
 use crate::failure::Chain;
 use crate::metric;
+use crate::packs;
 use crate::shares::OpenShare;
 use crate::state::ServiceState;
 
@@ -38,7 +39,7 @@ pub struct Verify {
 
 /// What reading a pack back found.
 enum Found {
-    Sound,
+    Sound(PackFooter),
     Bad(String),
     /// The store could not be read: later.
     Later(String),
@@ -126,15 +127,17 @@ async fn shares(state: &ServiceState) -> Vec<Share> {
     shares
 }
 
-async fn verify_all(state: &ServiceState, packs: Vec<(ShareId, PackId)>, done: &mut Done) {
-    let mut sound: BTreeMap<ShareId, Vec<PackId>> = BTreeMap::new();
-    for (share_id, pack) in packs {
+async fn verify_all(state: &ServiceState, waiting: Vec<(ShareId, PackId)>, done: &mut Done) {
+    let mut sound: BTreeMap<ShareId, Vec<NewPack>> = BTreeMap::new();
+    for (share_id, pack) in waiting {
         let for_rows = state.clone();
         let share = tokio::task::spawn_blocking(move || for_rows.shares().open(share_id)).await;
         // A share that was deleted meanwhile needs no verification.
         let Ok(Ok(share)) = share else { continue };
         match read_back(state, &share, pack).await {
-            Found::Sound => sound.entry(share_id).or_default().push(pack),
+            Found::Sound(footer) => {
+                sound.entry(share_id).or_default().push(packs::new_pack(&footer, Vec::new()));
+            }
             Found::Bad(why) => {
                 done.failed = Some(format!("pack {pack} of share {share_id}: {why}"));
                 flag(state, &share, pack, why).await;
@@ -147,7 +150,9 @@ async fn verify_all(state: &ServiceState, packs: Vec<(ShareId, PackId)>, done: &
         let written = tokio::task::spawn_blocking(move || {
             let share = for_rows.shares().open(share).map_err(|error| Chain(&error).to_string())?;
             let noted = share.db.write(move |rows| {
-                packs.iter().try_for_each(|pack| polder_ledger::pack_verified(rows, *pack, time_ms))
+                packs
+                    .iter()
+                    .try_for_each(|pack| polder_ledger::pack_verified(rows, pack.id, &pack.chunks, time_ms))
             });
             noted.map_err(|error: LedgerError| Chain(&error).to_string())
         });
@@ -171,10 +176,10 @@ async fn read_back(state: &ServiceState, share: &Arc<OpenShare>, pack: PackId) -
     };
     let keys = share.keys();
     let checked = tokio::task::spawn_blocking(move || {
-        PackFooter::verify_pack(&keys, pack, &object, &mut Scratch::new()).map(drop)
+        PackFooter::verify_pack(&keys, pack, &object, &mut Scratch::new())
     });
     match checked.await {
-        Ok(Ok(())) => Found::Sound,
+        Ok(Ok(footer)) => Found::Sound(footer),
         Ok(Err(error)) => Found::Bad(Chain(&error).to_string()),
         Err(error) => Found::Later(error.to_string()),
     }

@@ -158,15 +158,10 @@ impl Service {
             Err(error) => panic!("maps do not fail: {error}"),
         };
         let head = self.head();
-        // A message that outlived its process: it must not take the endpoint from the one that came after.
-        if !self.sessions.values().any(|process| *process == asked.process) {
-            return Decided::Late;
-        }
         let progress = self.progress.entry(asked.endpoint).or_default();
-        let lives = progress.process.is_some_and(|process| {
-            process != asked.process && self.sessions.values().any(|other| *other == process)
-        });
-        let decided = opening::judge(progress, asked, used, lives, head);
+        let is_alive = |process: u64| self.sessions.values().any(|other| *other == process);
+        let lives = progress.process.is_some_and(|process| process != asked.process && is_alive(process));
+        let decided = opening::judge(progress, asked, used, (lives, is_alive(asked.process)), head);
         progress.note(asked, &decided);
         if let Decided::Opened { .. } = decided {
             self.write(|rows| polder_ledger::announce(rows, by, next)).expect(MAPS);

@@ -56,12 +56,19 @@ pub enum Decided {
     Clone,
     /// Stopped until a person acts.
     Stopped,
-    /// The session that it came in is over.
+    /// It came in a session that is over, after another process had opened the endpoint.
     Late,
 }
 
-/// `used`: the next batch's number names a batch already. `lives`: the process that opened last has a session.
-pub fn judge(progress: &Progress, asked: &Asked, used: bool, lives: bool, head: Cursor) -> Decided {
+/// `used`: the next batch's number names a batch already. Then: whether the process that opened last has a session, and
+/// whether the one that asks has.
+pub fn judge(
+    progress: &Progress,
+    asked: &Asked,
+    used: bool,
+    (lives, asker_lives): (bool, bool),
+    head: Cursor,
+) -> Decided {
     const OLD: &str = "the endpoint's state is older than what the service has seen of it";
     let opened = Decided::Opened { head };
     if progress.stopped {
@@ -75,6 +82,7 @@ pub fn judge(progress: &Progress, asked: &Asked, used: bool, lives: bool, head: 
     match (same_instance, continues) {
         (true, true) if asked.next_batch < progress.next_batch => Decided::SetBack(OLD),
         (true, true) => opened,
+        (_, false) if lives && !asker_lives => Decided::Late,
         (_, false) if lives => Decided::Clone,
         (true, false) => Decided::SetBack(OLD),
         (false, _) if asked.previous.is_empty() || continues => opened,

@@ -53,15 +53,20 @@ impl Service {
     /// Reads one pack back; the pack and whether it is sound.
     pub fn verify(&mut self) -> Option<(PackId, bool)> {
         let pack = self.unverified.pop_first()?;
-        let sound = self.store.chunks(pack).is_some();
+        let found = self.store.chunks(pack).cloned();
+        let sound = found.is_some();
         let time_ms = self.time_ms;
         let noted = self.write(|rows| {
             if polder_ledger::pack(rows, pack)?.is_none_or(|row| row.state == PackState::Deleted) {
                 return Ok(());
             }
-            match sound {
-                true => polder_ledger::pack_verified(rows, pack, time_ms),
-                false => polder_ledger::pack_failed(rows, pack, time_ms),
+            match found {
+                Some(chunks) => {
+                    let slot = Slot::new(&[]).expect("nothing fits");
+                    let chunks: Vec<_> = chunks.into_iter().map(|chunk| (chunk, slot)).collect();
+                    polder_ledger::pack_verified(rows, pack, &chunks, time_ms)
+                }
+                None => polder_ledger::pack_failed(rows, pack, time_ms),
             }
         });
         noted.expect(MAPS);
@@ -124,10 +129,8 @@ impl Service {
         done.expect(MAPS);
         let (strays, known): (Vec<_>, Vec<_>) = plan.delete.iter().partition(|delete| delete.stray);
         for stray in strays {
-            if polder_ledger::pack(&self.rows, stray.pack).expect(MAPS).is_none() {
-                self.store.delete(stray.pack);
-                worked.deleted.push(stray.pack);
-            }
+            let (pack, bytes) = (stray.pack, stray.bytes);
+            self.write(|rows| polder_ledger::delete_stray(rows, pack, bytes, time_ms)).expect(MAPS);
         }
         let known: Vec<PackId> = known.iter().map(|delete| delete.pack).collect();
         let grace_ms = settings.grace_secs * 1000;
@@ -209,14 +212,17 @@ impl Service {
         homed
     }
 
-    /// Deletes the objects of packs whose rows say so already, then their chunks, then the rows.
+    /// Deletes the objects of packs whose rows say so already; where the object is gone already, their chunks and then
+    /// the rows.
     fn finish_deletions(&mut self, worked: &mut Worked) {
         let all = self.all_packs().into_iter().filter(|pack| pack.state == PackState::Deleted);
-        let deleted: Vec<PackId> = all.map(|pack| pack.id).collect();
-        if deleted.is_empty() {
+        let (there, gone): (Vec<PackId>, Vec<PackId>) =
+            all.map(|pack| pack.id).partition(|pack| self.store.has(*pack));
+        there.iter().for_each(|pack| self.store.delete(*pack));
+        worked.deleted.extend(there);
+        if gone.is_empty() {
             return;
         }
-        deleted.iter().for_each(|pack| self.store.delete(*pack));
         let mut after = None;
         loop {
             after = self.write(|rows| polder_ledger::forget_step(rows, after, PAGE)).expect(MAPS);
@@ -224,9 +230,8 @@ impl Service {
                 break;
             }
         }
-        self.write(|rows| deleted.iter().try_for_each(|pack| polder_ledger::forget_pack(rows, *pack)))
+        self.write(|rows| gone.iter().try_for_each(|pack| polder_ledger::forget_pack(rows, *pack)))
             .expect(MAPS);
-        worked.deleted.extend(deleted);
     }
 }
 

@@ -50,6 +50,11 @@ impl Store {
         self.objects.remove(&pack);
     }
 
+    /// Whether there is an object of the name.
+    pub fn has(&self, pack: PackId) -> bool {
+        self.objects.get(&pack).is_some_and(|object| object.damage != Some(Damage::Lost))
+    }
+
     /// Names of all objects.
     pub fn list(&self) -> Vec<PackId> {
         let there = self.objects.iter().filter(|(_, object)| object.damage != Some(Damage::Lost));

@@ -21,12 +21,11 @@ impl World {
         loop {
             let next = self.time + 2_000;
             self.run_until(next)?;
-            let unequal = self.unequal()?;
-            if unequal.is_empty() && self.all_in_sync() {
+            if self.all_in_sync() && self.unequal()?.is_empty() {
                 break;
             }
             if self.time > deadline {
-                let why = self.why(unequal);
+                let why = self.why(self.unequal()?);
                 return Err(format!("not equal {} s after the last fault: {why}", HEAL_MS / 1000));
             }
         }

@@ -192,6 +192,9 @@ impl World {
 
     fn revert(&mut self, host: usize) {
         let Some((disk, store)) = self.checkpoints.remove(&host) else { return };
+        let mut all = tokens_of_disk(&self.hosts[host].disk);
+        all.extend(tokens_of_disk(&disk));
+        self.ghost.half_told(&all, &self.service);
         self.machine(host, |server| {
             server.programs.clear();
             (server.disk, server.store) = (disk, store);

@@ -210,6 +210,7 @@ impl World {
         };
         let endpoint = self.hosts[host].endpoint;
         if !self.service.is_open(endpoint, Some(open)) {
+            self.open_anew(host);
             return self.push(self.time, What::PackSettled { host, life, pack, stored: false });
         }
         let nth = self.hosts[host].count("pack");

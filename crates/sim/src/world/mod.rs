@@ -190,7 +190,8 @@ struct Request {
 pub struct World {
     plan: Plan,
     time: u64,
-    heap: BTreeMap<(u64, u64), What>,
+    /// Boxed: what is in a tree's nodes is moved about.
+    heap: BTreeMap<(u64, u64), Box<What>>,
     next: u64,
     hosts: Vec<Host>,
     service: Service,
@@ -259,7 +260,7 @@ impl World {
     }
 
     fn push(&mut self, at: u64, what: What) {
-        self.heap.insert((at.max(self.time), self.next), what);
+        self.heap.insert((at.max(self.time), self.next), Box::new(what));
         self.next += 1;
     }
 
@@ -298,7 +299,7 @@ impl World {
             let ((at, _), what) = self.heap.pop_first().expect("there is a first");
             self.time = at;
             self.service.set_clock(at);
-            self.one(what);
+            self.one(*what);
             if let Some(violation) = &self.violation {
                 return Err(violation.clone());
             }

@@ -98,16 +98,21 @@ impl World {
             Some(Served::NotOpen(event)) => {
                 let now = self.hosts[host].link.is_some_and(|link| link.session == session);
                 if now && self.is_alive(host, life) {
-                    if let Some(link) = &mut self.hosts[host].link {
-                        link.open = None;
-                    }
-                    self.step(host, Event::Disconnected { why: Unreachable::Network("opened anew".into()) });
-                    self.step(host, Event::Connected);
+                    self.open_anew(host);
                     self.reply(host, life, Some(session), event);
                 }
             }
             None => (),
         }
+    }
+
+    /// The service takes the endpoint as open no longer: it is announced again.
+    pub(super) fn open_anew(&mut self, host: usize) {
+        if let Some(link) = &mut self.hosts[host].link {
+            link.open = None;
+        }
+        self.step(host, Event::Disconnected { why: Unreachable::Network("opened anew".into()) });
+        self.step(host, Event::Connected);
     }
 
     fn opened(&mut self, host: usize, life: u64, session: u64, request: &Request, decided: &Decided) {

@@ -91,7 +91,7 @@ fn sides(world: &World) -> (String, String) {
 }
 
 /// Two sides changed, perhaps while steps are carried out: both end equal, and nothing is lost.
-fn nothing_is_lost(case: &Case, rule: Rule) {
+pub fn nothing_is_lost(case: &Case, rule: Rule) {
     let (world, ghost) = case.run(rule, 0);
     let (disk, share) = sides(&world);
     assert_eq!(disk, share);
