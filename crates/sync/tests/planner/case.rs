@@ -95,7 +95,7 @@ pub fn nothing_is_lost(case: &Case, rule: Rule) {
     let (world, ghost) = case.run(rule, 0);
     let (disk, share) = sides(&world);
     assert_eq!(disk, share);
-    ghost.ensure_kept(&world);
+    ghost.ensure_kept(&world, 1);
 }
 
 pub fn both_sides_end_equal(case: &Case, _: u64) {

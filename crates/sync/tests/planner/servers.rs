@@ -114,5 +114,6 @@ pub fn all_end_equal(run: &Run) {
         assert_eq!(world.settings.rule, Rule::Merge);
         assert_eq!(show(world, true, &labels), show(&servers[0], false, &labels));
     }
-    ghost.ensure_kept(&servers[0]);
+    // Twice: one server made a copy of it while another, which had not heard of that, renamed the node itself.
+    ghost.ensure_kept(&servers[0], 2);
 }
