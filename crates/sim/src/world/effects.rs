@@ -120,7 +120,7 @@ impl World {
                 // Whoever reads in the tick of the last change waits for the next.
                 let ctime = self.hosts[host].read_look(&read).map(|(_, (stamp, _))| stamp.ctime);
                 if ctime.is_some_and(|ctime| !self.hosts[host].disk.has_passed(ctime))
-                    && self.hosts[host].count("tick") % 6 != 0
+                    && !self.hosts[host].count("tick").is_multiple_of(6)
                 {
                     return self.push(self.time + 1, What::Disk { host, life, effect: Effect::Read(read) });
                 }
