@@ -187,12 +187,12 @@ fn update_in_share(node: &Node, target: &Target) -> Draft {
     let (content, attrs, mtime) = change;
     let change = Change::Update { base: share.since, content, attrs, mtime };
     let mut ops = vec![PlannedOp { uid: node.uid, change, why, becomes }];
-    let copy_at = target.conflict.as_ref().and_then(|conflict| conflict.copy_at.clone());
-    if let Some(at) = copy_at.filter(|_| target.content.changes_share()) {
-        // By reference: the share has this content. The disk gets the copy from there.
+    let copy = target.conflict.as_ref().and_then(|conflict| conflict.copy_at.clone().zip(conflict.copy));
+    if let Some((at, uid)) = copy.filter(|_| target.content.changes_share()) {
+        // By reference: the share has this content. The disk gets the copy from there. Where the share has had a node of
+        // this id, it comes back to life.
         let change =
-            Change::Create { at, content: share.content.clone(), attrs: share.attrs, mtime: share.mtime };
-        let uid = node.uid.copy_of(share.since);
+            Change::Revive { at, content: share.content.clone(), attrs: share.attrs, mtime: share.mtime };
         ops.push(PlannedOp { uid, change, why: Reason::ConflictCopy, becomes: Becomes::Unchanged });
     }
     Draft::Up(ops)

@@ -1,7 +1,7 @@
 //! The three values of one node, merged facet by facet: whether it is there, where, its content with its time, its
 //! attributes. Everything that concerns more than one node is in `repair`.
 
-use polder_types::{AttrsHash, Content, Kind, Placed, Timestamp};
+use polder_types::{AttrsHash, Content, Kind, NodeUid, Placed, Timestamp};
 
 use crate::{
     CloudNode, HeldReason, LocalContent, LocalNode, ReadIntent, Reason, Rule, SyncedNode, node::Merged,
@@ -40,6 +40,8 @@ pub(crate) struct Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Conflict {
     pub copy_at: Option<Placed>,
+    /// The id of a copy that the share makes; `None` while it has no name, or when the share has it already.
+    pub copy: Option<NodeUid>,
 }
 
 /// Merges one node under a rule.
@@ -148,7 +150,8 @@ fn both(
         (_, From::Here | From::Share) => content,
         (choice, _) => pick(choice, newer),
     };
-    let conflict = (contents == Choice::Differ && !authoritative).then_some(Conflict { copy_at: None });
+    let conflict =
+        (contents == Choice::Differ && !authoritative).then_some(Conflict { copy_at: None, copy: None });
     let why = match (&conflict, content) {
         (Some(_), From::Here) => Some(Reason::ConflictHereNewer),
         (Some(_), _) => Some(Reason::ConflictShareNewer),

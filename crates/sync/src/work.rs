@@ -134,7 +134,16 @@ impl<'a> Work<'a> {
         let directory = &mut self.nodes[p];
         let known = directory.here.is_some() || directory.share.is_some();
         if !known || !directory.is_directory() {
-            self.nodes[i].merged = Merged::Held(HeldReason::Adrift);
+            let node = &mut self.nodes[i];
+            let stood_there = node.here.as_ref().is_some_and(|here| here.at.parent == parent);
+            if !known && stood_there && node.share.is_none() {
+                // A row that has outlived its directory's, and that the share does not have either: a crash came between
+                // the two. Nothing stands below what is nowhere.
+                node.here = None;
+                node.merged = Merged::Absent(Reason::DeletedHere);
+            } else {
+                node.merged = Merged::Held(HeldReason::Adrift);
+            }
             return Ok(());
         }
         if matches!(directory.merged, Merged::Absent(_)) {
@@ -312,13 +321,30 @@ impl<'a> Work<'a> {
             let label = if share_loses { &self.settings.cloud } else { &self.settings.server };
             let at = target.at.clone();
             let free = self.claim_free_name(i, at.parent, &at.name, label)?;
+            let copy = if share_loses { self.free_copy(i)? } else { None };
             let Merged::Present(target) = &mut self.nodes[i].merged else { continue };
             match (&mut target.conflict, free) {
-                (Some(conflict), Some(at)) => conflict.copy_at = Some(at),
+                (Some(conflict), Some(at)) => (conflict.copy_at, conflict.copy) = (Some(at), copy),
                 _ => self.nodes[i].merged = Merged::Held(HeldReason::NoFreeName),
             }
         }
         Ok(())
+    }
+
+    /// The id of the copy that keeps the share's content; `None` when the share has that copy already. It follows from
+    /// the version, and the numbers of versions come again when a service was set back: then an id may be taken by a
+    /// copy of what another history had there.
+    fn free_copy(&self, i: usize) -> Result<Option<NodeUid>, TreeError> {
+        let node = &self.nodes[i];
+        let Some(share) = &node.share else { return Ok(None) };
+        let mut uid = node.uid.copy_of(share.since);
+        while let Some(copy) = self.trees.cloud(uid)? {
+            if copy.content == share.content {
+                return Ok(None);
+            }
+            uid = uid.copy_of(share.since);
+        }
+        Ok(Some(uid))
     }
 
     /// A conflict name that nobody has on either side or is to get in this plan.

@@ -269,7 +269,7 @@ fn row_10_of_two_edits_the_newer_keeps_the_name() {
             want: "F:f=3@9 N:f-B=8 M:f-B-1=7 *:f-B-2=2@5",
         },
     ]);
-    assert_eq!(first_plan("F:f=1", "F:f=2@9", "F:f=3@5"), ["up create * + update F"]);
+    assert_eq!(first_plan("F:f=1", "F:f=2@9", "F:f=3@5"), ["up revive * + update F"]);
     assert_eq!(first_plan("F:f=1", "F:f=2@5", "F:f=3@9"), ["down replace F"]);
 }
 
