@@ -151,7 +151,7 @@ pub(crate) struct Applier<'a> {
     pub(crate) attributes: &'a mut Attributes,
     pub(crate) server: &'a str,
     pub(crate) filter: &'a Filter,
-    walker: Walker,
+    pub(crate) walker: Walker,
     /// What steps have done to paths, in order.
     moved: Vec<Moved>,
     /// Directories that steps have made.
@@ -189,6 +189,9 @@ impl Applier<'_> {
             Act::Replace { at, expect, staged, keep } => {
                 self.replace(step.uid, &at, &expect, staged, keep.as_ref())
             }
+            Act::Touch { at, expect, attrs, mtime, .. } if step.uid == NodeUid::ROOT => {
+                self.touch_root(&at, &expect, attrs.as_deref(), mtime)
+            }
             Act::Touch { at, kind, expect, attrs, mtime } => {
                 self.touch(&at, kind, &expect, attrs.as_deref(), mtime)
             }
@@ -218,7 +221,7 @@ impl Applier<'_> {
         Ok(Target { dir, name, c_name })
     }
 
-    fn open(&mut self, at: &DirAt) -> Result<Dir, FsError> {
+    pub(crate) fn open(&mut self, at: &DirAt) -> Result<Dir, FsError> {
         let dir = self.walker.dir(at)?;
         let expected = at.ident.is_some() || at.path.names().is_empty() || self.made.contains(&dir.ident);
         if expected {

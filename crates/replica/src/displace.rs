@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use polder_sync::Seen;
 use polder_types::{Attrs, FileIdent, Kind, Name, NodeUid, Stamp, Timestamp, conflict_name, fold_v1};
 use rustix::fs::{AtFlags, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
@@ -10,6 +11,7 @@ use crate::apply::{Acted, Applier, Stop, Target, is_same_content};
 use crate::error::{Doing, ErrorClass, FsError};
 use crate::ident::{CName, kind, stamp_at, stamp_fd};
 use crate::lease::{LeaseRefused, ReadLease};
+use crate::look::{Found, look_dir};
 use crate::recycle::Recycle;
 use crate::staging::{Staged, set_mtime};
 use crate::steps::{Place, StepResult, Unknown};
@@ -379,6 +381,31 @@ impl Applier<'_> {
         }
         // A symlink's descriptor cannot be made durable by itself.
         self.touch_file((kind != Kind::Symlink).then_some(file));
+        Ok(StepResult::Done { now, other: None, unknown: None, exact: true })
+    }
+
+    /// The root is the one directory that stands in none: it has no name to be found by.
+    pub(crate) fn touch_root(
+        &mut self,
+        at: &Place,
+        expect: &Stamp,
+        attrs: Option<&Attrs>,
+        mtime: Option<Timestamp>,
+    ) -> Acted {
+        let dir = self.open(&at.dir)?;
+        if !at.dir.path.names().is_empty() || dir.ident != expect.ident {
+            return Err(Stop::Refused(None));
+        }
+        if let Some(attrs) = attrs {
+            self.attributes.apply(&dir, attrs, Kind::Directory)?;
+        }
+        if let Some(mtime) = mtime {
+            set_mtime(dir.as_fd(), mtime).doing("set the times of", b"the root")?;
+        }
+        let (stamp, attrs) = look_dir(&mut self.walker, self.attributes, &at.dir)?;
+        let seen = Seen { name: at.name.clone(), kind: Some(Kind::Directory), stamp, links: 1 };
+        self.touch_dir(&dir);
+        let now = Some(Found { seen, attrs: Some(attrs), target: None });
         Ok(StepResult::Done { now, other: None, unknown: None, exact: true })
     }
 }

@@ -25,6 +25,7 @@ const EVERYWHERE: &[Case] = &[
     ("directories move with what follows", directories_move_with_what_follows),
     ("removal", removal),
     ("touching", touching),
+    ("the root is touched without a name", the_root_is_touched),
     ("a file over a directory and back", kinds_change_in_one_exchange),
     ("staging is emptied", staging_is_emptied),
 ];
@@ -287,6 +288,25 @@ fn touching(base: &Path) {
     assert!(matches!(&busy, StepResult::Failed(error) if error.class == ErrorClass::Busy), "{busy:?}");
     drop(writer);
     assert!(is_done(&touch("f", Kind::File, e.stamp("f"))));
+}
+
+/// The root stands in no directory: its own permissions once could never be set, and its endpoint never came to rest.
+fn the_root_is_touched(base: &Path) {
+    let e = Endpoint::new(base);
+    let ident = e.dir(&RelPath::root()).ident.unwrap();
+    let expect = Stamp { ident, ..Stamp::default() };
+    let attrs = Some(Arc::new(plain(0o750)));
+    let touch = |expect| {
+        let at = e.place("root");
+        let act = Act::Touch { at, kind: Kind::Directory, expect, attrs: attrs.clone(), mtime: Some(MTIME) };
+        let steps = vec![Step { uid: polder_types::NodeUid::ROOT, act, after: Vec::new() }];
+        e.apply(steps).steps.remove(0)
+    };
+    let now = done(touch(expect)).unwrap();
+    assert_eq!((now.seen.stamp.ident, now.seen.stamp.mtime), (expect.ident, MTIME));
+    assert_eq!(std::fs::metadata(e.file("")).unwrap().mode() & 0o7777, 0o750);
+    let other = Stamp { ident: FileIdent { ino: ident.ino + 1, ..ident }, ..expect };
+    assert!(matches!(touch(other), StepResult::Refused { .. }));
 }
 
 /// Scenario 13: one exchange, both kept.
