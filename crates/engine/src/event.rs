@@ -213,8 +213,10 @@ pub enum ListEnd {
     /// Not readable in whole or part: nothing is missing here, and everything below is frozen until it can be read
     /// (no deletes out, no overwrites in).
     Unreadable(Failure),
-    /// It was renamed, replaced or removed meanwhile: void for absences, will be hinted or listed again.
+    /// It changed while it was read: void for absences.
     Void,
+    /// It does not stand where it was seen: nothing of it was read, nor of what lies deeper.
+    Gone,
 }
 
 /// What came of reading a file.

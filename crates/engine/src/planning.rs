@@ -324,7 +324,7 @@ impl Engine {
         self.dirs_known.clear();
         self.looks.rekey(from, to);
         self.scan.rekey(from, to);
-        self.problems.solved(from);
+        self.problems.rekey(from, to);
         self.work.finish(from, false, now);
         let row = store.synced(to)?;
         self.put_local(store, to, node, row)?;

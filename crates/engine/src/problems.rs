@@ -12,6 +12,8 @@ pub(crate) struct Problems {
     items: BTreeMap<NodeUid, Problem>,
     /// What the service says of these is not believed: apart from the others, because no work on the node ends it.
     untrue: BTreeMap<NodeUid, Problem>,
+    /// Directories that cannot be read: only that they can be read again ends it, whatever becomes of the node.
+    unreadable: BTreeMap<NodeUid, Problem>,
     skipped: BTreeMap<RelPath, SkipReason>,
     /// Skipped names beyond the list.
     skipped_more: u64,
@@ -37,6 +39,26 @@ impl Problems {
         put(&mut self.untrue, uid, path, reason, text, unix_ms);
     }
 
+    /// A directory cannot be read.
+    pub(crate) fn unreadable(&mut self, uid: NodeUid, path: RelPath, text: Box<str>, unix_ms: u64) {
+        self.changed = true;
+        put(&mut self.unreadable, uid, path, Reason::DirUnreadable, text, unix_ms);
+    }
+
+    /// It can be read again, or is gone.
+    pub(crate) fn readable(&mut self, uid: NodeUid) {
+        self.changed |= self.unreadable.remove(&uid).is_some();
+    }
+
+    /// A node has another id from now on.
+    pub(crate) fn rekey(&mut self, from: NodeUid, to: NodeUid) {
+        self.solved(from);
+        if let Some(problem) = self.unreadable.remove(&from) {
+            self.changed = true;
+            self.unreadable.insert(to, Problem { uid: to, ..problem });
+        }
+    }
+
     /// A sound word about the node came.
     pub(crate) fn believe(&mut self, uid: NodeUid) {
         self.changed |= self.untrue.remove(&uid).is_some();
@@ -54,12 +76,13 @@ impl Problems {
 
     /// Those of nodes that there is something to do about.
     pub(crate) fn of_work(&self) -> u64 {
-        self.items.len() as u64
+        (self.items.len() + self.unreadable.len()) as u64
     }
 
     /// The oldest problems.
     pub(crate) fn listed(&self) -> Vec<Problem> {
-        let mut all: Vec<&Problem> = self.items.values().chain(self.untrue.values()).collect();
+        let mut all: Vec<&Problem> =
+            self.items.values().chain(self.untrue.values()).chain(self.unreadable.values()).collect();
         all.sort_by_key(|problem| (problem.since_unix_ms, problem.uid));
         all.into_iter().take(PROBLEMS_LISTED_MAX).cloned().collect()
     }

@@ -11,7 +11,7 @@ use polder_types::{FileIdent, NodeUid, Placed, RelPath};
 use crate::engine::Engine;
 use crate::observe::Sight;
 use crate::overlay::View;
-use crate::{Effect, Failure, JobId, ListEnd, ListPart, Reason, Settings};
+use crate::{Effect, Failure, JobId, ListEnd, ListPart, Settings};
 
 /// Walks of single directories at once, beside one of everything.
 const LISTS_MAX: usize = 4;
@@ -41,8 +41,21 @@ pub(crate) struct Scan {
     strangers: BTreeSet<FileIdent>,
     /// A walk has ended since they were last asked for.
     strangers_due: bool,
+    /// Directories of which a listing came to nothing, until one is whole.
+    void: BTreeMap<NodeUid, Void>,
     /// Set while facts of a walk are taken: it goes down by itself.
     inside: bool,
+}
+
+/// A directory that was moved or changed while it was listed.
+#[derive(Debug, Default)]
+struct Void {
+    /// How often in a row.
+    count: u32,
+    /// Whether what lies deeper is to be listed as well: it was passed over with it.
+    recursive: bool,
+    /// When it is listed again, unless that is under way.
+    at: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -110,7 +123,9 @@ impl Scan {
 
     /// Whether walks run or are wanted: then what is missing may still turn up.
     pub(crate) fn is_open(&self) -> bool {
-        self.wanted || !self.lists.is_empty() || !self.walks.is_empty() || !self.strangers.is_empty()
+        let passed_over = self.void.values().any(|void| void.recursive);
+        let begun = !self.lists.is_empty() || !self.walks.is_empty() || !self.strangers.is_empty();
+        self.wanted || begun || passed_over
     }
 
     pub(crate) fn next_at(&self, settings: &Settings) -> Option<u64> {
@@ -118,7 +133,8 @@ impl Scan {
         let again = (self.wanted && !full).then_some(self.not_before);
         let slow = self.last_full.filter(|_| settings.rescan_ms > 0).map(|last| last + settings.rescan_ms);
         let frozen = self.frozen.values().min().copied();
-        [again, slow, frozen].into_iter().flatten().min()
+        let void = self.void.values().filter_map(|void| void.at).min();
+        [again, slow, frozen, void].into_iter().flatten().min()
     }
 
     /// A directory has another id from now on.
@@ -128,6 +144,9 @@ impl Scan {
         }
         if let Some(at) = self.frozen.remove(&from) {
             self.frozen.insert(to, at);
+        }
+        if let Some(void) = self.void.remove(&from) {
+            self.void.insert(to, void);
         }
     }
 
@@ -183,6 +202,12 @@ impl Engine {
             self.scan.frozen.insert(uid, now + FROZEN_MS);
             self.scan.lists.insert(uid, false);
         }
+        for (uid, void) in &mut self.scan.void {
+            if void.at.is_some_and(|at| at <= now) {
+                void.at = None;
+                *self.scan.lists.entry(*uid).or_insert(false) |= std::mem::take(&mut void.recursive);
+            }
+        }
         self.list_strangers(store)?;
         let full = self.scan.walks.values().any(|walk| walk.full);
         if self.scan.wanted && !full && self.scan.not_before <= now {
@@ -224,6 +249,8 @@ impl Engine {
     ) -> Result<(), TreeError> {
         let Some(dir) = self.dir(store, uid)?.filter(|dir| dir.ident.is_some()) else {
             self.scan.frozen.remove(&uid);
+            self.problems.readable(uid);
+            self.scan.void.remove(&uid);
             return Ok(());
         };
         let credit = if full { self.settings.limits.overlay } else { LIST_CREDIT };
@@ -264,7 +291,12 @@ impl Engine {
         if let Some(walk) = self.scan.walks.get_mut(&job) {
             walk.credit.spend(part.differ.len() + part.missing.len());
         }
-        let Some(dir) = (View { store, overlay: &self.overlay }).by_ident(part.dir)? else { return Ok(()) };
+        let Some(dir) = (View { store, overlay: &self.overlay }).by_ident(part.dir)? else {
+            if matches!(part.end, Some(ListEnd::Void | ListEnd::Gone)) {
+                self.scan.hinted_stranger(part.dir);
+            }
+            return Ok(());
+        };
         let mut names = BTreeSet::new();
         let mut sights: Vec<Sight> = Vec::with_capacity(part.differ.len());
         for entry in part.differ {
@@ -274,10 +306,22 @@ impl Engine {
         }
         self.observe(store, sights)?;
         match part.end {
-            None | Some(ListEnd::Void) => Ok(()),
+            None => Ok(()),
+            Some(ListEnd::Void) => {
+                self.list_again(dir, false);
+                Ok(())
+            }
+            Some(ListEnd::Gone) => {
+                self.list_again(dir, true);
+                if let Some(node) = (View { store, overlay: &self.overlay }).local_row(dir)? {
+                    self.looks.pend(node.at.parent, Some(node.at.name));
+                }
+                Ok(())
+            }
             Some(ListEnd::Unreadable(why)) => self.freeze(store, dir, why),
             Some(ListEnd::Complete) => {
                 self.thaw(dir);
+                self.scan.void.remove(&dir);
                 for uid in part.missing {
                     if self.overlay.get(uid).is_none()
                         && let Some(row) = store.synced(uid)?.filter(|row| row.at.parent == dir)
@@ -302,6 +346,21 @@ impl Engine {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// A listing of a directory came to nothing. A hint tells of what was changed meanwhile, but not of what else is there
+    /// or missing. It is listed again: soon when it changed, after a look when it has left its place. One that changes all
+    /// the time is listed less and less often.
+    fn list_again(&mut self, dir: NodeUid, has_left: bool) {
+        let void = self.scan.void.entry(dir).or_default();
+        void.count += 1;
+        void.recursive |= has_left;
+        if void.count == 1 && !has_left {
+            self.scan.lists.entry(dir).or_insert(false);
+        } else {
+            let wait = AGAIN_MS.saturating_mul(1 << (void.count - 1).min(10)).min(FROZEN_MS * 2);
+            void.at = Some(self.now.mono_ms + wait);
         }
     }
 
@@ -336,6 +395,7 @@ impl Engine {
                 self.scan.last_full = Some(self.now.mono_ms);
                 self.scan.entry_count = entry_count;
                 self.scan.done_once = true;
+                self.scan.void.retain(|_, void| void.at.is_some());
                 self.session.backlog = true;
             }
             (_, false) => {
@@ -357,7 +417,7 @@ impl Engine {
     ) -> Result<(), TreeError> {
         self.scan.frozen.insert(dir, self.now.mono_ms + FROZEN_MS);
         let path = self.path(store, dir)?;
-        self.problems.add(dir, path, Reason::DirUnreadable, why.text, self.now.unix_ms);
+        self.problems.unreadable(dir, path, why.text, self.now.unix_ms);
         Ok(())
     }
 
@@ -375,9 +435,11 @@ impl Engine {
 
     fn thaw(&mut self, dir: NodeUid) {
         if self.scan.frozen.remove(&dir).is_some() {
-            self.problems.solved(dir);
+            self.problems.readable(dir);
             self.work.retry_all(self.now.mono_ms);
             self.session.backlog = true;
+            // Only the directory itself was tried; what lies deeper was passed over with it.
+            self.want_list(dir);
         }
     }
 

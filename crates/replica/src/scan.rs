@@ -86,9 +86,10 @@ pub enum PartEnd {
     Complete,
     /// Not readable in whole or part.
     Unreadable(FsError),
-    /// It changed, was moved or removed meanwhile: nothing is missing by this listing. A hint or the next scan leads
-    /// here again.
+    /// It changed while it was read, or has left its place since: nothing is missing by this listing.
     Void,
+    /// It does not stand where it was seen: nothing of it was read, nor of what lies deeper.
+    Gone,
 }
 
 /// A running scan. Dropping it ends it.

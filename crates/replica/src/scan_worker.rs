@@ -50,6 +50,9 @@ struct Listing {
     part: ScanPart,
     /// Whether a part was sent.
     told: bool,
+    /// No row has this directory's identity: nothing is missing in it by the rows, and yet it may stand in the place of one
+    /// that has rows.
+    strange: bool,
     /// Directories in it that are to be gone down into, once their entries were told.
     down: Vec<Arc<Node>>,
     first_error: Option<FsError>,
@@ -119,7 +122,7 @@ impl<'a> Worker<'a> {
             Err(error) => {
                 // Gone or replaced since it was seen: nothing can be said about its inside.
                 let gone = matches!(error.class, ErrorClass::Gone | ErrorClass::Blocked);
-                let end = if gone { PartEnd::Void } else { PartEnd::Unreadable(error) };
+                let end = if gone { PartEnd::Gone } else { PartEnd::Unreadable(error) };
                 let part = part(node.ident().unwrap_or_default());
                 return self.send(ScanPart { end: Some(end), ..part });
             }
@@ -131,6 +134,7 @@ impl<'a> Worker<'a> {
             before,
             part: part(ident),
             told: false,
+            strange: false,
             down: Vec::new(),
             first_error: None,
             vanished: false,
@@ -166,6 +170,7 @@ impl<'a> Worker<'a> {
         } else {
             self.reader.directory(listing.ident).map_err(Stop::State)?
         };
+        listing.strange = uid.is_none();
         let case = self.reader.case();
         let order = self.names.sorted(case);
         self.shared.entry_count.fetch_add(order.len() as u64, Ordering::Relaxed);
@@ -288,7 +293,7 @@ impl<'a> Worker<'a> {
             && part.mounts.is_empty()
             && matches!(end, PartEnd::Complete);
         // Where a whole share is walked, only differences travel; who asked for one directory gets an answer.
-        if equal && !listing.told && self.shared.options.recursive {
+        if equal && !listing.told && !listing.strange && self.shared.options.recursive {
             self.shared.push(std::mem::take(&mut listing.down));
             return Ok(());
         }

@@ -179,7 +179,7 @@ fn one_directory_is_listed_without_its_insides() {
     assert!(matches!(parts[..], [ScanPart { end: Some(PartEnd::Complete), .. }]), "{parts:?}");
     let wrong = DirAt { ident: Some(FileIdent { ino: 1, generation: 1 }), ..(*s.e.dir_at("d")).clone() };
     let (parts, _) = finish(&s.scan(false, &wrong));
-    assert!(matches!(parts[..], [ScanPart { end: Some(PartEnd::Void), .. }]), "{parts:?}");
+    assert!(matches!(parts[..], [ScanPart { end: Some(PartEnd::Gone), .. }]), "{parts:?}");
 }
 
 /// Promise I5: a directory that cannot be read says nothing about what it holds.
@@ -252,7 +252,7 @@ fn i5_a_directory_in_motion_has_no_absences() {
     let mut void = 0;
     for _ in 0..30 {
         let (parts, _) = s.everything();
-        void += parts.iter().filter(|part| matches!(part.end, Some(PartEnd::Void))).count();
+        void += parts.iter().filter(|part| matches!(part.end, Some(PartEnd::Void | PartEnd::Gone))).count();
         assert_eq!(missing(&parts), 0);
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -234,6 +234,7 @@ fn list_part(part: ScanPart) -> ListPart {
             PartEnd::Complete => ListEnd::Complete,
             PartEnd::Unreadable(error) => ListEnd::Unreadable(failure(&error)),
             PartEnd::Void => ListEnd::Void,
+            PartEnd::Gone => ListEnd::Gone,
         }),
     }
 }
