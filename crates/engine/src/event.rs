@@ -298,12 +298,20 @@ pub enum Announced {
     },
     /// One of the two was set back in time (tag or epoch differ), or the endpoint was away beyond the horizon:
     /// read the whole tree anew, merge, delete nothing.
-    Rebaseline {
-        /// For status and log.
-        why: Box<str>,
-    },
+    Rebaseline(Anew),
     /// Could not be answered; announced again after a while.
     Failed(Failure),
+}
+
+/// Why everything is compared anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anew {
+    /// For status and log.
+    pub why: Box<str>,
+    /// The service is of another history than the one that is known here: it was set back, so that its numbers may name
+    /// other versions than here. Then no version here is the base of one there unless they are equal. Else only this
+    /// side is old, and what it has is what newer versions grew from.
+    pub other_history: bool,
 }
 
 /// A page of the feed, or of the whole tree.
@@ -343,13 +351,23 @@ pub enum FeedRow {
     },
 }
 
+impl FeedRow {
+    /// The operation that a row comes from.
+    pub(crate) fn since(&self) -> Seq {
+        match self {
+            Self::Live(state) => state.since,
+            Self::Gone { since, .. } | Self::Bad { since, .. } => *since,
+        }
+    }
+}
+
 /// Why there is no page.
 #[derive(Debug, Clone)]
 pub enum FeedError {
     /// The session was lost or the service could not answer. Asked again when there is a session.
     Failed(Failure),
     /// The cursor is not of this history any more: as [`Announced::Rebaseline`].
-    Rebaseline(Box<str>),
+    Rebaseline(Anew),
 }
 
 /// Why there is no answer to a batch.
@@ -362,7 +380,7 @@ pub enum BatchError {
     /// The batch number is older than one that was announced. As [`BatchError::Lost`].
     Stale,
     /// As [`Announced::Rebaseline`].
-    Rebaseline(Box<str>),
+    Rebaseline(Anew),
 }
 
 /// What people ask for.

@@ -17,6 +17,7 @@ mod effect;
 mod engine;
 mod event;
 mod looks;
+mod mode;
 mod observe;
 mod overlay;
 mod planning;
@@ -37,8 +38,8 @@ mod work;
 pub use effect::{Apply, ApplyAct, ApplyOver, ApplyStep, Effect, LookAt, PageToken, Read};
 pub use engine::{Engine, EngineError};
 pub use event::{
-    Announced, ApplyResult, BatchError, Command, Event, FeedError, FeedRow, Hint, ListEnd, ListPart, Look,
-    LookFound, Page, ReadOutcome, RootSeen, Started, Unreachable,
+    Anew, Announced, ApplyResult, BatchError, Command, Event, FeedError, FeedRow, Hint, ListEnd, ListPart,
+    Look, LookFound, Page, ReadOutcome, RootSeen, Started, Unreachable,
 };
 pub use settings::{BrakeSettings, InitialMode, LARGE_BYTES, Limits, Settings};
 pub use status::{

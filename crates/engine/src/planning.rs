@@ -12,8 +12,8 @@ use polder_types::NodeUid;
 
 use crate::engine::{Engine, Root};
 use crate::looks::QUIET_MS;
+use crate::mode::Mode;
 use crate::overlay::View;
-use crate::session::Mode;
 use crate::work::{State, Why};
 use crate::{InitialMode, Reason};
 

@@ -241,6 +241,16 @@ impl Engine {
         Ok(())
     }
 
+    /// The share lacks bytes that it was thought to have: the file is read and stored again before it is offered. One
+    /// that equals its synced row has no state of its own until now.
+    pub(crate) fn forget_content(&mut self, store: &dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
+        let here = polder_sync::Trees::local(&View { store, overlay: &self.overlay }, uid)?;
+        if let Some(here) = here.filter(|here| here.kind == Kind::File) {
+            self.overlay.put(uid, polder_sync::LocalNode { content: LocalContent::Unread, ..here });
+        }
+        Ok(())
+    }
+
     pub(crate) fn stored(&mut self, store: &mut dyn TreeStore, jobs: &[JobId]) -> Result<(), TreeError> {
         for job in jobs {
             let Some(Storing { uid, stamp, content }) = self.reads.storing.remove(job) else { continue };

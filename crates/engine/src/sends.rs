@@ -410,7 +410,7 @@ impl Engine {
                 Refusal::Invalid(_) => Some(Reason::Invalid),
                 Refusal::Held => Some(Reason::Held),
                 Refusal::ChunksMissing(_) => {
-                    self.overlay.set_content(op.uid, polder_sync::LocalContent::Unread);
+                    self.forget_content(store, op.uid)?;
                     None
                 }
                 _ => (self.work.tries(op.uid) >= REFUSED_QUIETLY).then_some(Reason::Refused),

@@ -12,9 +12,10 @@ use polder_sync::{CloudNode, Offer, SyncedNode, TreeError, TreeStore};
 use polder_types::{BatchAnswer, BatchNo, Cursor, GroupAnswer, InstanceId, NodeState, NodeUid, Seq};
 
 use crate::engine::Engine;
+use crate::mode::{Mode, NOTE_MERGE};
 use crate::refused::{Refusals, decode_cursor, encode_cursor, untrue};
 use crate::{
-    Announced, Effect, Failure, FeedError, FeedRow, InitialMode, JobId, Level, Page, PageToken, RootSeen,
+    Anew, Announced, Effect, Failure, FeedError, FeedRow, JobId, Level, Page, PageToken, RootSeen,
     Unreachable,
 };
 
@@ -22,43 +23,14 @@ use crate::{
 const NOTE_TREE: &str = "tree";
 const READING: &[u8] = b"reading";
 const WHOLE: &[u8] = b"whole";
-/// Note: how the two sides are merged at present.
-const NOTE_MERGE: &str = "merge";
 /// Note: the highest place in history that we know.
 const NOTE_KNOWN: &str = "known";
+/// Note: the share is of another history than the synced rows, until both are united.
+pub(crate) const NOTE_OTHER_HISTORY: &str = "other history";
+/// Note: the youngest version in pages of an answer that has not come to its end.
+const NOTE_SEEN: &str = "seen";
 /// So many rows of a page are planned at once; more go to the backlog in the store.
 const TOUCH_MAX: usize = 2_000;
-
-/// How the two sides are merged at present.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// As ever.
-    #[default]
-    Steady,
-    /// First sync: both sides are united, or this one is the authority.
-    Initial,
-    /// After one side was set back: nothing is deleted.
-    NoDeletes,
-}
-
-impl Mode {
-    fn encode(self) -> &'static [u8] {
-        match self {
-            Self::Steady => b"steady",
-            Self::Initial => b"initial",
-            Self::NoDeletes => b"no deletes",
-        }
-    }
-
-    fn decode(bytes: &[u8]) -> Self {
-        match bytes {
-            b"steady" => Self::Steady,
-            b"initial" => Self::Initial,
-            // What a newer version wrote is answered with the most careful mode.
-            _ => Self::NoDeletes,
-        }
-    }
-}
 
 /// State of the session.
 #[derive(Debug, Default)]
@@ -208,8 +180,11 @@ impl Engine {
             let (next, known) = (store.next_batch()?, self.session.known);
             self.out.push(Effect::Announce { job, next, known, open });
         } else if !self.session.tree_whole {
-            if store.note(NOTE_TREE)?.is_none() {
-                store.put_note(NOTE_TREE, READING)?;
+            match store.note(NOTE_TREE)? {
+                None => store.put_note(NOTE_TREE, READING)?,
+                // Pages of a reading that was broken off may name nodes that are gone by now, and no later word would say
+                // so: the feed begins at the new reading.
+                Some(_) => store.forget_cloud()?,
             }
             self.fetch(true, None);
         } else if self.session.want_feed || !self.session.at_cut || self.work.waits_for_cut() {
@@ -239,6 +214,11 @@ impl Engine {
         }
         self.session.announcing = None;
         match answer {
+            Announced::Accepted { head, .. } if head.seq < seen(store)? => {
+                // Pages of an answer that was broken off told of versions that the share does not have any more.
+                let why = "the share's head is older than what was read of it".into();
+                self.rebaseline(store, Anew { why, other_history: true })
+            }
             Announced::Accepted { head, answers, answers_known, held } => {
                 self.session.announced = true;
                 self.session.tries = 0;
@@ -257,7 +237,7 @@ impl Engine {
                 }
                 Ok(())
             }
-            Announced::Rebaseline { why } => self.rebaseline(store, why),
+            Announced::Rebaseline(anew) => self.rebaseline(store, anew),
             Announced::Failed(why) => {
                 self.session_failed(&why);
                 Ok(())
@@ -333,7 +313,8 @@ impl Engine {
     }
 
     /// The whole tree is read anew and united with what is here; nothing is deleted meanwhile (I7).
-    pub(crate) fn rebaseline(&mut self, store: &mut dyn TreeStore, why: Box<str>) -> Result<(), TreeError> {
+    pub(crate) fn rebaseline(&mut self, store: &mut dyn TreeStore, anew: Anew) -> Result<(), TreeError> {
+        let Anew { why, other_history } = anew;
         self.log_audit(format!("the share's history and ours do not fit ({why}): comparing everything anew"));
         self.session.why_baseline = Some(why);
         self.session.mode = Mode::NoDeletes;
@@ -352,6 +333,11 @@ impl Engine {
         store.put_note(NOTE_MERGE, Mode::NoDeletes.encode())?;
         store.put_note(NOTE_TREE, READING)?;
         store.put_note(NOTE_KNOWN, &encode_cursor(Cursor::default()))?;
+        store.put_note(NOTE_SEEN, &[])?;
+        if other_history {
+            // Until all is united; a second reason does not take the first one back.
+            store.put_note(NOTE_OTHER_HISTORY, &[1])?;
+        }
         store.put_cursor(Cursor::default())?;
         store.forget_cloud()?;
         self.session.backlog = true;
@@ -367,7 +353,7 @@ impl Engine {
         let Some(fetch) = self.session.fetching.take_if(|fetch| fetch.job == job) else { return Ok(()) };
         let page = match page {
             Ok(page) => page,
-            Err(FeedError::Rebaseline(why)) => return self.rebaseline(store, why),
+            Err(FeedError::Rebaseline(anew)) => return self.rebaseline(store, anew),
             Err(FeedError::Failed(why)) => {
                 self.answer_refused(&why);
                 self.session_failed(&why);
@@ -381,6 +367,10 @@ impl Engine {
             false => store.offers()?.into_iter().map(|offer| (offer.uid, offer)).collect(),
         };
         let few = page.rows.len() <= TOUCH_MAX && page.next.is_none() && !fetch.tree;
+        if page.next.is_some() && !fetch.tree {
+            let youngest = page.rows.iter().map(FeedRow::since).max().unwrap_or_default();
+            store.put_note(NOTE_SEEN, &youngest.max(seen(store)?).0.to_be_bytes())?;
+        }
         for row in page.rows {
             let uid = self.row(store, row, fetch.tree, &offers)?;
             if few || self.work.contains(uid) {
@@ -400,6 +390,9 @@ impl Engine {
     fn cut(&mut self, store: &mut dyn TreeStore, upto: Cursor, tree: bool) -> Result<(), TreeError> {
         self.session.cursor = upto;
         store.put_cursor(upto)?;
+        if seen(store)? != Seq::default() {
+            store.put_note(NOTE_SEEN, &[])?;
+        }
         self.know(store, upto)?;
         self.session.ahead.retain(|_, seq| *seq > upto.seq);
         if tree {
@@ -463,7 +456,8 @@ impl Engine {
         store.put_attrs(&state.attrs)?;
         if uid == NodeUid::ROOT {
             self.root_row(store, &node)?;
-        } else if tree {
+        } else if tree || store.cloud(uid)?.is_none() && is_set(store, NOTE_OTHER_HISTORY)? {
+            // A node that the other history had lost, and that another server has brought back as that one knew it.
             self.rebase(store, uid, &node)?;
         }
         store.put_cloud(uid, Some(&node))?;
@@ -487,7 +481,8 @@ impl Engine {
     }
 
     /// In a re-baseline a synced row is a merge base only if the share's version grew from it: equal versions are
-    /// agreed, newer numbers of a longer history keep the base, everything else is compared without one.
+    /// agreed, newer numbers of a longer history keep the base, everything else is compared without one. In another
+    /// history a newer number says nothing: the version here may be one that it has lost.
     fn rebase(&mut self, store: &mut dyn TreeStore, uid: NodeUid, node: &CloudNode) -> Result<(), TreeError> {
         let Some(row) = store.synced(uid)? else { return Ok(()) };
         let equal = row.content == node.content
@@ -496,8 +491,11 @@ impl Engine {
             && row.mtime_share == node.mtime;
         if equal {
             store.put_synced(uid, Some(&SyncedNode { since: node.since, ..row }))
-        } else if node.since <= row.since {
-            store.put_synced(uid, None)
+        } else if node.since <= row.since || is_set(store, NOTE_OTHER_HISTORY)? {
+            // What stands on disk stays known although no row says it any more: the scan of this life may have passed it
+            // over, because it equalled the row. Whether it still stands there, a look tells.
+            self.looks.pend(row.at.parent, Some(row.at.name.clone()));
+            self.write_row(store, uid, None)
         } else {
             Ok(())
         }
@@ -536,33 +534,16 @@ impl Engine {
     pub(crate) fn ran_ahead(&mut self, uid: NodeUid, seq: Seq) {
         self.session.ahead.insert(uid, seq);
     }
+}
 
-    /// The first merge, or the comparison after a set-back, is over when nothing is left to do.
-    pub(crate) fn end_mode(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
-        let quiet = self.work.running() == 0 && self.work.fresh_count() == 0 && !self.session.wants_feed();
-        let seen = self.scan.done_once && !self.scan.is_open() && self.looks.is_idle();
-        if self.session.mode != Mode::Steady
-            && quiet
-            && seen
-            && !self.session.backlog
-            && self.holds.is_empty()
-        {
-            self.session.mode = Mode::Steady;
-            self.session.why_baseline = None;
-            store.put_note(NOTE_MERGE, Mode::Steady.encode())?;
-            self.log(Level::Info, "both sides were compared and are united".into());
-        }
-        Ok(())
-    }
+fn is_set(store: &dyn TreeStore, note: &str) -> Result<bool, TreeError> {
+    Ok(store.note(note)?.is_some_and(|bytes| !bytes.is_empty()))
+}
 
-    /// The rule of the planner.
-    pub(crate) fn rule(&self) -> polder_sync::Rule {
-        match (self.session.mode, self.settings.initial) {
-            (Mode::Steady, _) | (Mode::Initial, InitialMode::Merge) => polder_sync::Rule::Merge,
-            (Mode::Initial, InitialMode::Authoritative) => polder_sync::Rule::HereWins,
-            (Mode::NoDeletes, _) => polder_sync::Rule::NoDeletes,
-        }
-    }
+/// The youngest version in pages of an answer that was not read to its end; zero when the last one was.
+fn seen(store: &dyn TreeStore) -> Result<Seq, TreeError> {
+    let bytes = store.note(NOTE_SEEN)?.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+    Ok(bytes.map_or(Seq::default(), |bytes| Seq(u64::from_be_bytes(bytes))))
 }
 
 /// The place that the root has until the share says its own.

@@ -72,6 +72,10 @@ impl Work {
         self.items.len()
     }
 
+    pub(crate) fn uids(&self) -> impl Iterator<Item = NodeUid> {
+        self.items.keys().copied()
+    }
+
     pub(crate) fn contains(&self, uid: NodeUid) -> bool {
         self.items.contains_key(&uid)
     }

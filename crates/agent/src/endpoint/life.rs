@@ -299,12 +299,12 @@ impl Life {
                 self.remote.set(Some(*open));
                 Announced::Accepted { head, answers: Vec::new(), answers_known: false, held: false }
             }
-            Opening::Rebaseline(why) => {
+            Opening::Rebaseline(anew) => {
                 // A new instance: what the old one is said to have done proves nothing any more.
                 self.db.put_note(NOTE_INSTANCE, &random::<16>())?;
                 self.db.put_note(NOTE_OPENINGS, &[])?;
                 self.ended = Some("it is compared with the share anew".into());
-                Announced::Rebaseline { why }
+                Announced::Rebaseline(anew)
             }
             Opening::Refused(why) => return self.lose_link(why, effects),
             Opening::Failed(why) => Announced::Failed(why),

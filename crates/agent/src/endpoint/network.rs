@@ -7,7 +7,7 @@ use polder_api::grpc::convert::{self, CommitOutcome, FeedDecoder, FeedPage, Offe
 use polder_api::grpc::{Reason, pb};
 use polder_chunk::{ChunkLocation, PackRef};
 use polder_engine::{
-    BatchError, Failure, FailureClass, FeedError, FeedRow, JobId, Page, PageToken, Unreachable,
+    Anew, BatchError, Failure, FailureClass, FeedError, FeedRow, JobId, Page, PageToken, Unreachable,
 };
 use polder_types::{Author, BatchAnswer, BatchNo, Cursor, EndpointId, Group, InstanceId, NodeState};
 use tokio::sync::Mutex;
@@ -58,7 +58,7 @@ pub(crate) enum Opening {
         head: Cursor,
     },
     /// Begin a new instance and merge.
-    Rebaseline(Box<str>),
+    Rebaseline(Anew),
     /// Two agents live with this identity, or the endpoint is stopped.
     Refused(Unreachable),
     /// Try again later.
@@ -121,7 +121,7 @@ fn opened(link: &Link, what: &Announcement, reply: pb::OpenEndpointReply) -> Ope
             },
             Err(error) => Opening::Failed(RemoteError::from(error).failure()),
         },
-        Some(Wire::Rebaseline(why)) => Opening::Rebaseline(why.message.into()),
+        Some(Wire::Rebaseline(anew)) => Opening::Rebaseline(anew_of(anew.why(), anew.message)),
         Some(Wire::Clone(_)) => Opening::Refused(Unreachable::Clone),
         None => Opening::Failed(Failure { class: FailureClass::Other, text: "an empty answer".into() }),
     }
@@ -182,7 +182,9 @@ impl FeedReader {
             }
         };
         let (rows, bad, packs, upto) = match page {
-            FeedPage::Rebaseline { message, .. } => return Ok(Err(FeedError::Rebaseline(message.into()))),
+            FeedPage::Rebaseline { why, message } => {
+                return Ok(Err(FeedError::Rebaseline(anew_of(why, message))));
+            }
             FeedPage::Rows { rows, bad, packs, upto, .. } => (rows, bad, packs, upto),
         };
         if upto.is_some() {
@@ -244,6 +246,12 @@ impl FeedReader {
     }
 }
 
+/// Only an agent that is itself old knows for sure that the service's history is its own.
+fn anew_of(why: pb::RebaselineWhy, message: String) -> Anew {
+    let is_ours = matches!(why, pb::RebaselineWhy::AgentSetBack | pb::RebaselineWhy::TooOld);
+    Anew { why: message.into(), other_history: !is_ours }
+}
+
 fn broken(text: &str) -> Failure {
     Failure { class: FailureClass::Unreachable, text: text.into() }
 }
@@ -293,7 +301,9 @@ async fn commit(
     let outcome = convert::decode_reply(reply.into_inner(), group_count).map_err(|_| BatchError::Lost)?;
     match outcome {
         CommitOutcome::Answer(answer) => Ok(answer),
-        CommitOutcome::SetBack { message } => Err(BatchError::Rebaseline(message.into())),
+        CommitOutcome::SetBack { message } => {
+            Err(BatchError::Rebaseline(anew_of(pb::RebaselineWhy::ServiceSetBack, message)))
+        }
         CommitOutcome::Stale => Err(BatchError::Stale),
         CommitOutcome::NotAllowed { why } => {
             Err(BatchError::NotTaken(Failure { class: FailureClass::Denied, text: why.into() }))
