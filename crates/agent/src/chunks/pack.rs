@@ -210,6 +210,12 @@ impl Packing {
                 // Without a session there is no sense in trying on: the engine reads again when there is one.
                 Err(error) if tries_left == 0 || error.reason().is_some() => {
                     tracing::debug!(pack = %id, error = crate::status::chain(&error), "put of a pack failed");
+                    // Whoever has nothing but packs to send would never hear it from another call.
+                    if error.reason() == Some(polder_api::grpc::Reason::NotOpen)
+                        && let Ok(open) = self.remote.open()
+                    {
+                        self.facts.not_open(open.link);
+                    }
                     self.settle(id, Err(error.failure()));
                     break;
                 }

@@ -218,8 +218,8 @@ impl LaneThread {
         if sealed.is_err() {
             self.packer.drop_gathered();
         }
-        // A content that is only compared may be settled at once, so it is made durable here. One that is stored waits
-        // for the service's answer, and is made durable then (`endpoint::life`), for many files at a time.
+        // A content that is only compared may be settled at once, so it is made durable here. One that is stored is made
+        // durable before it is offered (`endpoint::life`), for many files at a time.
         if stable.iter().any(|stable| !stable.store)
             && let Err(error) = self.disk.make_durable()
         {

@@ -52,8 +52,6 @@ pub(crate) struct Life {
     began: Instant,
     wake_at_ms: Option<u64>,
     root_checked: Instant,
-    /// Files were read for storing that are not known to be durable here yet.
-    reads_to_settle: bool,
     /// Since when there are rows of applied nodes that a power cut would take.
     rows_to_settle: Option<Instant>,
     rate: Rate,
@@ -106,7 +104,6 @@ impl Life {
             began: Instant::now(),
             wake_at_ms: None,
             root_checked: Instant::now(),
-            reads_to_settle: false,
             rows_to_settle: None,
             rate: Rate::default(),
             ended: None,
@@ -136,10 +133,13 @@ impl Life {
         }
         self.show(thread, |shown| *shown = Shown { watching: self.jobs.watching(), ..Shown::default() });
         loop {
-            self.carry_out(thread, effects)?;
             if let Some(why) = self.ended.take() {
+                // What the last steps want is void, as after a crash. Above all an opening of the instance that ended: the
+                // service would take it for a second agent, or for a state that was set back once more.
+                self.db.commit(true).context("commit the state database")?;
                 return Ok(Ended::Again(why));
             }
+            self.carry_out(thread, effects)?;
             effects = Vec::new();
             if self.round(thread, &mut effects)? {
                 return Ok(Ended::ForGood);
@@ -193,7 +193,6 @@ impl Life {
     fn take(&mut self, thread: &mut Thread, input: Input, effects: &mut Vec<Effect>) -> Result<bool> {
         match input {
             Input::Fact(event) => {
-                self.reads_to_settle |= matches!(event, Event::Read { .. });
                 if matches!(event, Event::Applied { .. }) {
                     self.rows_to_settle.get_or_insert_with(Instant::now);
                 }
@@ -256,11 +255,6 @@ impl Life {
             Outcome::Answered { job, answer } => {
                 if let Ok(answer) = &answer {
                     self.missing_chunks(&answer.groups);
-                    // What the share was told must not be lost here by a power cut: then the next start would take
-                    // the old bytes for an edit.
-                    if std::mem::take(&mut self.reads_to_settle) {
-                        self.disk.make_durable().context("make the volume durable")?;
-                    }
                 }
                 self.step(Event::Answered { job, answer }, effects)
             }
@@ -323,6 +317,7 @@ impl Life {
 
     /// Commits, and then does what the steps said.
     fn carry_out(&mut self, thread: &Thread, effects: Vec<Effect>) -> Result<()> {
+        self.settle_disk(&effects)?;
         let announcement = self.prepare_announcement(thread, &effects)?;
         let durable = effects.iter().any(Effect::needs_durable_store) || self.settles_rows(&effects);
         self.db.commit(durable).context("commit the state database")?;
@@ -364,6 +359,16 @@ impl Life {
                 Effect::Status(status) => self.status(thread, status),
                 Effect::Log(line) => log(&line),
             }
+        }
+        Ok(())
+    }
+
+    /// What the share is told must not be lost here by a power cut: contents, names, modes. Before it is told, not after:
+    /// when the answer is lost with the power, the next start takes what the disk has then for what its users did since,
+    /// and the old bytes, or none, would go to the share as an edit or a deletion. A batch shares one flush.
+    fn settle_disk(&self, effects: &[Effect]) -> Result<()> {
+        if effects.iter().any(|effect| matches!(effect, Effect::Send { .. })) {
+            self.disk.make_durable().context("make the volume durable")?;
         }
         Ok(())
     }

@@ -82,6 +82,11 @@ impl Facts {
         let _ = self.0.send(Input::Fact(event));
     }
 
+    /// The service takes the endpoint as open no longer: it is announced again.
+    pub(crate) fn not_open(&self, link: u64) {
+        self.network(network::Outcome::NotOpen { link });
+    }
+
     fn network(&self, outcome: network::Outcome) {
         let _ = self.0.send(Input::Network(outcome));
     }
