@@ -33,6 +33,8 @@ enum Decided {
     Opened,
     SetBack(&'static str),
     Clone,
+    /// It came in a session that is over, after another process had opened the endpoint.
+    Late,
     Stopped(String),
 }
 
@@ -103,6 +105,7 @@ fn open_blocking(
         }
         Decided::SetBack(message) => Ok(rebaseline(access, asked, pb::RebaselineWhy::AgentSetBack, message)),
         Decided::Stopped(why) => Err(Reason::Stopped.status(why)),
+        Decided::Late => Err(Reason::NotOpen.status("the session of this opening is over")),
         Decided::Clone => {
             tracing::error!(endpoint = %asked.endpoint, server = %access.caller.name, "two agents use one endpoint: both are stopped");
             let note = AuditNote::new("endpoint.clone", asked.endpoint, CLONE);
@@ -145,7 +148,7 @@ fn decide(state: &ServiceState, access: &Access, asked: &Asked, used: bool) -> R
                 progress.cloned = true;
                 progress.stopped_why = Some(CLONE.into());
             }
-            Decided::SetBack(_) | Decided::Stopped(_) => (),
+            Decided::SetBack(_) | Decided::Late | Decided::Stopped(_) => (),
         }
         Ok::<_, ControlError>(decided)
     });
@@ -172,6 +175,9 @@ fn judge(
     match (same_instance, continues) {
         (true, true) if asked.next_batch < progress.next_batch => Decided::SetBack(OLD),
         (true, true) => Decided::Opened,
+        // Two that live at one time. A message that outlived its process is nobody's: it once stopped the endpoint of the
+        // process that came after.
+        (_, false) if lives && !state.agents().is_alive(access.caller.id, asked.process.0) => Decided::Late,
         (_, false) if lives => Decided::Clone,
         (true, false) => Decided::SetBack(OLD),
         // A new instance: it merges, so nothing is lost. One that was here before is an old state that came back.
