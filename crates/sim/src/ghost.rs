@@ -1,89 +1,237 @@
-//! The oracle's own log: every content that a user wrote, and every one that a user took away.
+//! The oracles' own log, which nothing of the system sees: every content that a user wrote, and every one that a user
+//! took away; and what follows from it for disks and the share.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::disk::{Disk, Node, Token, content_of, token_of};
+use polder_ledger::ROOT_NID;
+use polder_types::{Content, Nid, RelPath};
+
+use crate::disk::{Disk, Node, Token, content_of, is_zeros, token_of};
 use crate::host::Host;
 use crate::rng::Rng;
-use crate::share::Share;
-use polder_types::{Content, NodeUid, RelPath};
+use crate::service::Service;
+use crate::service::store::Fetched;
 
 /// What users did to contents.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ghost {
+    rng: Rng,
+    drawn: u64,
     written: BTreeSet<Token>,
+    /// A user took their last name on some server away, having seen them.
     destroyed: BTreeSet<Token>,
+    /// A user took a name away from them.
+    unlinked: BTreeSet<Token>,
+    /// The share has taken them.
+    acknowledged: BTreeSet<Token>,
+    /// Gone by what no system can help: never durable when the power went, or nowhere but in a state that was set back.
+    excused: BTreeSet<Token>,
 }
 
 /// A tree as it is compared: what stands at each path.
 pub type Listing = BTreeMap<RelPath, (Content, u16)>;
 
 impl Ghost {
+    /// A log without entries.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            rng: Rng::new(seed, 8),
+            drawn: 0,
+            written: BTreeSet::new(),
+            destroyed: BTreeSet::new(),
+            unlinked: BTreeSet::new(),
+            acknowledged: BTreeSet::new(),
+            excused: BTreeSet::new(),
+        }
+    }
+
     /// New bytes.
-    pub fn fresh(&mut self, rng: &mut Rng) -> Token {
-        let token = (self.written.len() as u64 + 1) * 1000 + rng.below(1000);
+    pub fn draw(&mut self) -> Token {
+        self.drawn += 1;
+        self.drawn * 1000 + self.rng.below(1000)
+    }
+
+    /// A user wrote them.
+    pub fn written(&mut self, token: Token) {
         self.written.insert(token);
-        token
     }
 
     /// A user took these bytes away, having seen them.
     pub fn destroyed(&mut self, token: Token) {
         self.destroyed.insert(token);
+        self.unlinked.insert(token);
+    }
+
+    /// A user took a name away from these bytes, having seen them. Whether another name was meant to keep them cannot be
+    /// told: sync has contents twice for a while (a conflict copy, a move that travels as an update and a deletion), and
+    /// copies that two users make become one.
+    pub fn taken(&mut self, token: Token) {
+        self.destroyed(token);
+    }
+
+    /// Whether a user took a name away from these bytes.
+    pub fn is_unlinked(&self, token: Token) -> bool {
+        self.unlinked.contains(&token)
+    }
+
+    /// The share has taken them.
+    pub fn acknowledged(&mut self, token: Token) {
+        self.acknowledged.insert(token);
+    }
+
+    /// What a server had and has not any more, by a power cut or by being set back: it is missed only if the share had
+    /// taken it, or somebody else has it.
+    pub fn lost_locally(
+        &mut self,
+        service: &Service,
+        before: &BTreeSet<Token>,
+        after: &BTreeSet<Token>,
+        others: &BTreeSet<Token>,
+    ) {
+        // The share may have been set back meanwhile.
+        let known: BTreeSet<Token> = all_contents(service).iter().filter_map(token_of).collect();
+        for token in before.difference(after) {
+            if !known.contains(token) && !others.contains(token) {
+                self.excused.insert(*token);
+            }
+        }
+    }
+
+    /// A machine was set back. What it had half told the share (a swap of two files travels as two updates) may have
+    /// taken a content's place there while its new place was still to come.
+    pub fn half_told(&mut self, tokens: &BTreeSet<Token>, service: &Service) {
+        let live = live_tokens(service);
+        let half = tokens.iter().filter(|token| self.acknowledged.contains(token) && !live.contains(token));
+        self.excused.extend(half);
+    }
+
+    /// What the share had and has not any more, by being set back, and no server has.
+    pub fn lost_centrally(
+        &mut self,
+        before: &BTreeSet<Token>,
+        after: &BTreeSet<Token>,
+        others: &BTreeSet<Token>,
+    ) {
+        self.excused.extend(before.difference(after).filter(|token| !others.contains(token)));
     }
 
     /// Contents that no user took away and that are nowhere.
-    pub fn lost(&self, share: &Share) -> Vec<Token> {
-        let live: BTreeSet<Token> = share.nodes().filter_map(|node| token_of(&node.content)).collect();
-        self.written.difference(&self.destroyed).filter(|token| !live.contains(token)).copied().collect()
+    pub fn lost(&self, service: &Service, hosts: &[Host], damaged: bool) -> Vec<Token> {
+        let mut live = live_tokens(service);
+        if damaged {
+            // Where the share's version cannot be had, the server's own stays where it is, and is told as a problem.
+            live.extend(
+                hosts
+                    .iter()
+                    .flat_map(|host| host.disk.tokens_below(crate::disk::ROOT))
+                    .map(|(_, token)| token),
+            );
+        }
+        let missed = self.written.difference(&self.destroyed);
+        missed.filter(|token| !live.contains(token) && !self.excused.contains(token)).copied().collect()
+    }
+
+    /// Contents that the share once took and does not have, not even in its history.
+    pub fn forgotten(&self, service: &Service) -> Vec<Token> {
+        let known: BTreeSet<Token> = all_contents(service).iter().filter_map(token_of).collect();
+        self.acknowledged.difference(&known).copied().collect()
     }
 }
 
-/// A disk, path by path.
+/// Bytes of all live files of the share.
+pub fn live_tokens(service: &Service) -> BTreeSet<Token> {
+    service.nodes().iter().filter_map(|(_, row)| token_of(&row.content)).collect()
+}
+
+/// Everything on a disk: visible, displaced, on its way in.
+pub fn tokens_of_disk(disk: &Disk) -> BTreeSet<Token> {
+    let all = crate::disk::ROOTS.iter().flat_map(|root| disk.tokens_below(*root));
+    all.map(|(_, token)| token).filter(|token| !is_zeros(*token)).collect()
+}
+
+/// All contents that live or closed versions have.
+pub fn all_contents(service: &Service) -> Vec<Content> {
+    let rows: &dyn polder_ledger::Rows = &service.rows;
+    let live = service.nodes().into_iter().map(|(_, row)| row.content);
+    let past = rows.closed_nodes(polder_types::Seq(0), polder_types::Seq(polder_ledger::SEQ_MAX), usize::MAX);
+    live.chain(past.expect("maps do not fail").into_iter().map(|past| past.row.content)).collect()
+}
+
+/// Bytes that some version names and that cannot be read.
+pub fn unreadable(service: &Service) -> BTreeSet<Token> {
+    let mut bad = BTreeSet::new();
+    for content in all_contents(service) {
+        let sound = content.direct_chunks().all(|chunk| {
+            service.locate(chunk).is_some_and(|pack| service.store.fetch(pack, chunk) == Fetched::Sound)
+        });
+        if !sound {
+            bad.extend(token_of(&content));
+        }
+    }
+    bad
+}
+
+/// A disk, path by path, without what no share has.
 pub fn listing_of_disk(disk: &Disk) -> Listing {
-    let list = disk.everything().into_iter().map(|(path, ino)| {
+    let filter = crate::host::filter();
+    let list = disk.everything().into_iter().filter_map(|(path, ino)| {
         let inode = disk.inode(ino);
         let content = match &inode.node {
             Node::Dir(_) => Content::Directory,
             Node::File(token) => content_of(*token),
             Node::Link(target) => Content::Symlink(target.clone()),
         };
-        (path, (content, inode.attrs.mode))
+        let (parent, name) = path.split_last().expect("the root is not listed");
+        let left_out = filter.excludes(parent.names(), name, content == Content::Directory);
+        (!left_out).then(|| (path, (content, inode.attrs.mode)))
     });
     list.collect()
 }
 
 /// The share, path by path; an error for a node that hangs in the air.
-pub fn listing_of_share(share: &Share) -> Result<Listing, String> {
-    let nodes: BTreeMap<NodeUid, _> = share.nodes().map(|node| (node.uid, node)).collect();
+pub fn listing_of_share(service: &Service) -> Result<Listing, String> {
+    let nodes: BTreeMap<Nid, _> = service.nodes().into_iter().map(|(_, row)| (row.nid, row)).collect();
     let mut list = Listing::new();
-    for node in nodes.values().filter(|node| node.uid != NodeUid::ROOT) {
-        let mut names = vec![node.at.name.clone()];
-        let mut at = node.at.parent;
-        while at != NodeUid::ROOT {
-            let dir = nodes.get(&at).ok_or(format!("{} hangs in the air", node.at.name))?;
-            names.push(dir.at.name.clone());
-            at = dir.at.parent;
+    for node in nodes.values().filter(|node| node.nid != ROOT_NID) {
+        let mut names = vec![node.name.clone()];
+        let mut at = node.up;
+        while at != ROOT_NID {
+            let dir = nodes.get(&at).ok_or(format!("{} hangs in the air", node.name))?;
+            names.push(dir.name.clone());
+            at = dir.up;
             if names.len() > nodes.len() {
-                return Err(format!("{} is in a cycle", node.at.name));
+                return Err(format!("{} is in a cycle", node.name));
             }
         }
         names.reverse();
         let path: RelPath = names.into_iter().collect();
-        let twin = list.insert(path.clone(), (node.content.clone(), node.attrs.mode));
-        if twin.is_some() {
+        if list.insert(path.clone(), (node.content.clone(), node.attrs.mode)).is_some() {
             return Err(format!("two nodes at {path}"));
         }
     }
     Ok(list)
 }
 
-/// What differs between a server and the share, in a few lines.
-pub fn differences(host: &Host, share: &Listing) -> Vec<String> {
+/// What differs between a server and the share, in a few lines. What cannot be read from the store is left out.
+pub fn differences(host: &Host, share: &Listing, unreadable: &BTreeSet<Token>) -> Vec<String> {
     let disk = listing_of_disk(&host.disk);
     let paths: BTreeSet<&RelPath> = disk.keys().chain(share.keys()).collect();
     let differ = paths.into_iter().filter(|path| disk.get(path) != share.get(path));
-    differ
+    let readable = differ.filter(|path| {
+        let content = share.get(path).map(|(content, _)| content);
+        !content.and_then(token_of).is_some_and(|token| unreadable.contains(&token))
+    });
+    let told = |what: Option<&(Content, u16)>| match what {
+        None => "nothing".to_owned(),
+        Some((content, mode)) => match token_of(content) {
+            Some(token) => format!("file {token} mode {mode:o}"),
+            None => format!("{:?} mode {mode:o}", content.kind()),
+        },
+    };
+    readable
         .take(8)
-        .map(|path| format!("{}: {path}: {:?} / share {:?}", host.name, disk.get(path), share.get(path)))
+        .map(|path| {
+            format!("{}: {path}: {} / share {}", host.name, told(disk.get(path)), told(share.get(path)))
+        })
         .collect()
 }

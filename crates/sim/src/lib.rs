@@ -1,24 +1,29 @@
-//! Simulation in one process: servers with real engines, a share, users, faults, and oracles; everything drawn from a
-//! seed.
+//! Simulation in one process: servers with real engines, the service's commit core, packs, users, faults, and oracles;
+//! everything drawn from a seed.
 //!
 //! The reason for this crate: what goes wrong between several servers goes wrong in orders of events that nobody thinks
 //! of. Here a seed draws the order, and a failing seed is a story that can be told again.
 //!
-//! Parts: [`world`] (time, network, faults), [`host`] (a server: engine, store, disk, executor), [`disk`], [`share`],
-//! [`users`] (actors), [`ghost`] (oracles). Random numbers are drawn per concern.
+//! Parts: [`plan`] (what a seed switches on), [`world`] (time, network, faults, oracles), [`host`] (a server: engine,
+//! store, disk, executor), [`disk`], [`service`], [`users`] (actors), [`ghost`] (what users did), [`story`] (a run in
+//! words).
 //!
 //! Architecture invariant: for developers only; nothing that ships depends on it.
 
-pub mod apply;
 pub mod disk;
 pub mod ghost;
 pub mod host;
+pub mod plan;
 pub mod rng;
-pub mod share;
+pub mod service;
+pub mod shrink;
+pub mod story;
 pub mod users;
 pub mod world;
 
-pub use world::{Outcome, Plan, World};
+pub use disk::Times;
+pub use plan::Plan;
+pub use world::{Outcome, World};
 
 /// Runs a seed twice: the second run must be the first again.
 pub fn run_twice(plan: &Plan) -> Outcome {

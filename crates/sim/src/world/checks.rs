@@ -1,0 +1,195 @@
+//! The oracles: what must hold after every event, and what must have become of everything in the end.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use polder_engine::{Phase, Status};
+use polder_types::{Group, GroupAnswer, Op, PackId};
+
+use super::{HEAL_MS, STILL_MS, World};
+use crate::disk::{ROOT, chunk_of, is_zeros, token_of};
+use crate::ghost::{differences, listing_of_share, live_tokens, unreadable};
+use crate::service::Committed;
+use crate::service::store::Fetched;
+
+impl World {
+    pub(super) fn run_all(&mut self) -> Result<(), String> {
+        let active = self.plan.active_ms;
+        self.run_until(active)?;
+        self.heal();
+        let deadline = self.time + HEAL_MS;
+        loop {
+            let next = self.time + 2_000;
+            self.run_until(next)?;
+            if self.all_in_sync() && self.unequal()?.is_empty() {
+                break;
+            }
+            if self.time > deadline {
+                let why = self.why(self.unequal()?);
+                return Err(format!("not equal {} s after the last fault: {why}", HEAL_MS / 1000));
+            }
+        }
+        self.moves = 0;
+        let still = self.time + STILL_MS;
+        self.run_until(still)?;
+        let unequal = self.unequal()?;
+        if !unequal.is_empty() || !self.all_in_sync() {
+            return Err(format!("did not stay equal: {}", self.why(unequal)));
+        }
+        let damaged = !unreadable(&self.service).is_empty();
+        if self.moves > 0 && !damaged {
+            return Err(format!("{} batches or applies although all was equal", self.moves));
+        }
+        self.check_contents(damaged)
+    }
+
+    /// No loss (I1), no version without its bytes (I14), and no more operations than the users' work explains.
+    fn check_contents(&self, damaged: bool) -> Result<(), String> {
+        let lost = self.ghost.lost(&self.service, &self.hosts, damaged);
+        if !lost.is_empty() {
+            return Err(format!("contents that nobody took away are gone: {lost:?}"));
+        }
+        let forgotten = self.ghost.forgotten(&self.service);
+        if !forgotten.is_empty() && !self.set_back {
+            return Err(format!("the share has taken contents that are not in its history: {forgotten:?}"));
+        }
+        if damaged && self.plan.damage == 0 && !self.set_back {
+            return Err(format!("versions whose bytes are gone: {:?}", unreadable(&self.service)));
+        }
+        let bound = 400 + self.plan.actions * 40;
+        if self.service.op_count > bound {
+            return Err(format!("{} operations for {} actions", self.service.op_count, self.plan.actions));
+        }
+        Ok(())
+    }
+
+    pub(super) fn why(&self, mut unequal: Vec<String>) -> String {
+        for host in &self.hosts {
+            for (uid, node) in host.engine.iter().flat_map(|engine| engine.differing()) {
+                let synced = polder_sync::TreeStore::synced(&host.store, uid).expect("maps do not fail");
+                unequal.push(format!("{}: {uid} here {node:?}\n    synced {synced:?}", host.name));
+            }
+            if self.plan.trace {
+                unequal.push(format!("{}: {:?}", host.name, host.engine));
+            }
+            match &host.status {
+                Some(status) => unequal.push(format!(
+                    "{}: {:?} up {} down {} unreachable {:?} rebaseline {:?} problems {:?}",
+                    host.name,
+                    status.phase,
+                    status.up.count,
+                    status.down.count,
+                    status.unreachable,
+                    status.rebaseline,
+                    status.problems
+                )),
+                None => unequal.push(format!("{}: no status, running {}", host.name, host.running)),
+            }
+        }
+        unequal.join("\n  ")
+    }
+
+    fn unequal(&self) -> Result<Vec<String>, String> {
+        let share = listing_of_share(&self.service)?;
+        let bad = unreadable(&self.service);
+        Ok(self.hosts.iter().flat_map(|host| differences(host, &share, &bad)).collect())
+    }
+
+    fn all_in_sync(&self) -> bool {
+        let damaged = !unreadable(&self.service).is_empty();
+        let fine = |status: &Arc<Status>| {
+            status.phase == Phase::InSync
+                || damaged && matches!(status.phase, Phase::Problems | Phase::Syncing)
+        };
+        self.hosts.iter().all(|host| host.status.as_ref().is_some_and(fine))
+    }
+
+    /// Whoever says that all is in sync is right (I17): of what the watcher has told, up to the head that it knows.
+    pub(super) fn check_status(&mut self, host: usize, status: &Status) {
+        let server = &self.hosts[host];
+        let knows_all = status.cursor == self.service.head()
+            && !server.disk.has_hints()
+            && !server.disk.untold
+            && server.disk.unreadable.is_empty()
+            && server.mounted;
+        if status.phase != Phase::InSync || !knows_all {
+            return;
+        }
+        let share = match listing_of_share(&self.service) {
+            Ok(share) => share,
+            Err(why) => return self.violated(why),
+        };
+        let differ = differences(server, &share, &BTreeSet::new());
+        if !differ.is_empty() {
+            self.violated(format!("says that it is in sync and is not: {}", differ.join(", ")));
+        }
+    }
+
+    /// Bytes are let go (I4): the share must hold them, verified.
+    pub(super) fn check_freed(&mut self, host: usize, token: u64) {
+        if is_zeros(token) {
+            return;
+        }
+        let chunk = chunk_of(token);
+        let held = self.service.have(chunk)
+            && self
+                .service
+                .locate(chunk)
+                .is_some_and(|pack| self.service.store.fetch(pack, chunk) == Fetched::Sound);
+        if !held {
+            self.violated(format!("s{host} let bytes go that the share does not hold: {token}"));
+        }
+    }
+
+    /// What a commit did: contents are acknowledged; a node that is deleted held bytes that a user took away (I5), or
+    /// that live on elsewhere.
+    pub(super) fn check_commit(&mut self, host: usize, groups: &[Group], committed: &Committed) {
+        let Ok(answer) = &committed.answer else { return };
+        let accepted = groups.iter().zip(&answer.groups);
+        let accepted: Vec<&Op> = accepted
+            .filter(|(_, answer)| matches!(answer, GroupAnswer::Accepted { .. }))
+            .flat_map(|(group, _)| &group.ops)
+            .collect();
+        self.service.op_count += accepted.len() as u64;
+        let mut live = None;
+        for op in accepted {
+            if let Some(token) = op.content().and_then(token_of).filter(|token| !is_zeros(*token)) {
+                self.ghost.acknowledged(token);
+            }
+            let Op::Delete { uid, .. } = op else { continue };
+            let Some(token) = committed.before.get(uid).and_then(|state| token_of(&state.content)) else {
+                continue;
+            };
+            if is_zeros(token) || self.ghost.is_unlinked(token) || self.hosts[host].disk.has_token(token) {
+                continue;
+            }
+            let live = live.get_or_insert_with(|| live_tokens(&self.service));
+            if !live.contains(&token) {
+                self.violated(format!("s{host} deleted {token}, which no user has taken away"));
+            }
+        }
+    }
+
+    /// Objects were deleted (I14): no version names what was in them.
+    pub(super) fn check_deleted(&mut self, packs: &[PackId]) {
+        if self.plan.damage > 0 || self.set_back {
+            return;
+        }
+        let bad = unreadable(&self.service);
+        if !bad.is_empty() {
+            self.violated(format!("packs {packs:?} were deleted, and versions need {bad:?}"));
+        }
+    }
+
+    /// After a power cut no file that an apply has placed is without its bytes (I3).
+    pub(super) fn check_after_cut(&mut self, host: usize) {
+        let disk = &self.hosts[host].disk;
+        let below = disk.tokens_below(ROOT);
+        let hollow = below.iter().find(|(ino, token)| is_zeros(*token) && disk.inode(*ino).applied);
+        if let Some((ino, _)) = hollow {
+            self.violated(format!(
+                "s{host}: the power cut left zeros in file {ino}, which was placed by an apply"
+            ));
+        }
+    }
+}

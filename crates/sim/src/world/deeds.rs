@@ -1,0 +1,263 @@
+//! What could have been otherwise: users and faults, drawn or told.
+
+use std::collections::BTreeSet;
+
+use polder_types::EndpointId;
+
+use super::{Kind, What, World};
+use crate::disk::Token;
+use crate::ghost::{live_tokens, tokens_of_disk};
+use crate::host::Host;
+use crate::rng::Rng;
+use crate::story::{Deed, Line};
+use crate::users;
+
+impl World {
+    /// Puts everything on the heap that happens at a moment.
+    pub(super) fn schedule(&mut self) {
+        if let Some(script) = self.plan.script.clone() {
+            for line in script {
+                match keyed(&line.deed) {
+                    Some((kind, nth)) => drop(self.told.insert((line.host, kind, nth), line.deed)),
+                    None => self.push(line.at_ms, What::Told(line)),
+                }
+            }
+            return;
+        }
+        let plan = self.plan.clone();
+        let counts = [
+            (Kind::User, plan.actions),
+            (Kind::Kill, plan.crashes),
+            (Kind::Power, plan.power_cuts),
+            (Kind::Unmount, plan.unmounts),
+            (Kind::Jump, plan.jumps),
+            (Kind::Full, plan.full),
+            (Kind::Restart, plan.restarts),
+            (Kind::Backup, plan.set_backs),
+            (Kind::Checkpoint, plan.reverts),
+            (Kind::Clone, plan.clones),
+            (Kind::Forget, plan.forgets),
+        ];
+        for (kind, count) in counts {
+            for _ in 0..count {
+                let at = self.happenings.below(plan.active_ms);
+                let host = self.happenings.below(plan.hosts as u64) as usize;
+                self.push(at, What::Happen { host, kind });
+            }
+        }
+    }
+
+    /// The particulars of something that happens now.
+    pub(super) fn happen(&mut self, host: usize, kind: Kind) {
+        let later = |rng: &mut Rng| 200 + rng.below(5_000);
+        let deed = match kind {
+            Kind::User => return self.user(),
+            Kind::Kill => Deed::Kill,
+            Kind::Power => Deed::Power(self.happenings.next() >> 16),
+            Kind::Unmount => {
+                let at = self.time + later(&mut self.happenings);
+                self.push(at, What::Told(Line { at_ms: at, host, deed: Deed::Mount }));
+                Deed::Unmount
+            }
+            Kind::Jump => Deed::Jump(self.happenings.below(400 * 86_400_000) as i64 - 200 * 86_400_000),
+            Kind::Full => {
+                let at = self.time + later(&mut self.happenings);
+                self.push(at, What::Told(Line { at_ms: at, host, deed: Deed::Room(None) }));
+                Deed::Room(Some(self.happenings.below(20_000)))
+            }
+            Kind::Restart => Deed::Restart,
+            Kind::Backup | Kind::Checkpoint => {
+                let at = self.time + later(&mut self.happenings);
+                let then = if kind == Kind::Backup { Kind::SetBack } else { Kind::Revert };
+                self.push(at, What::Happen { host, kind: then });
+                if kind == Kind::Backup { Deed::Backup } else { Deed::Checkpoint }
+            }
+            Kind::SetBack => Deed::SetBack,
+            Kind::Revert => Deed::Revert,
+            Kind::Clone => Deed::Clone,
+            Kind::Forget => Deed::Forget,
+        };
+        self.deed(Line { at_ms: self.time, host, deed });
+    }
+
+    fn user(&mut self) {
+        let host = self.happenings.below(self.hosts.len() as u64) as usize;
+        // Some come in bursts.
+        for _ in 0..1 + self.happenings.below(3) {
+            let chosen = users::choose(&self.hosts[host], &mut self.happenings, self.plan.kinds);
+            if let Some(act) = chosen {
+                self.deed(Line { at_ms: self.time, host, deed: Deed::User(act) });
+            }
+        }
+    }
+
+    /// Something happens. Nothing does once the last fault is over.
+    pub(super) fn deed(&mut self, line: Line) {
+        if line.host >= self.hosts.len() || self.healed {
+            return;
+        }
+        let host = line.host;
+        self.hosts[host].set_clock(self.time);
+        let done = match &line.deed {
+            Deed::User(act) => users::act(&mut self.hosts[host], &mut self.ghost, act).is_some(),
+            _ => true,
+        };
+        if done {
+            self.note(|| line.to_string());
+            self.story.push(line.clone());
+        }
+        match line.deed {
+            Deed::User(_) => (),
+            Deed::Kill => self.kill(host),
+            Deed::Power(seed) => self.power_cut(host, seed),
+            Deed::Unmount => self.hosts[host].mounted = false,
+            Deed::Mount => self.hosts[host].mounted = true,
+            Deed::Jump(ms) => {
+                let skew = self.hosts[host].skew_ms + ms;
+                self.hosts[host].skew_ms = skew.clamp(-45 * 365 * 86_400_000, 45 * 365 * 86_400_000);
+            }
+            Deed::Room(bytes) => self.hosts[host].disk.leave_room(bytes),
+            Deed::Checkpoint => {
+                let server = &self.hosts[host];
+                self.checkpoints.insert(host, (server.disk.clone(), server.store.clone()));
+            }
+            Deed::Revert => self.revert(host),
+            Deed::Clone => self.clone_host(host),
+            Deed::Forget => {
+                self.kill(host);
+                self.hosts[host].forget_state();
+            }
+            Deed::Restart => {
+                self.service.restart();
+                self.disconnect_all();
+            }
+            Deed::Backup => self.service.back_up(),
+            Deed::SetBack => self.set_back(),
+            Deed::CrashIn(..) | Deed::Lose(..) | Deed::Repeat(..) | Deed::Race(..) | Deed::Bad(..) => (),
+        }
+    }
+
+    fn start_later(&mut self, host: usize) {
+        let delay = 100 + self.delay(host, 5_000);
+        self.push(self.time + delay, What::Start { host });
+    }
+
+    /// The service notices that a machine is gone when nothing comes from it.
+    fn session_over_later(&mut self, host: usize) {
+        if let Some(link) = self.hosts[host].link {
+            let late = self.delay(host, 4_000);
+            self.push(self.time + late, What::SessionOver { session: link.session });
+        }
+    }
+
+    pub(super) fn kill(&mut self, host: usize) {
+        if !self.hosts[host].running {
+            return;
+        }
+        self.note(|| format!("s{host} is killed"));
+        // Its kernel closes its connections.
+        if let Some(link) = self.hosts[host].link {
+            self.service.disconnect(link.session);
+        }
+        self.hosts[host].kill();
+        self.start_later(host);
+    }
+
+    fn tokens_of_others(&self, host: usize) -> BTreeSet<Token> {
+        let others = self.hosts.iter().filter(|other| other.nth != host);
+        others.flat_map(|other| tokens_of_disk(&other.disk)).collect()
+    }
+
+    /// A machine changes as a whole under its agent; what it had and nobody else has is not missed.
+    fn machine(&mut self, host: usize, change: impl FnOnce(&mut Host)) {
+        let before = tokens_of_disk(&self.hosts[host].disk);
+        let running = self.hosts[host].running;
+        self.session_over_later(host);
+        self.hosts[host].kill();
+        change(&mut self.hosts[host]);
+        self.hosts[host].disk.unreadable.clear();
+        let after = tokens_of_disk(&self.hosts[host].disk);
+        let others = self.tokens_of_others(host);
+        self.ghost.lost_locally(&self.service, &before, &after, &others);
+        if running {
+            self.start_later(host);
+        }
+    }
+
+    pub(super) fn power_cut(&mut self, host: usize, seed: u64) {
+        self.note(|| format!("s{host} loses power"));
+        self.machine(host, |server| server.power_cut(&mut Rng::new(seed, 9)));
+        self.check_after_cut(host);
+    }
+
+    fn revert(&mut self, host: usize) {
+        let Some((disk, store)) = self.checkpoints.remove(&host) else { return };
+        let mut all = tokens_of_disk(&self.hosts[host].disk);
+        all.extend(tokens_of_disk(&disk));
+        self.ghost.half_told(&all, &self.service);
+        self.machine(host, |server| {
+            server.programs.clear();
+            (server.disk, server.store) = (disk, store);
+            server.disk.lose_programs();
+        });
+    }
+
+    /// A copy of a machine starts beside it.
+    fn clone_host(&mut self, host: usize) {
+        let nth = self.hosts.len();
+        let mut copy = Host::new(nth, &self.plan);
+        let server = &self.hosts[host];
+        (copy.disk, copy.store) = (server.disk.clone(), server.store.clone());
+        (copy.endpoint, copy.skew_ms, copy.mounted) = (server.endpoint, server.skew_ms, server.mounted);
+        copy.disk.lose_programs();
+        self.hosts.push(copy);
+        self.hints_due.push(false);
+        self.push(self.time + 50, What::Start { host: nth });
+    }
+
+    fn set_back(&mut self) {
+        let before = live_tokens(&self.service);
+        if !self.service.set_back() {
+            return;
+        }
+        self.set_back = true;
+        let after = live_tokens(&self.service);
+        let everywhere = self.tokens_of_others(usize::MAX);
+        self.ghost.lost_centrally(&before, &after, &everywhere);
+        self.disconnect_all();
+    }
+
+    /// No more faults: whoever is down starts, whoever is cut off connects, whoever was copied is registered anew.
+    pub(super) fn heal(&mut self) {
+        self.healed = true;
+        self.note(|| "heal".into());
+        let mut endpoints: BTreeSet<EndpointId> = BTreeSet::new();
+        for host in 0..self.hosts.len() {
+            self.hosts[host].set_clock(self.time);
+            users::close_all(&mut self.hosts[host], &mut self.ghost);
+            self.hosts[host].mounted = true;
+            self.hosts[host].disk.leave_room(None);
+            self.hosts[host].disk.unreadable.clear();
+            let endpoint = self.hosts[host].endpoint;
+            if !endpoints.insert(endpoint) || self.service.is_stopped(endpoint) {
+                self.let_go(endpoint);
+            }
+            if !self.hosts[host].running {
+                self.push(self.time + 10, What::Start { host });
+            }
+        }
+    }
+}
+
+/// Deeds that happen at the nth thing of a kind.
+fn keyed(deed: &Deed) -> Option<(&'static str, u64)> {
+    Some(match deed {
+        Deed::CrashIn(nth, ..) => ("apply", *nth),
+        Deed::Lose(nth, _) if *nth >= 1_000_000 => ("put", *nth - 1_000_000),
+        Deed::Lose(nth, _) => ("lose", *nth),
+        Deed::Repeat(nth, _) => ("repeat", *nth),
+        Deed::Race(nth, _) => ("race", *nth),
+        Deed::Bad(nth, _) => ("pack", *nth),
+        _ => return None,
+    })
+}

@@ -1,0 +1,464 @@
+//! The world: a heap of events over virtual time, servers, the service, a network that loses and repeats, users, faults.
+//!
+//! [`deeds`] is what could have been otherwise (users, faults), [`effects`] carries out what engines want of their
+//! disks, [`network`] what they want of the service, [`checks`] are the oracles.
+
+mod checks;
+mod deeds;
+mod effects;
+mod network;
+
+use std::collections::BTreeMap;
+
+use polder_engine::{Effect, Event, JobId, Read, Settings};
+use polder_types::{EndpointId, PackId, Stamp};
+
+use crate::disk::{Disk, Token};
+use crate::ghost::Ghost;
+use crate::host::Host;
+use crate::host::recycle::Displaced;
+use crate::plan::Plan;
+use crate::rng::Rng;
+use crate::service::Service;
+use crate::service::opening::Asked;
+use crate::story::{Deed, Line};
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// A number that equal runs have in common.
+    pub hash: u64,
+    /// Steps of engines.
+    pub steps: u64,
+    /// What was done, if it was to be kept.
+    pub trace: Vec<String>,
+    /// What could have been otherwise, in order.
+    pub story: Vec<Line>,
+    /// What is wrong, if anything.
+    pub failure: Option<String>,
+}
+
+/// What happens at a moment that was drawn; the particulars are drawn then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    User,
+    Kill,
+    Power,
+    Unmount,
+    Jump,
+    Full,
+    Restart,
+    Backup,
+    SetBack,
+    Checkpoint,
+    Revert,
+    Clone,
+    Forget,
+}
+
+enum What {
+    /// A fact for an engine.
+    Fact {
+        host: usize,
+        life: u64,
+        session: Option<u64>,
+        event: Event,
+    },
+    /// An effect on a disk.
+    Disk {
+        host: usize,
+        life: u64,
+        effect: Effect,
+    },
+    /// A read ends.
+    ReadEnd {
+        host: usize,
+        life: u64,
+        read: Box<Read>,
+        began: Option<(Stamp, Token)>,
+    },
+    /// A walk goes on.
+    Walk {
+        host: usize,
+        life: u64,
+        job: JobId,
+    },
+    /// An apply goes on.
+    Step {
+        host: usize,
+        life: u64,
+        job: JobId,
+    },
+    /// Displaced files are handed over, or looked at again.
+    Displaced {
+        host: usize,
+        life: u64,
+        displaced: Vec<Displaced>,
+    },
+    /// The recycle area is looked at.
+    Expire {
+        host: usize,
+        life: u64,
+    },
+    /// Rows of applied nodes are made durable.
+    Settle {
+        host: usize,
+        life: u64,
+    },
+    /// The root is proven again.
+    CheckRoot {
+        host: usize,
+        life: u64,
+    },
+    /// A pack leaves, arrives, and is acknowledged or given up.
+    PackLeaves {
+        host: usize,
+        life: u64,
+        pack: PackId,
+    },
+    PackArrives {
+        host: usize,
+        life: u64,
+        pack: PackId,
+        tries: u32,
+    },
+    PackSettled {
+        host: usize,
+        life: u64,
+        pack: PackId,
+        stored: bool,
+    },
+    /// A message reaches the service.
+    Request {
+        host: usize,
+        life: u64,
+        session: u64,
+        request: Box<Request>,
+    },
+    /// The service notices that a session is over.
+    SessionOver {
+        session: u64,
+    },
+    /// The watcher's queue is read.
+    Hints {
+        host: usize,
+    },
+    /// Something happens.
+    Happen {
+        host: usize,
+        kind: Kind,
+    },
+    /// What a story tells.
+    Told(Line),
+    /// A process starts.
+    Start {
+        host: usize,
+    },
+    /// A process tries the root.
+    Begin {
+        host: usize,
+        process: u64,
+    },
+    /// A process connects.
+    Connect {
+        host: usize,
+        process: u64,
+    },
+    /// A person acts on an endpoint with two agents.
+    LetGo {
+        endpoint: EndpointId,
+    },
+    /// The service reads a pack back.
+    Verify,
+    /// The service's prune goes on.
+    Prune,
+}
+
+/// A message to the service.
+#[derive(Debug, Clone)]
+struct Request {
+    effect: Effect,
+    opening: Option<polder_types::InstanceId>,
+    instance: polder_types::InstanceId,
+    asked: Option<Asked>,
+    nth: u64,
+}
+
+/// A run.
+pub struct World {
+    plan: Plan,
+    time: u64,
+    /// Boxed: what is in a tree's nodes is moved about.
+    heap: BTreeMap<(u64, u64), Box<What>>,
+    next: u64,
+    hosts: Vec<Host>,
+    service: Service,
+    ghost: Ghost,
+    happenings: Rng,
+    healed: bool,
+    next_session: u64,
+    next_process: u64,
+    steps: u64,
+    /// Batches and applies since all was last seen to be equal.
+    moves: u64,
+    hash: u64,
+    trace: Vec<String>,
+    story: Vec<Line>,
+    /// Faults of a told story, by host, kind and number.
+    told: BTreeMap<(usize, &'static str, u64), Deed>,
+    checkpoints: BTreeMap<usize, (Disk, polder_sync::mem::MemStore)>,
+    hints_due: Vec<bool>,
+    set_back: bool,
+    violation: Option<String>,
+}
+
+/// How long the world may take to become equal after the last fault.
+const HEAL_MS: u64 = 20 * 60_000;
+/// How long it must then stay still.
+const STILL_MS: u64 = 3 * 60_000;
+/// More steps than this are no work but a circle.
+const STEPS_MAX: u64 = 40_000;
+
+impl World {
+    /// A world in which nothing has happened.
+    pub fn new(plan: Plan) -> Self {
+        let seed = plan.seed;
+        let mut world = Self {
+            time: 0,
+            heap: BTreeMap::new(),
+            next: 0,
+            hosts: (0..plan.hosts).map(|nth| Host::new(nth, &plan)).collect(),
+            service: Service::new(seed, plan.page_rows),
+            ghost: Ghost::new(seed),
+            happenings: Rng::new(seed, 2),
+            healed: false,
+            next_session: 1,
+            next_process: 1,
+            steps: 0,
+            moves: 0,
+            hash: 0xcbf2_9ce4_8422_2325,
+            trace: Vec::new(),
+            story: Vec::new(),
+            told: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
+            hints_due: vec![false; plan.hosts],
+            set_back: false,
+            violation: None,
+            plan,
+        };
+        for host in 0..world.plan.hosts {
+            let at = Rng::of(seed, [10, host as u64, 0]).below(3_000);
+            world.push(at, What::Start { host });
+        }
+        if world.plan.prune {
+            world.push(1_000, What::Prune);
+        }
+        world.schedule();
+        world
+    }
+
+    fn push(&mut self, at: u64, what: What) {
+        self.heap.insert((at.max(self.time), self.next), Box::new(what));
+        self.next += 1;
+    }
+
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        if !self.plan.hash_all && !self.plan.trace {
+            return;
+        }
+        let text = text();
+        for byte in text.bytes() {
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if self.plan.trace {
+            self.trace.push(format!("{:>8} {text}", self.time));
+        }
+    }
+
+    /// Something that must never be. The first one counts.
+    fn violated(&mut self, what: String) {
+        self.note(|| format!("VIOLATED {what}"));
+        self.violation.get_or_insert(what);
+    }
+
+    /// Runs to the end.
+    pub fn run(mut self) -> Outcome {
+        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run_all()));
+        let failure = run.unwrap_or_else(|panic| Err(format!("panic: {}", text_of(&*panic)))).err();
+        Outcome { hash: self.hash, steps: self.steps, trace: self.trace, story: self.story, failure }
+    }
+
+    fn run_until(&mut self, end: u64) -> Result<(), String> {
+        while let Some(((at, _), _)) = self.heap.first_key_value()
+            && *at <= end
+        {
+            let ((at, _), what) = self.heap.pop_first().expect("there is a first");
+            self.time = at;
+            self.service.set_clock(at);
+            self.one(*what);
+            if let Some(violation) = &self.violation {
+                return Err(violation.clone());
+            }
+            if self.steps > STEPS_MAX {
+                return Err(format!("{STEPS_MAX} steps: it goes round: {}", self.why(Vec::new())));
+            }
+        }
+        self.time = end;
+        Ok(())
+    }
+
+    fn is_alive(&self, host: usize, life: u64) -> bool {
+        self.hosts[host].engine.is_some() && self.hosts[host].life == life
+    }
+
+    /// A delay that is drawn for this server alone.
+    fn delay(&mut self, host: usize, max: u64) -> u64 {
+        let nth = self.hosts[host].count("delay");
+        Rng::of(self.plan.seed, [11, host as u64, nth]).below(max)
+    }
+
+    fn one(&mut self, what: What) {
+        match what {
+            What::Fact { host, life, session, event } => {
+                let now = self.hosts[host].link.map(|link| link.session);
+                if self.is_alive(host, life) && session.is_none_or(|session| now == Some(session)) {
+                    self.fact(host, event);
+                }
+            }
+            What::Happen { host, kind } => self.happen(host, kind),
+            What::Told(line) => self.deed(line),
+            What::Request { host, life, session, request } => self.request(host, life, session, *request),
+            What::SessionOver { session } => self.service.disconnect(session),
+            What::Start { host } if !self.hosts[host].running => self.start(host),
+            What::Begin { host, process } => self.begin(host, process),
+            What::Connect { host, process } => self.connect(host, process),
+            What::LetGo { endpoint } => self.let_go(endpoint),
+            What::Verify => self.verify(),
+            What::Prune => self.prune(),
+            What::Hints { host } => self.hints(host),
+            other => self.work(other),
+        }
+        self.watch();
+    }
+
+    fn fact(&mut self, host: usize, event: Event) {
+        if matches!(event, Event::Woke) {
+            let mono_ms = self.time - self.hosts[host].began_ms;
+            if self.hosts[host].wake != Some(mono_ms) {
+                return;
+            }
+        }
+        self.step(host, event);
+    }
+
+    /// Whoever has hints reads them soon.
+    fn watch(&mut self) {
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].disk.has_hints() && !self.hints_due[host] {
+                self.hints_due[host] = true;
+                let delay = 1 + self.delay(host, 20);
+                self.push(self.time + delay, What::Hints { host });
+            }
+        }
+    }
+
+    fn hints(&mut self, host: usize) {
+        self.hints_due[host] = false;
+        if self.hosts[host].engine.is_none() {
+            return;
+        }
+        let (hints, overflow) = self.hosts[host].disk.take_hints();
+        if overflow {
+            self.step(host, Event::Overflow);
+        }
+        if !hints.is_empty() {
+            self.step(host, Event::Hints(hints));
+        }
+    }
+
+    fn start(&mut self, host: usize) {
+        let process = self.next_process;
+        self.next_process += 1;
+        let server = &mut self.hosts[host];
+        (server.running, server.process) = (true, process);
+        self.note(|| format!("s{host} starts"));
+        self.begin(host, process);
+        let delay = self.delay(host, 2_000);
+        self.push(self.time + delay, What::Connect { host, process });
+    }
+
+    /// A process opens its root; without it, it tries again.
+    fn begin(&mut self, host: usize, process: u64) {
+        let server = &mut self.hosts[host];
+        if !server.running || server.process != process || server.engine.is_some() {
+            return;
+        }
+        server.set_clock(self.time);
+        let settings = self.settings(host);
+        let Some(started) = self.hosts[host].begin(self.time, settings) else {
+            return self.push(self.time + 1_000, What::Begin { host, process });
+        };
+        self.note(|| format!("s{host} begins a life"));
+        self.step(host, started);
+        let life = self.hosts[host].life;
+        if self.hosts[host].link.is_some() {
+            self.step(host, Event::Connected);
+        }
+        self.push(self.time + 1_000, What::CheckRoot { host, life });
+        self.push(self.time, What::Displaced { host, life, displaced: Vec::new() });
+        if self.plan.expiry {
+            self.push(self.time + 3_000, What::Expire { host, life });
+        }
+    }
+
+    fn settings(&self, host: usize) -> Settings {
+        let mut settings = Settings::new(&self.hosts[host].name);
+        // Changes through a name of a file that is gone at once, and those in one tick of a coarse clock, are seen by
+        // the safety net alone.
+        settings.rescan_ms = 600_000;
+        settings.filter = crate::host::filter().clone();
+        if self.plan.small_limits {
+            settings.limits.overlay = 40;
+            settings.limits.window = 8;
+            settings.limits.batch_ops = 6;
+            settings.limits.apply_ops = 5;
+            settings.limits.reads_small = 4;
+        }
+        settings
+    }
+
+    /// The life ends; another begins soon.
+    fn end_life(&mut self, host: usize) {
+        self.note(|| format!("s{host} ends its life"));
+        self.hosts[host].end_life();
+        if let Some(link) = &mut self.hosts[host].link {
+            link.open = None;
+        }
+        let process = self.hosts[host].process;
+        self.push(self.time + 1_000, What::Begin { host, process });
+    }
+
+    fn step(&mut self, host: usize, event: Event) {
+        self.steps += 1;
+        self.note(|| format!("s{host} <- {event:?}"));
+        self.hosts[host].set_clock(self.time);
+        let settles = self.hosts[host].rows_to_settle.is_none();
+        let effects = self.hosts[host].step(self.time, event);
+        let life = self.hosts[host].life;
+        if settles && self.hosts[host].rows_to_settle.is_some() {
+            self.push(self.time + crate::host::life::ROWS_SETTLE_MS, What::Settle { host, life });
+        }
+        for effect in effects {
+            match &effect {
+                Effect::Status(_) | Effect::Log(_) => (),
+                other => self.note(|| format!("s{host} -> {other:?}")),
+            }
+            self.carry_out(host, life, effect);
+        }
+    }
+}
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}

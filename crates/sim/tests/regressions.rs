@@ -1,0 +1,254 @@
+//! Stories that failed once, as the simulator shortened them: each must pass for ever.
+//!
+//! A story is read by `Plan::told`. It goes on telling what it told as long as the delays that its seed draws stay the
+//! same; the defect itself is described where it was mended.
+
+use polder_sim::{Plan, run_twice};
+
+fn passes(story: &str) {
+    let outcome = run_twice(&Plan::told(story));
+    assert_eq!(outcome.failure, None, "{story}");
+}
+
+/// The service was set back to a backup from before the file's pack. Its content was refused for its missing chunks,
+/// the file, which equalled its synced row, was not read again, the merge was taken for done, and the steady plan
+/// deleted the file here.
+#[test]
+fn regression_a_merge_does_not_end_while_a_node_is_refused() {
+    passes(
+        "seed 50 hosts 3 active 60000 queue 64 rows 100
+         45373 s2 backup
+         49441 s2 create d
+         50477 s2 set-back",
+    );
+}
+
+/// After a set-back the row of a node that the share has in an older version is dropped. The scan had passed its file
+/// over already, because it equalled the row: nobody knew it any more, and it was placed a second time.
+#[test]
+fn regression_a_dropped_row_leaves_its_file_known() {
+    passes(
+        "seed 159 hosts 2 active 60000 queue 64 rows 100
+         17366 s0 create a
+         34195 s1 rename a d
+         34244 s1 backup
+         35816 s1 set-back",
+    );
+}
+
+/// A directory that could not be read during the scan was listed later, but not what lay deeper.
+#[test]
+fn regression_what_lies_below_an_unreadable_directory_is_scanned_later() {
+    passes(
+        "seed 106 hosts 3 active 60000 queue 64 rows 100
+         6923 s2 create a
+         6923 s2 replace a
+         10796 s1 hide /
+         27201 s2 rename a b
+         28323 s1 mkdir b/c
+         51083 s1 unmount
+         52408 s1 mount",
+    );
+}
+
+/// The permissions of the root itself could not be applied: it has no name in any directory.
+#[test]
+fn regression_the_mode_of_the_root_travels() {
+    passes(
+        "seed 5 hosts 3 active 60000 queue 64 rows 100
+         5654 s2 create e.txt
+         11400 s0 mode / 452",
+    );
+}
+
+/// The reading of the whole tree was broken off and begun anew. What had been read of a node that was deleted meanwhile
+/// stayed, and the node was placed on the disk for good.
+#[test]
+fn regression_the_whole_tree_read_anew_forgets_what_was_read_before() {
+    passes(
+        "seed 355 hosts 2 active 10000 queue 64 rows 2
+         1671 s1 create c
+         1846 s1 mkdir d
+         1900 s1 mkdir d/d
+         2534 s1 rm d
+         0 s0 lose-answer 4",
+    );
+}
+
+/// A directory was removed with all that was in it and made anew while the agent was down. The walk knew no row of the
+/// new one, found nothing in it and told nothing: what had been in the old one was thought to be there.
+#[test]
+fn regression_a_directory_in_the_place_of_another_is_listed() {
+    passes(
+        "seed 166 hosts 2 active 60000 queue 64 rows 100
+         6574 s0 symlink a 0
+         12909 s1 mkdir d
+         13257 s0 hide d
+         14749 s0 kill
+         22809 s1 create d/e.txt
+         0 s1 repeat 9 6232
+         23689 s0 rename d b
+         32007 s0 create d
+         32007 s0 link d c
+         0 s1 crash-in 3 0 46885209997526
+         34350 s1 rm d
+         35911 s1 mkdir d",
+    );
+}
+
+/// A directory was renamed while the first scan was on its way to it: it was passed over, with what had come into it
+/// before the start.
+#[test]
+fn regression_a_directory_that_moves_during_the_scan_is_scanned() {
+    passes(
+        "seed 713 hosts 3 active 2000 queue 64 rows 100
+         590 s2 create d
+         1043 s2 rename d c
+         1043 s2 mkdir e.txt
+         1106 s2 rename c e.txt/e.txt
+         1204 s2 rename e.txt c",
+    );
+}
+
+/// A new directory that cannot be read is in the share all the same. Then its problem was taken for solved, and all was
+/// said to be in sync.
+#[test]
+fn regression_an_unreadable_directory_is_told_until_it_can_be_read() {
+    passes(
+        "seed 1079 hosts 2 active 2000 queue 64 rows 100
+         1697 s0 mkdir d
+         1720 s0 mkdir d/e.txt
+         1725 s0 hide d",
+    );
+}
+
+/// The share had taken a file that was not durable here yet; the answer came after the power cut. The next start took
+/// the file that was lost for one that a user had deleted.
+#[test]
+fn regression_what_the_share_was_told_is_not_lost_by_a_power_cut() {
+    passes(
+        "seed 530 hosts 3 active 60000 queue 64 rows 100 power
+         15196 s2 mkdir b
+         20112 s2 mkdir b/c
+         20570 s0 create a
+         20570 s0 create b/d
+         20782 s0 power 206386327021554",
+    );
+}
+
+/// The first pages of an answer came, the service was set back, and the cursor of before these pages fitted.
+#[test]
+fn regression_pages_of_a_history_that_is_gone_are_noticed() {
+    passes(
+        "seed 4943 hosts 2 active 10000 queue 64 rows 2 power skew expiry reuse
+         917 s0 mkdir a
+         2403 s0 create c
+         0 s0 lose-answer 2
+         3543 s0 mkdir a/e.txt
+         3543 s0 replace c
+         3706 s1 backup
+         0 s0 lose 5
+         4102 s0 clone
+         0 s1 lose-answer 5
+         0 s1 lose 6
+         0 s2 repeat 6 1850
+         7305 s1 set-back",
+    );
+}
+
+/// The id of a conflict copy follows from a number of the history; after a set-back it named a copy that was there, and
+/// the conflict was refused for ever.
+#[test]
+fn regression_a_conflict_copy_may_exist_already() {
+    passes(
+        "seed 5883 hosts 2 active 10000 queue 64 rows 100
+         877 s1 create c
+         2767 s0 edit c
+         0 s1 crash-in 1 0 168963429274988
+         6463 s1 create c
+         7550 s0 backup
+         9966 s0 set-back",
+    );
+}
+
+/// After a set-back another server brought back an old version of a file, under a number above the one that the lost
+/// history had for the newest. The newest was taken for its base, and replaced.
+#[test]
+fn regression_a_newer_number_of_another_history_proves_nothing() {
+    passes(
+        "seed 4857 hosts 3 active 10000 queue 4 rows 2
+         1439 s1 create e.txt
+         1678 s1 create b
+         2682 s2 create d
+         2791 s0 create d
+         2791 s0 office d
+         0 s0 lose-answer 3
+         3236 s0 rename d b
+         3395 s2 link d c
+         4143 s0 office b
+         4222 s1 backup
+         0 s2 lose 4
+         5287 s2 mode / 449
+         5287 s2 rm c
+         5842 s2 restart
+         6211 s1 office b
+         7102 s2 copy d c
+         0 s2 lose-answer 8
+         7345 s1 rm b
+         8025 s2 replace c
+         8339 s2 save d
+         8921 s0 kill
+         9011 s1 set-back",
+    );
+}
+
+/// As above, with the old version coming by the feed after the tree was read.
+#[test]
+fn regression_what_comes_back_after_a_set_back_is_no_base() {
+    passes(
+        "seed 9570 hosts 2 active 10000 queue 64 rows 2 stepwise
+         1017 s0 create c
+         2668 s0 backup
+         3752 s0 create a
+         3752 s0 mkdir d
+         4692 s0 save a
+         4722 s1 create e.txt
+         0 s1 lose 8
+         5283 s0 create a
+         5283 s0 mode / 449
+         6082 s0 set-back",
+    );
+}
+
+/// A power cut came between the removal of a directory's row and that of a row in it. The orphan was a problem for ever:
+/// its place in the tree was not known.
+#[test]
+fn regression_a_row_that_outlived_its_directory_is_settled() {
+    passes(
+        "seed 1303 hosts 3 active 60000 queue 64 rows 100 power
+         12137 s2 create e.txt
+         14343 s0 create d
+         0 s1 crash-in 4 1 251922043533311
+         30319 s1 office d
+         30481 s1 rename d c
+         30856 s2 create b
+         32025 s1 mkdir a
+         32025 s1 mkdir a/e.txt
+         34234 s1 symlink a/e.txt/b 3
+         34234 s1 replace e.txt
+         34937 s1 create c
+         37027 s1 rm c
+         38216 s0 rm b
+         38820 s0 rm a/e.txt/b
+         41389 s2 mkdir b
+         41389 s2 create a/e.txt/a
+         44265 s0 mkdir b/b
+         44265 s0 create e.txt/b
+         48582 s0 create e.txt/a
+         48651 s2 rm b
+         0 s1 crash-in 15 1
+         0 s1 crash-in 16 2 124096656727793
+         53964 s1 backup
+         56954 s1 set-back",
+    );
+}
