@@ -157,11 +157,10 @@ fn out_of_the_way(
             Some(at) => work.nodes[at].share.as_ref().map(|share| share.at.parent),
             None => work.trees.cloud(above)?.map(|share| share.at.parent),
         });
-        match found.and_then(|at| own_op(&drafts[at])).map(|op| &op.change) {
-            Some(Change::Create { at, .. } | Change::Revive { at, .. } | Change::Move { to: at, .. }) => {
-                ways.push(at.parent);
-            }
-            _ => {}
+        if let Some(Change::Create { at, .. } | Change::Revive { at, .. } | Change::Move { to: at, .. }) =
+            found.and_then(|at| own_op(&drafts[at])).map(|op| &op.change)
+        {
+            ways.push(at.parent);
         }
     }
     if comes_back {

@@ -280,6 +280,8 @@ impl Life {
             {
                 self.announced(job, answer, effects)
             }
+            // After a flush that failed nobody knows what the disk holds: all is looked at anew.
+            Outcome::NotDurable(error) => Err(error).context("make the volume durable"),
             // Of a session that is over.
             Outcome::NotOpen { .. } | Outcome::Announced { .. } => Ok(()),
         }
@@ -339,7 +341,6 @@ impl Life {
 
     /// Commits, and then does what the steps said.
     fn carry_out(&mut self, thread: &Thread, effects: Vec<Effect>) -> Result<()> {
-        self.settle_disk(&effects)?;
         let announcement = self.prepare_announcement(thread, &effects)?;
         let durable = effects.iter().any(Effect::needs_durable_store)
             || self.settles_rows(&effects)
@@ -380,22 +381,13 @@ impl Life {
                 Effect::Send { job, batch, known, groups } => {
                     let author = Author { by: self.instance, batch };
                     let batch = network::Batch { job, author, known, groups };
-                    runtime.spawn(network::send(Arc::clone(&self.remote), batch, thread.facts.clone()));
+                    let (remote, disk) = (Arc::clone(&self.remote), Arc::clone(&self.disk));
+                    runtime.spawn(network::send(remote, disk, batch, thread.facts.clone()));
                 }
                 Effect::WakeAt(at) => self.wake_at_ms = Some(at),
                 Effect::Status(status) => self.status(thread, status),
                 Effect::Log(line) => log(&line),
             }
-        }
-        Ok(())
-    }
-
-    /// What the share is told must not be lost here by a power cut: contents, names, modes. Before it is told, not after:
-    /// when the answer is lost with the power, the next start takes what the disk has then for what its users did since,
-    /// and the old bytes, or none, would go to the share as an edit or a deletion. A batch shares one flush.
-    fn settle_disk(&self, effects: &[Effect]) -> Result<()> {
-        if effects.iter().any(|effect| matches!(effect, Effect::Send { .. })) {
-            self.disk.make_durable().context("make the volume durable")?;
         }
         Ok(())
     }

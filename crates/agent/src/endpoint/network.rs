@@ -9,10 +9,12 @@ use polder_chunk::{ChunkLocation, PackRef};
 use polder_engine::{
     Anew, BatchError, Failure, FailureClass, FeedError, FeedRow, JobId, Page, PageToken, Unreachable,
 };
+use polder_replica::FsError;
 use polder_types::{Author, BatchAnswer, BatchNo, Cursor, EndpointId, Group, InstanceId, NodeState};
 use tokio::sync::Mutex;
 use tonic::Streaming;
 
+use super::disk::Disk;
 use super::{Facts, Link};
 use crate::chunks::{Open, Places, Remote, RemoteError};
 
@@ -46,6 +48,8 @@ pub(crate) enum Outcome {
         /// In which session.
         link: u64,
     },
+    /// What was to be told to the share could not be made durable here; it was not told.
+    NotDurable(FsError),
 }
 
 /// Answer to an opening.
@@ -275,8 +279,16 @@ pub(crate) struct Batch {
     pub groups: Vec<Group>,
 }
 
-/// Sends a batch.
-pub(crate) async fn send(remote: Arc<Remote>, batch: Batch, facts: Facts) {
+/// Sends a batch, once what it tells of is durable here.
+///
+/// What the share is told must not be lost here by a power cut: contents, names, modes. Before it is told, not after: when the
+/// answer is lost with the power, the next start takes what the disk has then for what its users did since, and the old
+/// bytes, or none, would go to the share as an edit or a deletion. The endpoint's thread goes on meanwhile.
+pub(crate) async fn send(remote: Arc<Remote>, disk: Arc<Disk>, batch: Batch, facts: Facts) {
+    let flushed = tokio::task::spawn_blocking(move || disk.make_durable()).await;
+    if let Err(error) = flushed.expect("a flush does not panic") {
+        return facts.network(Outcome::NotDurable(error));
+    }
     let job = batch.job;
     let answer = match remote.open() {
         Err(error) => Err(BatchError::NotTaken(error.failure())),
