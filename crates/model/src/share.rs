@@ -109,7 +109,7 @@ pub fn file(number: u8) -> Content {
     Content::File { size: 10, body: Body::Inline(vec![extent]) }
 }
 
-/// The only chunk of [`file`].
+/// The only chunk of [`file()`].
 pub fn chunk_of(content: &Content) -> Option<u8> {
     content.direct_chunks().next().map(|id| id.0[0])
 }

@@ -3,7 +3,7 @@
 //! Each is one line at the place of the decision that it spoils: bugs that were found and mended once, and others of the
 //! kind that sync programs have. Without the feature `zoo` of this crate [`planted`] is the constant `false`, so that
 //! nothing of them is in a program that ships (`polder` refuses to be built with it). With the feature, nothing is
-//! planted until a thread says so with [`plant`], for itself alone.
+//! planted until a thread says so with `plant`, for itself alone.
 
 /// Makes the list of bugs with their names and words.
 macro_rules! bugs {
