@@ -5,11 +5,12 @@ use polder_sync::{TreeError, TreeStore};
 use polder_types::zoo::{Bug, planted};
 
 use crate::engine::Engine;
-use crate::session::NOTE_OTHER_HISTORY;
 use crate::{InitialMode, Level};
 
 /// Note: how the two sides are merged at present.
 pub(crate) const NOTE_MERGE: &str = "merge";
+/// Note: the share is of another history than the synced rows, until both are united.
+pub(crate) const NOTE_OTHER_HISTORY: &str = "other history";
 
 /// How the two sides are merged at present.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl Engine {
             self.session.why_baseline = None;
             self.save_review(store)?;
             store.put_note(NOTE_MERGE, Mode::Steady.encode())?;
-            if store.note(NOTE_OTHER_HISTORY)?.is_some_and(|bytes| !bytes.is_empty()) {
+            if is_set(store, NOTE_OTHER_HISTORY)? {
                 store.put_note(NOTE_OTHER_HISTORY, &[])?;
             }
             self.log(Level::Info, "both sides were compared and are united".into());
@@ -99,4 +100,9 @@ impl Engine {
             (Mode::Review, _) => polder_sync::Rule::Review,
         }
     }
+}
+
+/// Whether a note that is a flag is set.
+pub(crate) fn is_set(store: &dyn TreeStore, note: &str) -> Result<bool, TreeError> {
+    Ok(store.note(note)?.is_some_and(|bytes| !bytes.is_empty()))
 }

@@ -15,7 +15,7 @@ use polder_types::{
 };
 
 use crate::engine::Engine;
-use crate::mode::{Mode, NOTE_MERGE};
+use crate::mode::{Mode, NOTE_MERGE, NOTE_OTHER_HISTORY, is_set};
 use crate::refused::{Refusals, decode_cursor, encode_cursor, untrue};
 use crate::{
     Anew, Announced, Effect, Failure, FeedError, FeedRow, JobId, Level, Page, PageToken, RootSeen,
@@ -28,8 +28,6 @@ const READING: &[u8] = b"reading";
 const WHOLE: &[u8] = b"whole";
 /// Note: the highest place in history that we know.
 const NOTE_KNOWN: &str = "known";
-/// Note: the share is of another history than the synced rows, until both are united.
-pub(crate) const NOTE_OTHER_HISTORY: &str = "other history";
 /// Note: the youngest version in pages of an answer that has not come to its end.
 const NOTE_SEEN: &str = "seen";
 /// So many rows of a page are planned at once; more go to the backlog in the store.
@@ -559,10 +557,6 @@ impl Engine {
     pub(crate) fn ran_ahead(&mut self, uid: NodeUid, seq: Seq) {
         self.session.ahead.insert(uid, seq);
     }
-}
-
-fn is_set(store: &dyn TreeStore, note: &str) -> Result<bool, TreeError> {
-    Ok(store.note(note)?.is_some_and(|bytes| !bytes.is_empty()))
 }
 
 /// The youngest version in pages of an answer that was not read to its end; zero when the last one was.

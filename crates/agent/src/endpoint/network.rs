@@ -285,8 +285,9 @@ pub(crate) struct Batch {
 /// answer is lost with the power, the next start takes what the disk has then for what its users did since, and the old
 /// bytes, or none, would go to the share as an edit or a deletion. The endpoint's thread goes on meanwhile.
 pub(crate) async fn send(remote: Arc<Remote>, disk: Arc<Disk>, batch: Batch, facts: Facts) {
-    let flushed = tokio::task::spawn_blocking(move || disk.make_durable()).await;
-    if let Err(error) = flushed.expect("a flush does not panic") {
+    // Without a flush nothing is told: the agent ends, which may cancel it (a panic ends the worker by itself).
+    let Ok(flushed) = tokio::task::spawn_blocking(move || disk.make_durable()).await else { return };
+    if let Err(error) = flushed {
         return facts.network(Outcome::NotDurable(error));
     }
     let job = batch.job;
