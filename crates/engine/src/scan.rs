@@ -260,6 +260,10 @@ impl Engine {
             return Ok(());
         };
         let credit = if full { self.settings.limits.overlay } else { LIST_CREDIT };
+        if full {
+            // The root stands in no directory that a walk would list.
+            self.looks.pend(NodeUid::ROOT, None);
+        }
         let job = self.job();
         self.scan.walks.insert(job, Walk { full, recursive, credit: Credit::new(credit) });
         self.out.push(Effect::List { job, dir, recursive, credit });

@@ -165,9 +165,14 @@ impl Engine {
             ApplyResult::Skipped => {
                 uids(&step).into_iter().for_each(|uid| self.work.finish(uid, true, self.now.mono_ms));
             }
-            ApplyResult::Refused { .. } => {
-                // What was found says nothing about which of the names; all are looked at, and then planned anew.
-                for at in places(&step) {
+            ApplyResult::Refused { found } => {
+                // What was found says nothing about which of the names; all are looked at, and then planned anew. What was
+                // put back may have got a name of its own, and nobody else tells of what we do ourselves.
+                let places = places(&step);
+                if let (Some(at), Some(found)) = (places.first(), found) {
+                    self.looks.pend(at.parent, Some(found.seen.name));
+                }
+                for at in places {
                     self.looks.pend(at.parent, Some(at.name));
                 }
                 for uid in uids(&step) {
@@ -285,6 +290,8 @@ impl Engine {
     ) -> Result<(), TreeError> {
         let Some((parent, entry)) = displaced else { return Ok(()) };
         let at = Placed { parent, name: entry.seen.name.clone() };
+        // Its name may have been chosen on the way: an answer about it that came meanwhile was younger than this.
+        self.looks.pend(at.parent, Some(at.name.clone()));
         self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true }])
     }
 
