@@ -11,7 +11,7 @@ use polder_types::{
 
 use crate::engine::Engine;
 use crate::overlay::{Key, View};
-use crate::step::{made_by, parents, places, size, wire_act};
+use crate::step::{lookable, made_by, parents, places, size, wire_act};
 use crate::work::State;
 use crate::{Apply, ApplyStep, Dir, Effect, JobId, LARGE_BYTES, Lane};
 
@@ -222,7 +222,7 @@ impl Engine {
         let job = self.job();
         let mut changing = Vec::new();
         for queued in &making.taken {
-            changing.extend(places(&queued.step).into_iter().map(|at| self.overlay.key(&at)));
+            changing.extend(lookable(&queued.step).iter().map(|place| self.key_of(place)));
             for uid in uids(&queued.step) {
                 self.work.put(uid, State::Job(job));
             }

@@ -162,7 +162,7 @@ impl Engine {
             Event::Read { job, outcome } => self.read_done(store, job, outcome),
             Event::Stored { jobs } => self.stored(store, &jobs),
             Event::StoreFailed { jobs, why } => self.store_failed(store, &jobs, &why),
-            Event::Applied { job, results, dirs } => self.applied(store, job, results, &dirs),
+            Event::Applied { job, results, dirs } => self.applied(store, job, results, dirs),
             Event::Progress { job, bytes } => {
                 self.report.progress(job, bytes, self.applies.is_job(job));
                 Ok(())

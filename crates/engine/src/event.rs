@@ -10,7 +10,7 @@ use polder_types::{
     Stamp,
 };
 
-use crate::{Failure, JobId, PageToken, SeenEntry, Settings};
+use crate::{Failure, JobId, PageToken, SeenDir, SeenEntry, Settings};
 
 /// One fact, or several of one kind. Bundle what is at hand (a few hundred looks, 1,024 entries of a listing): the
 /// cost of a step is mostly per step.
@@ -82,8 +82,8 @@ pub enum Event {
         job: JobId,
         /// One per step, in the order of the effect.
         results: Vec<ApplyResult>,
-        /// Stamps of the directories that were touched, taken after their times were set.
-        dirs: Vec<Stamp>,
+        /// The directories that were touched, as they were after their times were set.
+        dirs: Vec<SeenDir>,
     },
     /// Bytes moved for a job, for rates and remaining time. May be left out.
     Progress {

@@ -47,4 +47,4 @@ pub use status::{
     Found, Held, Level, LogLine, PROBLEMS_LISTED_MAX, Phase, Problem, Reason, Remaining, SkipReason, Skipped,
     Status,
 };
-pub use words::{Dir, Failure, FailureClass, JobId, Lane, Now, Place, SeenEntry};
+pub use words::{Dir, Failure, FailureClass, JobId, Lane, Now, Place, SeenDir, SeenEntry};

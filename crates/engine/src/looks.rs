@@ -13,7 +13,7 @@ use polder_types::{
 use crate::engine::Engine;
 use crate::observe::Sight;
 use crate::overlay::{Key, View};
-use crate::{Effect, Hint, JobId, Look, LookAt, LookFound, SeenEntry};
+use crate::{Effect, Hint, JobId, Look, LookAt, LookFound, SeenDir, SeenEntry};
 
 /// Names asked for in one job.
 const LOOKS_PER_JOB: usize = 256;
@@ -23,19 +23,24 @@ pub(crate) const QUIET_MS: u64 = 1000;
 const LATER_MS: u64 = 100;
 /// Jobs at once.
 const LOOK_JOBS_MAX: usize = 8;
+/// Directories that hints named before anybody knew them; more lead to a walk of everything.
+const STRANGERS_MAX: usize = 10_000;
 /// Names that we changed are remembered while an older look is in flight; beyond this many, all older looks are void.
 const TOUCHED_MAX: usize = 100_000;
+
+/// What is looked at: a name in a directory, or the directory itself.
+pub(crate) type LookPlace = (NodeUid, Option<Name>);
 
 /// Looks to be made and in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Looks {
-    pending: BTreeSet<(NodeUid, Option<Name>)>,
+    pending: BTreeSet<LookPlace>,
     /// Two names of one inode, to be looked at together.
     links: Vec<(Placed, Placed)>,
     flying: BTreeMap<JobId, Flying>,
     /// Names that a job in flight looks at: the next look at them waits, since answers of two jobs may come in any
     /// order.
-    in_flight: BTreeSet<(NodeUid, Option<Name>)>,
+    in_flight: BTreeSet<LookPlace>,
     /// Directories in which something changed: their own times are looked at when all is quiet.
     pub(crate) dirs_touched: BTreeSet<NodeUid>,
     pub(crate) last_change: u64,
@@ -45,13 +50,17 @@ pub(crate) struct Looks {
     floor: JobId,
     /// Names that were looked at while an apply was changing them: looked at again afterwards.
     suppressed: BTreeSet<Key>,
+    /// Directories whose own attributes changed before anybody knew them, and the first job that began after that.
+    strangers: BTreeMap<FileIdent, JobId>,
+    /// The oldest job in flight when they were last asked for: until it lands they would be told the same.
+    strangers_asked: Option<JobId>,
     /// Looks whose directory was not where it was thought to be, and when they are made again.
     later: BTreeSet<(u64, NodeUid, Option<Name>)>,
 }
 
 #[derive(Debug)]
 struct Flying {
-    places: Vec<(NodeUid, Option<Name>)>,
+    places: Vec<LookPlace>,
     links: bool,
 }
 
@@ -82,7 +91,7 @@ impl Looks {
     }
 
     /// Takes names for one job, but none that is being looked at.
-    fn take_pending(&mut self) -> Vec<(NodeUid, Option<Name>)> {
+    fn take_pending(&mut self) -> Vec<LookPlace> {
         let (mut some, mut blocked) = (Vec::new(), Vec::new());
         while some.len() < LOOKS_PER_JOB {
             let Some(place) = self.pending.pop_first() else { break };
@@ -112,6 +121,21 @@ impl Looks {
         }
         if self.dirs_touched.remove(&from) {
             self.dirs_touched.insert(to);
+        }
+        let suppressed: Vec<Key> = self
+            .suppressed
+            .range((from, Box::default())..)
+            .take_while(|(dir, _)| *dir == from)
+            .cloned()
+            .collect();
+        for key in suppressed {
+            self.suppressed.remove(&key);
+            self.suppressed.insert((to, key.1));
+        }
+        for place in self.links.iter_mut().flat_map(|(old, new)| [old, new]) {
+            if place.parent == from {
+                place.parent = to;
+            }
         }
     }
 
@@ -150,6 +174,7 @@ impl Engine {
             // A directory that nobody knows yet: its parent's hint leads to a listing, which sees all.
             let Some(uid) = uid else {
                 self.scan.hinted_stranger(hint.dir);
+                self.hinted_stranger_itself(&hint);
                 continue;
             };
             self.looks.pend(uid, hint.name);
@@ -169,6 +194,7 @@ impl Engine {
     }
 
     pub(crate) fn pump_looks(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
+        self.look_at_strangers(store)?;
         self.look_at_quiet_dirs();
         while let Some((at, ..)) = self.looks.later.first()
             && *at <= self.now.mono_ms
@@ -178,7 +204,7 @@ impl Engine {
         }
         while self.looks.flying.len() < LOOK_JOBS_MAX {
             let links = !self.looks.links.is_empty();
-            let places: Vec<(NodeUid, Option<Name>)> = if links {
+            let places: Vec<LookPlace> = if links {
                 let both = self.looks.links.drain(..self.looks.links.len().min(LOOKS_PER_JOB / 2));
                 both.flat_map(|(old, new)| [(old.parent, Some(old.name)), (new.parent, Some(new.name))])
                     .collect()
@@ -239,17 +265,14 @@ impl Engine {
                 (Some(name), LookFound::Nothing) => {
                     self.sight(job, Placed { parent: uid, name }, None, flying.links, &mut sights);
                 }
-                (None, LookFound::Entry(entry)) => self.dir_looked(store, uid, entry)?,
+                (None, LookFound::Entry(entry)) => self.dir_looked(store, job, uid, entry)?,
                 (None, LookFound::Nothing) | (_, LookFound::DirGone) => self.dir_lost(store, uid, &flying)?,
                 (_, LookFound::Failed(why)) => self.freeze(store, uid, why)?,
             }
         }
-        if !self.scan.is_idle() {
-            // A walk may bring something older about these names.
-            for sight in &sights {
-                let key = self.overlay.key(&sight.at);
-                self.looks.touch(key, self.next_job());
-            }
+        for sight in &sights {
+            let key = self.overlay.key(&sight.at);
+            self.looked_at(key);
         }
         self.observe(store, sights)?;
         self.forget_touched();
@@ -275,20 +298,42 @@ impl Engine {
         }
     }
 
-    /// The directory itself was looked at.
+    /// What was just seen under a name is younger than what others in flight may bring: a walk, or a look at a directory
+    /// by its name while it was looked at itself.
+    fn looked_at(&mut self, key: Key) {
+        let alone = self.looks.flying.is_empty() && self.scan.is_idle();
+        if !alone && !planted(Bug::OlderLookOverYounger) {
+            self.looks.touch(key, self.next_job());
+        }
+    }
+
+    /// The directory itself was looked at. As under a name, this says nothing if it is older than what we did there.
     fn dir_looked(
         &mut self,
         store: &mut dyn TreeStore,
+        job: JobId,
         uid: NodeUid,
         entry: SeenEntry,
     ) -> Result<(), TreeError> {
-        let node = View { store, overlay: &self.overlay }.local_row(uid)?;
-        match node {
-            Some(node) if node.stamp.ident == entry.seen.stamp.ident && node.stamp != entry.seen.stamp => {
-                self.set_present(store, uid, node.at, entry)
-            }
-            _ => Ok(()),
+        let Some(node) = (View { store, overlay: &self.overlay }).local_row(uid)? else { return Ok(()) };
+        let stamp = entry.seen.stamp;
+        if node.stamp.ident != stamp.ident {
+            return Ok(());
         }
+        let key = if uid == NodeUid::ROOT { root_key() } else { self.overlay.key(&node.at) };
+        if self.applies.is_changing(&key) && !planted(Bug::LooksDuringApply) {
+            self.looks.suppressed.insert(key);
+            return Ok(());
+        }
+        if self.looks.is_stale(job, &key) {
+            self.looks.pend(uid, None);
+            return Ok(());
+        }
+        self.looked_at(key);
+        if node.stamp == stamp {
+            return Ok(());
+        }
+        self.set_dir_present(store, uid, SeenDir { stamp, attrs: entry.attrs })
     }
 
     /// A directory is not where it was thought to be: its own name is looked at.
@@ -313,15 +358,61 @@ impl Engine {
     }
 
     /// We changed the disk under a name: looks that are in flight know nothing about it.
-    pub(crate) fn touched_by_us(&mut self, at: &Placed) {
-        let key = self.overlay.key(at);
+    pub(crate) fn touched_by_us(&mut self, place: LookPlace) {
+        let key = self.key_of(&place);
         if self.looks.suppressed.remove(&key) {
-            self.looks.pend(at.parent, Some(at.name.clone()));
+            self.looks.pending.insert(place);
         }
         if self.looks.flying.is_empty() && self.scan.is_idle() {
             return;
         }
         self.looks.touch(key, self.next_job());
+    }
+
+    /// Under which key a place is remembered. The root has no name.
+    pub(crate) fn key_of(&self, (dir, name): &LookPlace) -> Key {
+        match name {
+            Some(name) => (*dir, self.settings.case.key(name.as_bytes()).into()),
+            None => root_key(),
+        }
+    }
+
+    /// The attributes of a directory changed that nobody knows yet: what is in flight (a look at its name, a walk, the apply
+    /// that made it) may bring it as it was before.
+    fn hinted_stranger_itself(&mut self, hint: &Hint) {
+        if hint.name.is_some() || self.oldest_in_flight().is_none() || planted(Bug::StrangerItselfForgotten) {
+            return;
+        }
+        if self.looks.strangers.len() < STRANGERS_MAX {
+            let next = self.next_job();
+            self.looks.strangers.insert(hint.dir, next);
+        } else {
+            self.scan.want_all();
+        }
+    }
+
+    /// Looks at directories that have become known since a hint named them; forgets those of which nothing that was in
+    /// flight then knew anything.
+    fn look_at_strangers(&mut self, store: &dyn TreeStore) -> Result<(), TreeError> {
+        let oldest = self.oldest_in_flight();
+        if self.looks.strangers.is_empty() || oldest == self.looks.strangers_asked {
+            return Ok(());
+        }
+        self.looks.strangers_asked = oldest;
+        for (ident, since) in std::mem::take(&mut self.looks.strangers) {
+            if let Some(uid) = (View { store, overlay: &self.overlay }).by_ident(ident)? {
+                self.looks.pend(uid, None);
+            } else if oldest.is_some_and(|job| job < since) {
+                self.looks.strangers.insert(ident, since);
+            }
+        }
+        Ok(())
+    }
+
+    /// The oldest job in flight that looks at the disk or changes it.
+    fn oldest_in_flight(&self) -> Option<JobId> {
+        let looks = self.looks.flying.first_key_value().map(|(job, _)| *job);
+        looks.into_iter().chain(self.scan.jobs()).chain(self.applies.jobs()).min()
     }
 
     /// Forgets changes of ours once no older job is in flight.
@@ -330,4 +421,8 @@ impl Engine {
             self.looks.touched.clear();
         }
     }
+}
+
+fn root_key() -> Key {
+    (NodeUid::ROOT, Box::default())
 }

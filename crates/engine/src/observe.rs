@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use polder_sync::{LocalContent, LocalNode, TreeError, TreeStore, Trees};
+use polder_sync::{LocalContent, LocalNode, Seen, TreeError, TreeStore, Trees};
 use polder_types::{
     Content, FileIdent, Kind, NodeUid, Placed, Stamp,
     zoo::{Bug, planted},
@@ -18,7 +18,7 @@ use polder_types::{
 use crate::engine::Engine;
 use crate::overlay::{Key, View, as_local};
 use crate::work::State;
-use crate::{SeenEntry, SkipReason};
+use crate::{SeenDir, SeenEntry, SkipReason};
 
 /// What was seen under one name of a directory.
 #[derive(Debug, Clone)]
@@ -291,7 +291,10 @@ impl Engine {
         if attrs == hash {
             store.put_attrs(&entry.attrs)?;
         }
-        if kind == Kind::Directory {
+        let stands_as_known = old
+            .as_ref()
+            .is_some_and(|old| old.at == at && old.stamp.ident == stamp.ident && old.kind == kind);
+        if kind == Kind::Directory && !stands_as_known {
             self.dirs_known.clear();
         }
         let content = match kind {
@@ -316,6 +319,19 @@ impl Engine {
             self.looks.dirs_touched.insert(node.at.parent);
         }
         self.put_local(store, uid, node, row)
+    }
+
+    /// A directory itself looks like this, and stands where it stood.
+    pub(crate) fn set_dir_present(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        dir: SeenDir,
+    ) -> Result<(), TreeError> {
+        let Some(node) = (View { store, overlay: &self.overlay }).local_row(uid)? else { return Ok(()) };
+        let SeenDir { stamp, attrs } = dir;
+        let seen = Seen { name: node.at.name.clone(), kind: Some(Kind::Directory), stamp, links: 1 };
+        self.set_present(store, uid, node.at, SeenEntry { seen, attrs, target: None })
     }
 
     /// A file with several names changed: the watcher tells of one of them.

@@ -11,11 +11,13 @@ use polder_types::{
 
 use crate::applies::{Queued, is_dir, uids};
 use crate::engine::Engine;
+use crate::looks::LookPlace;
 use crate::observe::Sight;
 use crate::overlay::View;
 use crate::sends::differs;
 use crate::{
-    ApplyAct, ApplyOver, ApplyResult, Dir, Failure, FailureClass, JobId, Level, Place, Reason, SeenEntry,
+    ApplyAct, ApplyOver, ApplyResult, Dir, Failure, FailureClass, JobId, Level, Place, Reason, SeenDir,
+    SeenEntry,
 };
 
 /// All names that a step may change. The root has none.
@@ -32,6 +34,14 @@ fn all_places(act: &Act) -> Vec<Placed> {
         Act::Replace { at, displaced: Displaced::Keep(kept), .. } => vec![at.clone(), kept.clone()],
         Act::Replace { at, .. } | Act::Touch { at, .. } | Act::Remove { at, .. } => vec![at.clone()],
         Act::Move { from, to, .. } | Act::Exchange { from, to, .. } => vec![from.clone(), to.clone()],
+    }
+}
+
+/// What a step may change, as it is looked at; the root is looked at itself.
+pub(crate) fn lookable(step: &polder_sync::Apply) -> Vec<LookPlace> {
+    match step.uid {
+        NodeUid::ROOT => vec![(NodeUid::ROOT, None)],
+        _ => all_places(&step.act).into_iter().map(|at| (at.parent, Some(at.name))).collect(),
     }
 }
 
@@ -121,14 +131,14 @@ impl Engine {
         store: &mut dyn TreeStore,
         job: JobId,
         results: Vec<ApplyResult>,
-        dirs: &[Stamp],
+        dirs: Vec<SeenDir>,
     ) -> Result<(), TreeError> {
         let Some(flying) = self.applies.land(job) else { return Ok(()) };
         let mut not_done = BTreeSet::new();
         let skipped = std::iter::repeat_with(|| ApplyResult::Skipped);
         for (queued, result) in flying.steps.into_iter().zip(results.into_iter().chain(skipped)) {
-            for at in places(&queued.step) {
-                self.touched_by_us(&at);
+            for place in lookable(&queued.step) {
+                self.touched_by_us(place);
             }
             let serial = queued.serial;
             if !self.result(store, queued, result)? {
@@ -142,8 +152,8 @@ impl Engine {
                 uids(&orphan.step).into_iter().for_each(|uid| self.work.finish(uid, true, self.now.mono_ms));
             }
         }
-        for stamp in dirs {
-            self.dir_stamped(store, *stamp)?;
+        for dir in dirs {
+            self.dir_touched(store, dir)?;
         }
         self.forget_touched();
         Ok(())
@@ -359,20 +369,17 @@ impl Engine {
         Ok(())
     }
 
-    /// The stamp of a directory that was touched, with its time set back.
-    fn dir_stamped(&mut self, store: &mut dyn TreeStore, stamp: Stamp) -> Result<(), TreeError> {
+    /// A directory in which something was applied, with its time set back. What somebody else changed of its attributes
+    /// meanwhile is seen here or never: the stamp covers it.
+    fn dir_touched(&mut self, store: &mut dyn TreeStore, dir: SeenDir) -> Result<(), TreeError> {
         let view = View { store, overlay: &self.overlay };
-        let Some(uid) = view.by_ident(stamp.ident)? else { return Ok(()) };
-        let Some(mut node) = view.local_row(uid)? else { return Ok(()) };
-        let row = store.synced(uid)?;
-        node.stamp = stamp;
-        node.mtime = match &row {
-            Some(row) if row.stamp.mtime == stamp.mtime => row.mtime_share,
-            _ => stamp.mtime,
-        };
+        let Some(uid) = view.by_ident(dir.stamp.ident)? else { return Ok(()) };
+        if !matches!(view.local_row(uid)?, Some(node) if node.kind == Kind::Directory) {
+            return Ok(());
+        }
         let was_in_work = self.work.contains(uid);
         let (last_change, overlaid) = (self.looks.last_change, self.overlay.get(uid).is_some());
-        self.put_local(store, uid, node, row)?;
+        self.set_dir_present(store, uid, dir)?;
         if !was_in_work && !overlaid && self.overlay.get(uid).is_none() {
             self.work.remove_fresh(uid);
             self.looks.last_change = last_change;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use polder_sync::Seen;
-use polder_types::{Attrs, FileIdent, Name, NodeUid, RelPath};
+use polder_types::{Attrs, FileIdent, Name, NodeUid, RelPath, Stamp};
 
 /// The moment of a step. The engine reads no clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,6 +60,15 @@ pub struct SeenEntry {
     pub attrs: Arc<Attrs>,
     /// The target, for a symlink alone.
     pub target: Option<Box<[u8]>>,
+}
+
+/// A directory itself as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenDir {
+    /// Its identity and times.
+    pub stamp: Stamp,
+    /// Its attributes, read after the stamp was taken.
+    pub attrs: Arc<Attrs>,
 }
 
 /// Why a job could not be done. Nothing of this is fatal: the item is reported and tried again.

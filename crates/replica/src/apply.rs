@@ -105,7 +105,7 @@ pub fn apply(
             *result = fail_like(&error);
         }
     }
-    let dirs = applier.dir_stamps();
+    let dirs = applier.dirs_now();
     BatchResult { steps: results, dirs, displaced: applier.displaced }
 }
 
@@ -386,10 +386,19 @@ impl Applier<'_> {
         self.changed.iter().try_for_each(|file| rustix::fs::fsync(file).doing("make durable", b"file"))
     }
 
-    fn dir_stamps(&self) -> Vec<Stamp> {
+    /// The directories that were touched, as they are now. A stamp alone would hide what somebody changed of the attributes
+    /// meanwhile: its time of change covers that too.
+    fn dirs_now(&mut self) -> Vec<(Stamp, Arc<Attrs>)> {
         let mut seen = BTreeSet::new();
-        let once = self.touched.iter().filter(|dir| seen.insert(dir.ident));
-        once.filter_map(|dir| stamp_fd(dir.as_fd()).ok().map(|(_, stamp)| stamp)).collect()
+        let mut now = Vec::new();
+        for dir in self.touched.iter().filter(|dir| seen.insert(dir.ident)) {
+            // The stamp first: attributes that are newer than it are looked at again.
+            let Ok((stat, stamp)) = stamp_fd(dir.as_fd()) else { continue };
+            if let Ok((attrs, _)) = self.attributes.read(dir.as_fd(), c"", &stat, Kind::Directory) {
+                now.push((stamp, attrs));
+            }
+        }
+        now
     }
 
     /// Removes an empty directory or one that holds only what the filter leaves out.

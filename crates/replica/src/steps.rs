@@ -162,8 +162,8 @@ pub enum Unknown {
 pub struct BatchResult {
     /// One per step, in their order.
     pub steps: Vec<StepResult>,
-    /// Stamps of the directories that were touched, taken after their times were set.
-    pub dirs: Vec<Stamp>,
+    /// Stamps and attributes of the directories that were touched, taken after their times were set.
+    pub dirs: Vec<(Stamp, Arc<Attrs>)>,
     /// What lies in the recycle area now, and whose place it had. A program that has it open may still write to it:
     /// [`crate::Recycle::since`].
     pub displaced: Vec<(NodeUid, crate::RecycledName)>,

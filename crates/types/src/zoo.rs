@@ -72,6 +72,10 @@ bugs! {
     TwoLooksAtOnce,
     /// A hint about a directory that nobody knows yet is dropped though a walk has passed there already.
     StrangerForgotten,
+    /// A directory whose attributes change while a look at its name is in flight is not looked at again.
+    StrangerItselfForgotten,
+    /// What a look brought may be overwritten by an older one that came later.
+    OlderLookOverYounger,
     /// A look whose directory is not known yet is forgotten.
     LookWithoutDirectoryForgotten,
     /// Looks do not follow a directory that gets another id.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use polder_chunk::{ExtentWalk, VerifiedChunk, WalkStep};
-use polder_engine::{Apply, ApplyAct, ApplyOver, ApplyResult, ApplyStep, Failure, FailureClass, Place};
+use polder_engine::{
+    Apply, ApplyAct, ApplyOver, ApplyResult, ApplyStep, Failure, FailureClass, Place, SeenDir,
+};
 use polder_replica::{Act, Batch, DirAt, Found, FsError, Over, Staged, Step, StepResult};
-use polder_types::{Attrs, Body, ChunkId, Content, Extent, ExtentSource, Name, NodeUid, Stamp, Timestamp};
+use polder_types::{Attrs, Body, ChunkId, Content, Extent, ExtentSource, Name, NodeUid, Timestamp};
 
 use super::disk::{Disk, Hands, dir_at, failure, seen_entry};
 use super::displaced::Displaced;
@@ -30,8 +32,8 @@ pub(crate) struct Applier {
 pub(crate) struct Applied {
     /// One a step.
     pub results: Vec<ApplyResult>,
-    /// Stamps of the directories touched.
-    pub dirs: Vec<Stamp>,
+    /// The directories touched.
+    pub dirs: Vec<SeenDir>,
     /// What lies in the recycle area now.
     pub displaced: Vec<Displaced>,
     /// Lines for the log about displaced bytes that nobody knew and that could not be given a name.
@@ -114,7 +116,8 @@ impl Applier {
             results.into_iter().map(|result| result.expect("every step was left out or carried out"));
         let displaced =
             done.displaced.into_iter().map(|(uid, entry)| Displaced { entry, uid, at: places.remove(&uid) });
-        Applied { results: results.collect(), dirs: done.dirs, displaced: displaced.collect(), held }
+        let dirs = done.dirs.into_iter().map(|(stamp, attrs)| SeenDir { stamp, attrs }).collect();
+        Applied { results: results.collect(), dirs, displaced: displaced.collect(), held }
     }
 
     /// Builds everything that the steps need, keyed by the number of the step.

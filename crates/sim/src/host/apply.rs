@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use polder_engine::{
-    Apply, ApplyAct, ApplyResult, ApplyStep, Dir, Event, Failure, FailureClass, JobId, Place, SeenEntry,
+    Apply, ApplyAct, ApplyResult, ApplyStep, Dir, Event, Failure, FailureClass, JobId, Place, SeenDir,
+    SeenEntry,
 };
-use polder_types::{Attrs, Content, Name, NodeUid, RelPath, Stamp, Timestamp};
+use polder_types::{Attrs, Content, Name, NodeUid, RelPath, Timestamp};
 
 use super::Host;
 use super::recycle::Displaced;
@@ -265,7 +266,9 @@ impl Host {
             applying.touched.iter().chain(&applying.changed).for_each(|ino| self.disk.fsync(*ino));
         }
         let there = applying.touched.iter().filter(|ino| self.disk.get(**ino).is_some());
-        let dirs: Vec<Stamp> = there.map(|ino| self.disk.stamp(*ino)).collect();
+        let now =
+            |ino: &u64| SeenDir { stamp: self.disk.stamp(*ino), attrs: self.disk.inode(*ino).attrs.clone() };
+        let dirs = there.map(now).collect();
         let places: Vec<_> = applying.steps.iter().filter_map(displaces).collect();
         let displaced = applying.displaced.into_iter().map(|(uid, entry)| {
             let at = places.iter().find(|(of, _)| *of == uid).map(|(_, at)| at.clone());
