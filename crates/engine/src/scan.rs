@@ -220,6 +220,7 @@ impl Engine {
             self.scan.wanted = false;
             // A full walk sees what the single ones would.
             self.scan.lists.clear();
+            self.look_at_overlay(store)?;
             self.walk(store, NodeUid::ROOT, true, true)?;
         }
         while self.scan.walks.len() < LISTS_MAX {
@@ -313,6 +314,10 @@ impl Engine {
             let at = Placed { parent: dir, name: entry.seen.name.clone() };
             names.insert(self.overlay.key(&at).1);
             self.sight(job, at, Some(entry), false, &mut sights);
+        }
+        for sight in &sights {
+            let key = self.overlay.key(&sight.at);
+            self.looked_at(job, key);
         }
         self.observe(store, sights)?;
         match part.end {

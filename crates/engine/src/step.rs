@@ -134,6 +134,7 @@ impl Engine {
         dirs: Vec<SeenDir>,
     ) -> Result<(), TreeError> {
         let Some(flying) = self.applies.land(job) else { return Ok(()) };
+        let dirs = self.dirs_to_take(store, job, dirs)?;
         let mut not_done = BTreeSet::new();
         let skipped = std::iter::repeat_with(|| ApplyResult::Skipped);
         for (queued, result) in flying.steps.into_iter().zip(results.into_iter().chain(skipped)) {
@@ -157,6 +158,29 @@ impl Engine {
         }
         self.forget_touched();
         Ok(())
+    }
+
+    /// Directories that are to be taken as the apply found them in the end. What was heard of one since it began may be
+    /// younger: that one is looked at instead.
+    fn dirs_to_take(
+        &mut self,
+        store: &dyn TreeStore,
+        job: JobId,
+        dirs: Vec<SeenDir>,
+    ) -> Result<Vec<SeenDir>, TreeError> {
+        let mut kept = Vec::with_capacity(dirs.len());
+        for dir in dirs {
+            let view = View { store, overlay: &self.overlay };
+            let known = match view.by_ident(dir.stamp.ident)? {
+                Some(uid) => view.local_row(uid)?.map(|node| (uid, node)),
+                // Made just now.
+                None => None,
+            };
+            if known.is_none_or(|(uid, node)| self.may_take_dir(job, uid, &node)) {
+                kept.push(dir);
+            }
+        }
+        Ok(kept)
     }
 
     /// One result; whether the step was done.

@@ -316,7 +316,8 @@ fn i1_a_chmod_beside_ours_is_not_taken_for_it() {
     while begun.elapsed().as_millis() < 1500 {
         for (path, kind) in [("f", Kind::File), ("d", Kind::Directory)] {
             let before = e.stamp(path);
-            let act = Act::Touch { at: e.place(path), kind, expect: before, attrs: attrs.clone(), mtime: None };
+            let act =
+                Act::Touch { at: e.place(path), kind, expect: before, attrs: attrs.clone(), mtime: None };
             let StepResult::Done { now: Some(told), .. } = e.apply_one(act) else { continue };
             done += 1;
             assert_eq!(told.attrs.as_ref().unwrap().0.mode, 0o751, "{path}");

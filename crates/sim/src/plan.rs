@@ -224,7 +224,8 @@ impl Plan {
 
     /// The same settings, with what a story says instead of what would be drawn.
     pub fn with_script(&self, script: Vec<Line>) -> Self {
-        let Self { power, skew, damage, prune, expiry, times, reuse, watch, stepwise, small_limits, .. } = *self;
+        let Self { power, skew, damage, prune, expiry, times, reuse, watch, stepwise, small_limits, .. } =
+            *self;
         Self {
             power,
             skew,

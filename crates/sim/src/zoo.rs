@@ -44,6 +44,8 @@ pub const OPEN: &[Bug] = &[
     Bug::StrangerForgotten,
     Bug::StrangerItselfForgotten,
     Bug::OlderLookOverYounger,
+    Bug::LostHintsLeaveOldLooks,
+    Bug::SilentWalkBelieved,
     Bug::LooksLoseTheirDirectory,
     Bug::MovedIsStillThere,
     Bug::ReadOfMovedFile,
