@@ -41,6 +41,8 @@ pub(crate) struct Queued {
     pub(crate) serial: u64,
     pub(crate) after: Vec<u64>,
     pub(crate) step: polder_sync::Apply,
+    /// It stands before all that is not.
+    pub(crate) urgent: bool,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,12 @@ pub(crate) struct Flying {
     pub(crate) steps: Vec<Queued>,
     lane: Lane,
     changing: Vec<Key>,
+}
+
+impl Flying {
+    fn is_urgent(&self) -> bool {
+        self.steps.iter().any(|queued| queued.urgent)
+    }
 }
 
 impl Applies {
@@ -83,8 +91,24 @@ impl Applies {
         (self.queued() > 0 && self.stalled_until > now).then_some(self.stalled_until)
     }
 
-    fn in_lane(&self, lane: Lane) -> usize {
-        self.flying.values().filter(|flying| flying.lane == lane).count()
+    /// Queues a step: urgent ones before the others.
+    fn push(&mut self, queued: Queued) {
+        let queue = self.queue(lane_of(&queued.step));
+        if queued.urgent {
+            let at = queue.partition_point(|queued| queued.urgent);
+            queue.insert(at, queued);
+        } else {
+            queue.push_back(queued);
+        }
+    }
+
+    /// Whether a batch of a lane may leave now: one that somebody waits for has a place beside the others.
+    fn may_apply(&self, lane: Lane, most: usize) -> bool {
+        let queue = if lane == Lane::Small { &self.small } else { &self.large };
+        let Some(first) = queue.front() else { return false };
+        let mut flying = self.flying.values().filter(|flying| flying.lane == lane).peekable();
+        let spare = first.urgent && !flying.clone().any(Flying::is_urgent);
+        flying.peek().is_none() || flying.count() < most + usize::from(spare)
     }
 
     /// Takes a job whose results have come.
@@ -112,7 +136,7 @@ impl Applies {
                 self.open.remove(&queued.serial);
                 orphans.push(queued);
             } else {
-                self.queue(lane_of(&queued.step)).push_back(queued);
+                self.push(queued);
             }
         }
         orphans
@@ -167,9 +191,12 @@ impl Engine {
             };
             let serial = self.applies.next_serial;
             self.applies.next_serial += 1;
+            // One that waits for what is behind it would hold up the queue.
+            let free = after.iter().all(|serial| !self.applies.open.contains(serial));
+            let urgent = free && uids.iter().any(|uid| self.work.is_urgent(*uid));
             self.applies.open.insert(serial);
             uids.into_iter().for_each(|uid| self.work.put(uid, State::Queued));
-            self.applies.queue(lane_of(&step)).push_back(Queued { serial, after, step });
+            self.applies.push(Queued { serial, after, step, urgent });
             serials.push(Some(serial));
         }
         Ok(())
@@ -181,7 +208,7 @@ impl Engine {
         }
         let limits = self.settings.limits;
         for (lane, most) in [(Lane::Small, limits.applies_small), (Lane::Large, limits.applies_large)] {
-            while !self.applies.queue(lane).is_empty() && self.applies.in_lane(lane) < most {
+            while self.applies.may_apply(lane, most) {
                 if !self.apply_batch(store, lane)? {
                     break;
                 }
@@ -202,7 +229,10 @@ impl Engine {
             && let Some(queued) = self.applies.queue(lane).pop_front()
         {
             let bytes = size(&queued.step.act);
+            // What is urgent does not wait until the contents of bulk beside it are here.
+            let alike = making.taken.first().is_none_or(|first| first.urgent == queued.urgent);
             let full = making.steps.len() >= limits.apply_ops
+                || !alike
                 || (!making.steps.is_empty()
                     && (lane == Lane::Large || making.bytes + bytes > limits.apply_bytes));
             let joined = if full { Joined::Later } else { self.add_step(store, &mut making, &queued)? };

@@ -354,6 +354,9 @@ impl Engine {
     pub(crate) fn changed(&mut self, uid: NodeUid) {
         let now = self.now.mono_ms;
         self.work.touch(uid, now);
+        if self.looks.telling {
+            self.work.hurry(uid);
+        }
         if !self.holds.contains_key(&uid) {
             self.work.release(uid, now);
         }

@@ -27,6 +27,7 @@ mod reads;
 mod refused;
 mod report;
 mod review;
+mod rows;
 mod scan;
 mod sends;
 mod session;

@@ -54,6 +54,8 @@ pub(crate) struct Looks {
     strangers: BTreeMap<FileIdent, JobId>,
     /// The oldest job in flight when they were last asked for: until it lands they would be told the same.
     strangers_asked: Option<JobId>,
+    /// Set while answers of looks are taken: somebody has just changed this.
+    pub(crate) telling: bool,
     /// Looks whose directory was not where it was thought to be, and when they are made again.
     later: BTreeSet<(u64, NodeUid, Option<Name>)>,
 }
@@ -288,6 +290,19 @@ impl Engine {
         for place in &flying.places {
             self.looks.in_flight.remove(place);
         }
+        self.looks.telling = true;
+        let done = self.take_looks(store, job, &flying, looks);
+        self.looks.telling = false;
+        done
+    }
+
+    fn take_looks(
+        &mut self,
+        store: &mut dyn TreeStore,
+        job: JobId,
+        flying: &Flying,
+        looks: Vec<Look>,
+    ) -> Result<(), TreeError> {
         let mut sights = Vec::with_capacity(looks.len());
         for Look { dir, name, found } in looks {
             let Some(uid) = (View { store, overlay: &self.overlay }).by_ident(dir)? else { continue };
@@ -300,7 +315,7 @@ impl Engine {
                     self.sight(job, Placed { parent: uid, name }, None, flying.links, &mut sights);
                 }
                 (None, LookFound::Entry(entry)) => self.dir_looked(store, job, uid, entry)?,
-                (None, LookFound::Nothing) | (_, LookFound::DirGone) => self.dir_lost(store, uid, &flying)?,
+                (None, LookFound::Nothing) | (_, LookFound::DirGone) => self.dir_lost(store, uid, flying)?,
                 (_, LookFound::Failed(why)) => self.freeze(store, uid, why)?,
             }
         }

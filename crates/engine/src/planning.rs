@@ -59,15 +59,24 @@ impl Engine {
     }
 
     fn has_room(&self) -> bool {
+        self.has_room_for(1)
+    }
+
+    /// What is urgent is planned while the queues are full of other things: it goes ahead there too.
+    fn has_urgent_room(&self) -> bool {
+        self.work.urgent_fresh_count() > 0 && self.has_room_for(2)
+    }
+
+    fn has_room_for(&self, times: usize) -> bool {
         let limits = &self.settings.limits;
-        self.sends.queued() < limits.batch_ops * 2
-            && self.applies.queued() < limits.apply_ops * 4
-            && self.reads.queued() < limits.window * 2
+        self.sends.queued() < limits.batch_ops * 2 * times
+            && self.applies.queued() < limits.apply_ops * 4 * times
+            && self.reads.queued() < limits.window * 2 * times
     }
 
     /// When the next plan is due; `None` when nothing is fresh or it must wait for a fact.
     pub(crate) fn plan_at(&self) -> Option<u64> {
-        if !self.may_plan() || !self.has_room() {
+        if !self.may_plan() || !(self.has_room() || self.has_urgent_room()) {
             return None;
         }
         let gather = if self.work.running() == 0 { 0 } else { GATHER_MS };
@@ -88,7 +97,9 @@ impl Engine {
             self.refill(store)?;
             let full = self.work.fresh_count() >= self.settings.limits.window;
             let due = self.work.fresh_count() > 0 && self.plan_at().is_some_and(|at| at <= self.now.mono_ms);
-            if !self.has_room() || !(full || due) || !self.plan_window(store)? {
+            let urgent_alone = !self.has_room();
+            let room = !urgent_alone || self.has_urgent_room();
+            if !room || !(full || due) || !self.plan_window(store, urgent_alone)? {
                 break;
             }
         }
@@ -142,9 +153,9 @@ impl Engine {
     }
 
     /// Plans one window; whether anything fresh was taken.
-    fn plan_window(&mut self, store: &mut dyn TreeStore) -> Result<bool, TreeError> {
+    fn plan_window(&mut self, store: &mut dyn TreeStore, urgent_alone: bool) -> Result<bool, TreeError> {
         let now = self.now.mono_ms;
-        let mut window = self.work.take_fresh(self.settings.limits.window);
+        let mut window = self.work.take_fresh(self.settings.limits.window, urgent_alone);
         if window.is_empty() {
             return Ok(false);
         }

@@ -25,6 +25,8 @@ const HOT_REST: u64 = 5;
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
     small: VecDeque<(NodeUid, ReadIntent)>,
+    /// Small ones that go ahead.
+    urgent: VecDeque<(NodeUid, ReadIntent)>,
     large: VecDeque<(NodeUid, ReadIntent)>,
     flying: BTreeMap<JobId, Flying>,
     flying_large: usize,
@@ -67,7 +69,7 @@ impl Reads {
     }
 
     pub(crate) fn queued(&self) -> usize {
-        self.small.len() + self.large.len()
+        self.small.len() + self.urgent.len() + self.large.len()
     }
 }
 
@@ -88,7 +90,11 @@ impl Engine {
             return Ok(());
         }
         let large = node.is_some_and(|node| node.stamp.size > LARGE_BYTES);
-        let queue = if large { &mut self.reads.large } else { &mut self.reads.small };
+        let queue = match (large, self.work.is_urgent(uid)) {
+            (true, _) => &mut self.reads.large,
+            (false, true) => &mut self.reads.urgent,
+            (false, false) => &mut self.reads.small,
+        };
         queue.push_back((uid, intent));
         self.work.put(uid, State::Queued);
         Ok(())
@@ -138,7 +144,8 @@ impl Engine {
     pub(crate) fn pump_reads(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
         let limits = self.settings.limits;
         while self.reads.flying.len() - self.reads.flying_large < limits.reads_small {
-            let Some((uid, intent)) = self.reads.small.pop_front() else { break };
+            let next = self.reads.urgent.pop_front().or_else(|| self.reads.small.pop_front());
+            let Some((uid, intent)) = next else { break };
             self.read(store, uid, intent, Lane::Small)?;
         }
         while self.reads.flying_large < limits.reads_large {

@@ -37,6 +37,8 @@ struct Outgoing {
     serial: u64,
     after: Vec<u64>,
     ops: Vec<PlannedOp>,
+    /// It stands before all that is not.
+    urgent: bool,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,37 @@ struct Batch {
     groups: Vec<Outgoing>,
 }
 
+impl Batch {
+    fn is_urgent(&self) -> bool {
+        self.groups.iter().any(|group| group.urgent)
+    }
+}
+
 impl Sends {
+    /// Queues a group: urgent ones before the others, unless they need one that is not urgent.
+    fn push(&mut self, group: Outgoing) {
+        self.queued_ops += group.ops.len();
+        self.open.insert(group.serial);
+        if group.urgent {
+            let at = self.queue.partition_point(|group| group.urgent);
+            self.queue.insert(at, group);
+        } else {
+            self.queue.push_back(group);
+        }
+    }
+
+    /// Whether a batch may leave now. Beside others it is a full one; or one that somebody waits for, behind bulk.
+    fn may_send(&self, batches: usize, batch_ops: usize) -> bool {
+        if self.flying.is_empty() {
+            return true;
+        }
+        let urgent = self.queue.front().is_some_and(|group| group.urgent);
+        if urgent && !self.flying.values().any(Batch::is_urgent) {
+            return self.flying.len() <= batches;
+        }
+        self.flying.len() < batches && self.queued_ops >= SECOND_OPS_MIN.min(batch_ops)
+    }
+
     pub(crate) fn queued(&self) -> usize {
         self.queued_ops
     }
@@ -94,12 +126,12 @@ impl Engine {
             }
             let serial = self.sends.next_serial;
             self.sends.next_serial += 1;
-            self.sends.open.insert(serial);
-            self.sends.queued_ops += group.ops.len();
+            let free = after.iter().all(|serial| !self.sends.open.contains(serial));
+            let urgent = free && group.ops.iter().any(|op| self.work.is_urgent(op.uid));
             for op in &group.ops {
                 self.work.put(op.uid, State::Queued);
             }
-            self.sends.queue.push_back(Outgoing { serial, after, ops: group.ops });
+            self.sends.push(Outgoing { serial, after, ops: group.ops, urgent });
             serials.push(Some(serial));
         }
         Ok(())
@@ -194,12 +226,8 @@ impl Engine {
         while self.session.is_announced()
             && !self.session.held_by_service
             && !self.sends.queue.is_empty()
-            && self.sends.flying.len() < limits.batches
+            && self.sends.may_send(limits.batches, limits.batch_ops)
         {
-            let few = self.sends.queued_ops < SECOND_OPS_MIN.min(limits.batch_ops);
-            if !self.sends.flying.is_empty() && few {
-                break;
-            }
             let groups = self.fill_batch();
             if groups.is_empty() {
                 break;
@@ -220,8 +248,10 @@ impl Engine {
             let ready =
                 group.after.iter().all(|serial| inside.contains(serial) || !self.sends.open.contains(serial));
             let size: usize = group.ops.iter().map(size_of_op).sum();
+            // What is urgent does not wait until bulk beside it was carried out.
+            let alike = taken.first().is_none_or(|first| first.urgent == group.urgent);
             let fits = taken.is_empty()
-                || (ops + group.ops.len() <= limits.batch_ops && bytes + size <= limits.batch_bytes);
+                || (alike && ops + group.ops.len() <= limits.batch_ops && bytes + size <= limits.batch_bytes);
             if !ready || !fits {
                 left.push_back(group);
                 if !fits {

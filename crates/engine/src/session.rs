@@ -6,17 +6,18 @@
 //!
 //! What a crash leaves: the rows of the last commit, a cursor that they cover at least, and offers without answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use polder_sync::{CloudNode, Offer, SyncedNode, TreeError, TreeStore};
 use polder_types::{
-    BatchAnswer, BatchNo, Cursor, GroupAnswer, InstanceId, NodeState, NodeUid, Seq,
+    BatchAnswer, BatchNo, Cursor, GroupAnswer, NodeUid, Seq,
     zoo::{Bug, planted},
 };
 
 use crate::engine::Engine;
-use crate::mode::{Mode, NOTE_MERGE, NOTE_OTHER_HISTORY, is_set};
-use crate::refused::{Refusals, decode_cursor, encode_cursor, untrue};
+use crate::mode::{Mode, NOTE_MERGE, NOTE_OTHER_HISTORY};
+use crate::refused::{Refusals, decode_cursor, encode_cursor};
+use crate::rows::lone_rows;
 use crate::{
     Anew, Announced, Effect, Failure, FeedError, FeedRow, JobId, Level, Page, PageToken, RootSeen,
     Unreachable,
@@ -68,6 +69,11 @@ struct Fetch {
 }
 
 impl Session {
+    /// Whether a version of ours was accepted that is younger than this one.
+    pub(crate) fn is_ahead(&self, uid: NodeUid, since: Seq) -> bool {
+        self.ahead.get(&uid).is_some_and(|ours| *ours > since)
+    }
+
     /// Whether the share's state is known well enough to plan.
     pub(crate) fn is_ready(&self) -> bool {
         self.up && self.announced && (self.at_cut || planted(Bug::CutIgnored)) && self.tree_whole
@@ -272,7 +278,12 @@ impl Engine {
     }
 
     /// What was offered is in the share as version `since`.
-    fn take_offer(&mut self, store: &mut dyn TreeStore, offer: &Offer, since: Seq) -> Result<(), TreeError> {
+    pub(crate) fn take_offer(
+        &mut self,
+        store: &mut dyn TreeStore,
+        offer: &Offer,
+        since: Seq,
+    ) -> Result<(), TreeError> {
         let uid = offer.uid;
         if store.synced(uid)?.is_some_and(|row| row.since >= since) {
             return Ok(());
@@ -388,10 +399,15 @@ impl Engine {
             let youngest = page.rows.iter().map(FeedRow::since).max().unwrap_or_default();
             store.put_note(NOTE_SEEN, &youngest.max(seen(store)?).0.to_be_bytes())?;
         }
+        let lone = if fetch.tree { BTreeSet::new() } else { lone_rows(&page.rows) };
         for row in page.rows {
             let uid = self.row(store, row, fetch.tree, &offers)?;
-            if few || self.work.contains(uid) {
+            let urgent = lone.contains(&uid);
+            if few || urgent || self.work.contains(uid) {
                 self.changed(uid);
+            }
+            if urgent {
+                self.work.hurry(uid);
             }
         }
         self.session.backlog |= !few;
@@ -430,98 +446,6 @@ impl Engine {
         self.session.want_feed |= self.session.head > upto;
         self.work.cut_reached(self.now.mono_ms);
         Ok(())
-    }
-
-    /// One row of the feed or the tree.
-    fn row(
-        &mut self,
-        store: &mut dyn TreeStore,
-        row: FeedRow,
-        tree: bool,
-        offers: &BTreeMap<NodeUid, Offer>,
-    ) -> Result<NodeUid, TreeError> {
-        let (uid, since, by, state) = match row {
-            FeedRow::Live(state) => (state.uid, state.since, state.by, Some(*state)),
-            FeedRow::Gone { uid, since, by } => (uid, since, by, None),
-            FeedRow::Bad { uid, since, why } => return self.refuse_row(store, uid, since, why),
-        };
-        if let Some(why) = state.as_ref().and_then(untrue) {
-            return self.refuse_row(store, uid, since, why.into());
-        }
-        self.believe_row(store, uid, since)?;
-        let ahead = self.session.ahead.get(&uid).is_some_and(|ours| *ours > since);
-        if ahead && !planted(Bug::OldRowsOverrule) {
-            return Ok(uid);
-        }
-        if by == self.instance
-            && by != InstanceId::ZERO
-            && let Some(offer) = offers.get(&uid)
-            && fits(offer, state.as_ref())
-        {
-            store.drop_offer(uid)?;
-            self.take_offer(store, offer, since)?;
-        }
-        let Some(state) = state else {
-            if store.cloud(uid)?.is_none_or(|cloud| cloud.since < since) {
-                store.put_cloud(uid, None)?;
-            }
-            return Ok(uid);
-        };
-        let node = CloudNode::from(&state);
-        if !tree && store.cloud(uid)?.is_some_and(|cloud| cloud.since > since) {
-            return Ok(uid);
-        }
-        store.put_attrs(&state.attrs)?;
-        if uid == NodeUid::ROOT {
-            self.root_row(store, &node)?;
-        } else if tree || store.cloud(uid)?.is_none() && is_set(store, NOTE_OTHER_HISTORY)? {
-            // A node that the other history had lost, and that another server has brought back as that one knew it.
-            self.rebase(store, uid, &node)?;
-        }
-        store.put_cloud(uid, Some(&node))?;
-        Ok(uid)
-    }
-
-    /// The first word about the root's attributes in the share is taken as agreed: an administrator chose those here. Its
-    /// time is taken over, like that of every directory, once an endpoint has given it one.
-    fn root_row(&mut self, store: &mut dyn TreeStore, node: &CloudNode) -> Result<(), TreeError> {
-        if let Some(row) = store.synced(NodeUid::ROOT)?.filter(|row| row.since == Seq(0)) {
-            let row = SyncedNode {
-                at: node.at.clone(),
-                attrs_share: node.attrs,
-                mtime_share: if node.since == Seq(0) { node.mtime } else { row.mtime_share },
-                since: node.since,
-                ..row
-            };
-            store.put_synced(NodeUid::ROOT, Some(&row))?;
-        }
-        Ok(())
-    }
-
-    /// In a re-baseline a synced row is a merge base only if the share's version grew from it: equal versions are
-    /// agreed, newer numbers of a longer history keep the base, everything else is compared without one. In another
-    /// history a newer number says nothing: the version here may be one that it has lost.
-    fn rebase(&mut self, store: &mut dyn TreeStore, uid: NodeUid, node: &CloudNode) -> Result<(), TreeError> {
-        let Some(row) = store.synced(uid)? else { return Ok(()) };
-        let equal = row.content == node.content
-            && row.at == node.at
-            && row.attrs_share == node.attrs
-            && row.mtime_share == node.mtime;
-        if equal {
-            store.put_synced(uid, Some(&SyncedNode { since: node.since, ..row }))
-        } else if (node.since <= row.since || is_set(store, NOTE_OTHER_HISTORY)?)
-            && !planted(Bug::BaselineKeepsEverything)
-        {
-            // What stands on disk stays known although no row says it any more: the scan of this life may have passed it
-            // over, because it equalled the row. Whether it still stands there, a look tells.
-            self.looks.pend(row.at.parent, Some(row.at.name.clone()));
-            if planted(Bug::DroppedRowForgetsFile) {
-                return store.put_synced(uid, None);
-            }
-            self.write_row(store, uid, None)
-        } else {
-            Ok(())
-        }
     }
 
     /// A higher place in history is known.
@@ -578,17 +502,5 @@ pub(crate) fn as_cloud(row: &SyncedNode) -> CloudNode {
         attrs: row.attrs_share,
         mtime: row.mtime_share,
         since: row.since,
-    }
-}
-
-/// Whether a version of ours in the feed is what an offer says. An offer that was refused and planned anew has other
-/// values, or its batch is another.
-fn fits(offer: &Offer, state: Option<&NodeState>) -> bool {
-    match (&offer.becomes, state) {
-        (None, None) => true,
-        (Some(row), Some(state)) => {
-            row.at == state.at && row.content == state.content && row.mtime_share == state.mtime
-        }
-        _ => false,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use polder_sync::{Act, Becomes, Displaced, TreeError, TreeStore};
 use polder_types::{
-    Attrs, AttrsHash, Kind, NodeUid, Placed, Stamp, Timestamp,
+    Attrs, AttrsHash, Kind, NodeUid, Placed, Timestamp,
     zoo::{Bug, planted},
 };
 

@@ -51,13 +51,25 @@ struct Item {
     tries: u32,
     /// Waits in a row.
     waits: u32,
+    /// Whether somebody probably waits for it: it goes ahead of what comes in bulk.
+    urgent: bool,
 }
+
+impl Item {
+    const NEW: Self = Self { state: State::Held, again: false, tries: 0, waits: 0, urgent: false };
+}
+
+/// So many nodes may be urgent at one time. What comes in larger numbers is bulk: nobody waits for a single one of it.
+const URGENT_MAX: usize = 512;
 
 /// All nodes in work.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     items: BTreeMap<NodeUid, Item>,
     fresh: VecDeque<NodeUid>,
+    /// Fresh nodes that are urgent. They may be in `fresh` too, from before they were.
+    urgent: VecDeque<NodeUid>,
+    urgent_count: usize,
     timers: BTreeSet<(u64, NodeUid)>,
     waiters: BTreeMap<NodeUid, BTreeSet<NodeUid>>,
     after_cut: BTreeSet<NodeUid>,
@@ -89,7 +101,29 @@ impl Work {
     }
 
     pub(crate) fn fresh_count(&self) -> usize {
-        self.fresh.len()
+        self.fresh.len() + self.urgent.len()
+    }
+
+    /// How many urgent nodes are to be planned.
+    pub(crate) fn urgent_fresh_count(&self) -> usize {
+        self.urgent.len()
+    }
+
+    pub(crate) fn is_urgent(&self, uid: NodeUid) -> bool {
+        self.items.get(&uid).is_some_and(|item| item.urgent)
+    }
+
+    /// Somebody probably waits for a node that is in work: until it is done it goes ahead of others.
+    pub(crate) fn hurry(&mut self, uid: NodeUid) {
+        if self.urgent_count >= URGENT_MAX {
+            return;
+        }
+        let Some(item) = self.items.get_mut(&uid).filter(|item| !item.urgent) else { return };
+        item.urgent = true;
+        self.urgent_count += 1;
+        if item.state == State::Fresh {
+            self.urgent.push_back(uid);
+        }
     }
 
     pub(crate) fn fresh_since(&self) -> Option<u64> {
@@ -107,8 +141,7 @@ impl Work {
     }
 
     fn set(&mut self, uid: NodeUid, state: State) {
-        let item =
-            self.items.entry(uid).or_insert(Item { state: State::Held, again: false, tries: 0, waits: 0 });
+        let item = self.items.entry(uid).or_insert(Item::NEW);
         let old = std::mem::replace(&mut item.state, state);
         let was_running = matches!(old, State::Queued | State::Job(_));
         let is_running = matches!(state, State::Queued | State::Job(_));
@@ -140,7 +173,11 @@ impl Work {
         // A node may be in the queue from before; entries whose node is not fresh any more are passed over.
         if self.state(uid) != Some(State::Fresh) {
             self.set(uid, State::Fresh);
-            self.fresh.push_back(uid);
+            if self.is_urgent(uid) {
+                self.urgent.push_back(uid);
+            } else {
+                self.fresh.push_back(uid);
+            }
             self.fresh_since.get_or_insert(now);
         }
     }
@@ -153,7 +190,7 @@ impl Work {
             Some(item) if item.state == State::Fresh => (),
             Some(_) => self.push_fresh(uid, now),
             None => {
-                self.items.insert(uid, Item { state: State::Held, again: false, tries: 0, waits: 0 });
+                self.items.insert(uid, Item::NEW);
                 self.push_fresh(uid, now);
             }
         }
@@ -202,7 +239,8 @@ impl Work {
     pub(crate) fn remove(&mut self, uid: NodeUid) {
         if self.items.contains_key(&uid) {
             self.set(uid, State::Held);
-            self.items.remove(&uid);
+            let was = self.items.remove(&uid);
+            self.urgent_count -= usize::from(was.is_some_and(|item| item.urgent));
         }
     }
 
@@ -224,24 +262,26 @@ impl Work {
 
     /// Counts a failure; the number so far.
     pub(crate) fn failed(&mut self, uid: NodeUid) -> u32 {
-        let item =
-            self.items.entry(uid).or_insert(Item { state: State::Held, again: false, tries: 0, waits: 0 });
+        let item = self.items.entry(uid).or_insert(Item::NEW);
         item.again = false;
         item.tries = item.tries.saturating_add(1);
         item.tries
     }
 
-    /// Takes at most `count_max` fresh nodes, oldest first. The caller gives each a new state or forgets it.
-    pub(crate) fn take_fresh(&mut self, count_max: usize) -> Vec<NodeUid> {
+    /// Takes at most `count_max` fresh nodes, urgent ones first, else oldest first. The caller gives each a new state or
+    /// forgets it.
+    pub(crate) fn take_fresh(&mut self, count_max: usize, urgent_alone: bool) -> Vec<NodeUid> {
         let mut taken = Vec::new();
         while taken.len() < count_max {
-            let Some(uid) = self.fresh.pop_front() else { break };
+            let next = self.urgent.pop_front();
+            let next = next.or_else(|| if urgent_alone { None } else { self.fresh.pop_front() });
+            let Some(uid) = next else { break };
             if self.state(uid) == Some(State::Fresh) {
                 self.set(uid, State::Held);
                 taken.push(uid);
             }
         }
-        if self.fresh.is_empty() {
+        if self.fresh_count() == 0 {
             self.fresh_since = None;
         }
         taken

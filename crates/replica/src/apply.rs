@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use polder_sync::{Filter, Seen};
-use polder_types::{FileIdent, Kind, Name, NodeUid, RelPath, Stamp, Timestamp};
+use polder_types::{Attrs, FileIdent, Kind, Name, NodeUid, RelPath, Stamp, Timestamp};
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
