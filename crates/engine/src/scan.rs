@@ -119,11 +119,6 @@ impl Scan {
         }
     }
 
-    /// Whether no walk is in flight.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.walks.is_empty()
-    }
-
     /// Whether walks run or are wanted: then what is missing may still turn up.
     pub(crate) fn is_open(&self) -> bool {
         let passed_over = self.void.values().any(|void| void.recursive);
