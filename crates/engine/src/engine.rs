@@ -153,7 +153,7 @@ impl Engine {
                     Level::Warn,
                     "changes came faster than they could be noticed: scanning everything".into(),
                 );
-                self.hints_lost();
+                self.scan.want_all();
                 Ok(())
             }
             Event::Looked { job, looks } => self.looked(store, job, looks),

@@ -189,26 +189,21 @@ impl Engine {
         if self.looks.pending.len() > bound {
             // More than is worth looking at one by one; memory stays bounded.
             self.looks.pending.clear();
-            self.hints_lost();
+            self.scan.want_all();
         }
         Ok(())
     }
 
-    /// Changes may have been that nobody tells of any more: everything is scanned, and what is in flight may have looked
-    /// before them.
-    pub(crate) fn hints_lost(&mut self) {
-        self.scan.want_all();
-        if planted(Bug::LostHintsLeaveOldLooks) {
-            return;
+    /// A walk of everything begins: hints may have been lost before it. What is in flight may have looked before that, and
+    /// says nothing any more; what an apply is changing is looked at after it. What differs from the synced rows is looked at:
+    /// a walk that finds what a row says, or nothing where none says anything, tells nothing. The root stands in no
+    /// directory that a walk would list.
+    pub(crate) fn look_anew(&mut self, store: &dyn TreeStore, walk: JobId) -> Result<(), TreeError> {
+        self.looks.pend(NodeUid::ROOT, None);
+        if !planted(Bug::LostHintsLeaveOldLooks) {
+            self.looks.floor = walk;
+            self.looks.suppressed.extend(self.applies.changing().cloned());
         }
-        self.looks.floor = self.next_job();
-        let changing: Vec<Key> = self.applies.changing().cloned().collect();
-        self.looks.suppressed.extend(changing);
-    }
-
-    /// Looks at all that differs from the synced rows: a walk that finds what a row says, or nothing where none says
-    /// anything, tells nothing.
-    pub(crate) fn look_at_overlay(&mut self, store: &dyn TreeStore) -> Result<(), TreeError> {
         if planted(Bug::SilentWalkBelieved) {
             return Ok(());
         }

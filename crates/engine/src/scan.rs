@@ -215,7 +215,6 @@ impl Engine {
             self.scan.wanted = false;
             // A full walk sees what the single ones would.
             self.scan.lists.clear();
-            self.look_at_overlay(store)?;
             self.walk(store, NodeUid::ROOT, true, true)?;
         }
         while self.scan.walks.len() < LISTS_MAX {
@@ -256,11 +255,10 @@ impl Engine {
             return Ok(());
         };
         let credit = if full { self.settings.limits.overlay } else { LIST_CREDIT };
-        if full {
-            // The root stands in no directory that a walk would list.
-            self.looks.pend(NodeUid::ROOT, None);
-        }
         let job = self.job();
+        if full {
+            self.look_anew(store, job)?;
+        }
         self.scan.walks.insert(job, Walk { full, recursive, credit: Credit::new(credit) });
         self.out.push(Effect::List { job, dir, recursive, credit });
         Ok(())

@@ -80,11 +80,29 @@ impl Bench {
         store.put_note("merge", b"steady").expect("maps");
         let engine = Engine::new(Settings::new("here"), [3; 32]);
         let mut bench = Self { engine, store, now_ms: 1, head: Seq(21), effects: VecDeque::new(), news };
-        let root = RootSeen { stamp: stamp(ROOT_INO, 1), attrs: Attrs::default().into() };
-        bench.step(Event::Started(Started { instance: InstanceId([1; 16]), root: Ok(root) }));
-        bench.step(Event::Connected);
-        bench.settle(&mut |at| panic!("{at:?} is looked at"));
+        bench.start(0, 1);
         bench
+    }
+
+    /// Begins a life over a root with this mode, changed at a moment. Nothing but the root is looked at.
+    fn start(&mut self, mode: u16, changed: i64) {
+        let root = RootSeen { stamp: stamp(ROOT_INO, changed), attrs: attrs(mode).into() };
+        self.step(Event::Started(Started { instance: InstanceId([1; 16]), root: Ok(root) }));
+        self.step(Event::Connected);
+        self.settle(&mut |at| match (at.dir.ident, &at.name) {
+            (Some(dir), None) if dir == ident(ROOT_INO) => seen(ROOT_INO, "root", mode, changed),
+            _ => panic!("{at:?} is looked at"),
+        });
+    }
+
+    /// The one apply: the symlink `l` is removed, for the share has it no more.
+    fn take_removal(&mut self) -> JobId {
+        let apply: Apply = self.take(|effect| match effect {
+            Effect::Apply(apply) => Some(apply.clone()),
+            _ => None,
+        });
+        assert_eq!(apply.steps.len(), 1);
+        apply.job
     }
 
     fn step(&mut self, event: Event) {
@@ -166,17 +184,16 @@ impl Bench {
     }
 }
 
+fn link_gone() -> FeedRow {
+    FeedRow::Gone { uid: LINK, since: Seq(21), by: InstanceId([2; 16]) }
+}
+
 /// Somebody changes the mode of a directory while something is applied in it. The stamp that the directory has afterwards
 /// covers that change too; it was taken for our own.
 #[test]
 fn a_mode_that_changes_during_an_apply_is_seen() {
-    let gone = FeedRow::Gone { uid: LINK, since: Seq(21), by: InstanceId([2; 16]) };
-    let mut bench = Bench::at_rest(vec![gone]);
-    let Apply { job, steps, .. } = bench.take(|effect| match effect {
-        Effect::Apply(apply) => Some(apply.clone()),
-        _ => None,
-    });
-    assert_eq!(steps.len(), 1);
+    let mut bench = Bench::at_rest(vec![link_gone()]);
+    let job = bench.take_removal();
     let results = vec![ApplyResult::Done { now: None, other: None, exact: true }];
     let dirs = vec![SeenDir { stamp: stamp(DIR_INO, 5), attrs: attrs(NEW).into() }];
     bench.step(Event::Applied { job, results, dirs });
@@ -215,4 +232,74 @@ fn a_mode_that_changes_before_the_directory_is_known_is_seen() {
         _ => seen(NEW_INO, "x", NEW, 5),
     });
     assert_eq!(bench.mode_in_share("x"), Some(NEW));
+}
+
+/// The mode changes after the apply has looked at the directory, and a look tells so before the apply is told to be done.
+#[test]
+fn what_an_apply_saw_does_not_undo_a_younger_look() {
+    let mut bench = Bench::at_rest(vec![link_gone()]);
+    let job = bench.take_removal();
+    bench.hint(DIR_INO, None);
+    let look = bench.take_look();
+    bench.looked(look, seen(DIR_INO, "d", NEW, 5));
+    let results = vec![ApplyResult::Done { now: None, other: None, exact: true }];
+    let dirs = vec![SeenDir { stamp: stamp(DIR_INO, 3), attrs: attrs(OLD).into() }];
+    bench.step(Event::Applied { job, results, dirs });
+    bench.settle(&mut |_| seen(DIR_INO, "d", NEW, 5));
+    assert_eq!(bench.mode_in_share("d"), Some(NEW));
+}
+
+/// Two changes within one tick of a coarse clock: the stamp is the one that is known.
+#[test]
+fn a_mode_that_changes_within_a_tick_is_seen() {
+    let mut bench = Bench::at_rest(Vec::new());
+    bench.hint(DIR_INO, None);
+    bench.settle(&mut |_| seen(DIR_INO, "d", NEW, 1));
+    assert_eq!(bench.mode_in_share("d"), Some(NEW));
+}
+
+/// Hints were lost while a look was in flight that was made before what they told of: no other hint comes.
+#[test]
+fn after_lost_hints_an_older_look_says_nothing() {
+    let mut bench = Bench::at_rest(Vec::new());
+    bench.hint(ROOT_INO, Some("d"));
+    let look = bench.take_look();
+    bench.step(Event::Overflow);
+    bench.looked(look, seen(DIR_INO, "d", OLD, 1));
+    bench.settle(&mut |at| match at.name {
+        None => seen(ROOT_INO, "root", 0, 1),
+        Some(_) => seen(DIR_INO, "d", NEW, 5),
+    });
+    assert_eq!(bench.mode_in_share("d"), Some(NEW));
+}
+
+/// Permissions of the root that were changed while nobody watched: it stands in no directory that a walk would list.
+#[test]
+fn a_mode_of_the_root_from_before_the_start_is_seen() {
+    let mut bench = Bench::at_rest(Vec::new());
+    bench.engine = Engine::new(Settings::new("here"), [4; 32]);
+    bench.start(NEW, 5);
+    let root = bench.store.cloud(NodeUid::ROOT).expect("maps").expect("the share has a root");
+    let mode = bench.store.attrs(root.attrs).expect("maps").map(|attrs| attrs.mode);
+    assert_eq!(mode, Some(NEW));
+}
+
+/// What a removal has put back because somebody wrote to it may have got another name, and nobody else tells of it.
+#[test]
+fn what_is_put_back_under_another_name_is_looked_at() {
+    let mut bench = Bench::at_rest(vec![link_gone()]);
+    let job = bench.take_removal();
+    let LookFound::Entry(found) = seen(LINK_INO, "l-here", OLD, 5) else { unreachable!("it is one") };
+    bench.step(Event::Applied {
+        job,
+        results: vec![ApplyResult::Refused { found: Some(found) }],
+        dirs: Vec::new(),
+    });
+    let mut looked = Vec::new();
+    while let Some(effect) = bench.effects.pop_front() {
+        if let Effect::Look { places, .. } = effect {
+            looked.extend(places.into_iter().filter_map(|at| at.name));
+        }
+    }
+    assert!(looked.contains(&name("l")) && looked.contains(&name("l-here")), "{looked:?}");
 }
