@@ -384,6 +384,20 @@ impl Engine {
         self.looks.touch(key, self.next_job());
     }
 
+    /// We worked in a directory: what looks in flight say of its time is void.
+    pub(crate) fn dir_touched_by_us(&mut self, store: &dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
+        if self.looks.flying.is_empty() && self.scan.is_idle() {
+            return Ok(());
+        }
+        let key = match (View { store, overlay: &self.overlay }).local_row(dir)? {
+            _ if dir == NodeUid::ROOT => root_key(),
+            Some(node) => self.overlay.key(&node.at),
+            None => return Ok(()),
+        };
+        self.looks.touch(key, self.next_job());
+        Ok(())
+    }
+
     /// Under which key a place is remembered. The root has no name.
     pub(crate) fn key_of(&self, (dir, name): &LookPlace) -> Key {
         match name {

@@ -134,6 +134,9 @@ impl Engine {
         dirs: Vec<SeenDir>,
     ) -> Result<(), TreeError> {
         let Some(flying) = self.applies.land(job) else { return Ok(()) };
+        for dir in &flying.dirs {
+            self.dir_touched_by_us(store, *dir)?;
+        }
         let mut not_done = BTreeSet::new();
         let skipped = std::iter::repeat_with(|| ApplyResult::Skipped);
         for (queued, result) in flying.steps.into_iter().zip(results.into_iter().chain(skipped)) {

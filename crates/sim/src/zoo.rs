@@ -42,6 +42,8 @@ pub const OPEN: &[Bug] = &[
     Bug::VoidNotListedAgain,
     Bug::TwoLooksAtOnce,
     Bug::StrangerForgotten,
+    Bug::TimesCollide,
+    Bug::OurWorkMovesTimes,
     Bug::StrangerItselfForgotten,
     Bug::OlderLookOverYounger,
     Bug::LooksLoseTheirDirectory,

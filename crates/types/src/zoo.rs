@@ -72,6 +72,10 @@ bugs! {
     TwoLooksAtOnce,
     /// A hint about a directory that nobody knows yet is dropped though a walk has passed there already.
     StrangerForgotten,
+    /// A directory is given its new time while a batch that knows the old one works in it.
+    TimesCollide,
+    /// The time that a directory has while something is applied in it counts as somebody's.
+    OurWorkMovesTimes,
     /// A directory whose attributes change while a look at its name is in flight is not looked at again.
     StrangerItselfForgotten,
     /// What a look brought may be overwritten by an older one that came later.
