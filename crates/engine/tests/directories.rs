@@ -1,4 +1,5 @@
 //! Changes of a directory's own attributes that come while something else happens to it: none is missed, none is undone.
+//! And what is written down of one that both sides have.
 
 use std::collections::VecDeque;
 
@@ -9,7 +10,7 @@ use polder_engine::{
 use polder_sync::{Seen, SyncedNode, TreeStore, mem::MemStore};
 use polder_types::{
     Attrs, BatchAnswer, CaseRule, Content, Cursor, Epoch, FileIdent, GroupAnswer, InstanceId, Kind, Name,
-    NodeUid, Placed, Seq, Stamp, Tag, Timestamp,
+    NodeState, NodeUid, Placed, Seq, Stamp, Tag, Timestamp,
 };
 
 const DIR: NodeUid = NodeUid([7; 16]);
@@ -58,8 +59,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// With `/d`, mode 700, and in it the symlink `l`.
-    fn at_rest(news: Vec<FeedRow>) -> Self {
+    /// Started, with `/d`, mode 700, and in it the symlink `l`.
+    fn new(news: Vec<FeedRow>) -> Self {
         let mut store = MemStore::new(CaseRule::Sensitive);
         let hash = store.put_attrs(&attrs(OLD)).expect("maps");
         let row = |parent, called: &str, content, ino| SyncedNode {
@@ -83,6 +84,12 @@ impl Bench {
         let root = RootSeen { stamp: stamp(ROOT_INO, 1), attrs: Attrs::default().into() };
         bench.step(Event::Started(Started { instance: InstanceId([1; 16]), root: Ok(root) }));
         bench.step(Event::Connected);
+        bench
+    }
+
+    /// The same, settled.
+    fn at_rest(news: Vec<FeedRow>) -> Self {
+        let mut bench = Self::new(news);
         bench.settle(&mut |at| panic!("{at:?} is looked at"));
         bench
     }
@@ -151,7 +158,7 @@ impl Bench {
                     self.now_ms = self.now_ms.max(at);
                     self.step(Event::Woke);
                 }
-                Effect::Apply(_) => kept.push_back(effect),
+                Effect::Apply(_) | Effect::MakeDurable { .. } => kept.push_back(effect),
                 _ => (),
             }
         }
@@ -215,4 +222,38 @@ fn a_mode_that_changes_before_the_directory_is_known_is_seen() {
         _ => seen(NEW_INO, "x", NEW, 5),
     });
     assert_eq!(bench.mode_in_share("x"), Some(NEW));
+}
+
+/// An agent that was killed had just made a directory; nothing of that is durable. The next life finds it there, as the share
+/// has it. A row that says so before it is durable makes a deletion of its loss.
+#[test]
+fn what_both_sides_turn_out_to_have_is_made_durable_before_it_is_written_down() {
+    const MADE: NodeUid = NodeUid([9; 16]);
+    const MADE_INO: u64 = 9;
+    let row = FeedRow::Live(Box::new(NodeState {
+        uid: MADE,
+        at: Placed { parent: NodeUid::ROOT, name: name("x") },
+        mtime: Timestamp::new(1, 0),
+        attrs: attrs(OLD),
+        content: Content::Directory,
+        since: Seq(21),
+        by: InstanceId([2; 16]),
+    }));
+    let mut bench = Bench::new(vec![row]);
+    bench.hint(ROOT_INO, Some("x"));
+    let mut root_or_made = |at: &LookAt| match at.name {
+        None if at.dir.ident == Some(ident(ROOT_INO)) => seen(ROOT_INO, "root", 0, 1),
+        _ => seen(MADE_INO, "x", OLD, 1),
+    };
+    bench.settle(&mut root_or_made);
+    let is_known = |bench: &Bench| bench.store.synced(MADE).expect("maps").is_some();
+    let job = bench.take(|effect| match effect {
+        Effect::MakeDurable { job } => Some(*job),
+        _ => None,
+    });
+    assert!(!is_known(&bench));
+    bench.step(Event::MadeDurable { job });
+    bench.settle(&mut root_or_made);
+    assert!(is_known(&bench));
+    assert!(bench.effects.is_empty(), "{:?}", bench.effects);
 }

@@ -42,6 +42,7 @@ pub const OPEN: &[Bug] = &[
     Bug::VoidNotListedAgain,
     Bug::TwoLooksAtOnce,
     Bug::StrangerForgotten,
+    Bug::SettledBeforeDurable,
     Bug::TimesCollide,
     Bug::OurWorkMovesTimes,
     Bug::StrangerItselfForgotten,

@@ -252,3 +252,40 @@ fn regression_a_row_that_outlived_its_directory_is_settled() {
          56954 s1 set-back",
     );
 }
+
+/// An agent was killed after it had made a directory and before that was durable. The next life found the directory as the
+/// share has it and wrote that down; then the power went, and the directory with it: its loss was told as a deletion.
+#[test]
+fn regression_what_is_agreed_without_a_message_is_durable_first() {
+    passes(
+        "seed 400443 hosts 2 active 60000 queue 4 rows 100 power expiry stepwise small
+         2092 s1 create a
+         6718 s0 clone
+         0 s2 lose-answer 2
+         16386 s0 time a 1981564895
+         16386 s0 mkdir c
+         0 s1 lose 6
+         23174 s0 rm c
+         23174 s0 rm a
+         24506 s2 mkdir d
+         24506 s2 mkdir d/c
+         0 s0 lose 24
+         0 s2 lose-answer 10
+         0 s0 lose-answer 26
+         0 s1 lose 7
+         0 s0 lose-answer 30
+         28318 s0 restart
+         32133 s2 create b
+         0 s1 lose-answer 13
+         43782 s2 rm d
+         0 s1 crash-in 6 1
+         0 s0 crash-in 8 1 250130215508127
+         46685 s2 rm a
+         0 s1 lose-answer 21
+         0 s0 lose-answer 36
+         51290 s0 create d/e.txt
+         0 s0 lose-answer 39
+         0 s1 crash-in 11 2
+         0 s1 crash-in 13 0 182135698711230",
+    );
+}

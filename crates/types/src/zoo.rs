@@ -72,6 +72,8 @@ bugs! {
     TwoLooksAtOnce,
     /// A hint about a directory that nobody knows yet is dropped though a walk has passed there already.
     StrangerForgotten,
+    /// What both sides turn out to have is written down before the disk has it for good.
+    SettledBeforeDurable,
     /// A directory is given its new time while a batch that knows the old one works in it.
     TimesCollide,
     /// The time that a directory has while something is applied in it counts as somebody's.
