@@ -85,6 +85,11 @@ impl Applies {
         }
     }
 
+    /// Names that applies in flight are changing.
+    pub(crate) fn changing(&self) -> impl Iterator<Item = &Key> {
+        self.changing.iter()
+    }
+
     pub(crate) fn is_changing(&self, key: &Key) -> bool {
         self.changing.contains(key)
     }

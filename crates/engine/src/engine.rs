@@ -156,7 +156,7 @@ impl Engine {
                     Level::Warn,
                     "changes came faster than they could be noticed: scanning everything".into(),
                 );
-                self.scan.want_all();
+                self.hints_lost();
                 Ok(())
             }
             Event::Looked { job, looks } => self.looked(store, job, looks),

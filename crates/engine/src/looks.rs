@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use polder_sync::{TreeError, TreeStore};
+use polder_sync::{LocalNode, TreeError, TreeStore};
 use polder_types::{
     FileIdent, Name, NodeUid, Placed,
     zoo::{Bug, planted},
@@ -141,10 +141,14 @@ impl Looks {
         }
     }
 
-    /// What jobs older than `next` say about a name is void.
-    fn touch(&mut self, key: Key, next: JobId) {
+    /// What jobs older than `next` say about a name is void. `oldest`: the oldest one in flight.
+    fn touch(&mut self, key: Key, next: JobId, oldest: Option<JobId>) {
         self.touched.insert(key, next);
-        if self.touched.len() > TOUCHED_MAX {
+        if self.touched.len() <= TOUCHED_MAX {
+            return;
+        }
+        self.touched.retain(|_, since| oldest.is_some_and(|job| job < *since));
+        if self.touched.len() > TOUCHED_MAX / 2 {
             self.touched.clear();
             self.floor = next;
         }
@@ -185,7 +189,37 @@ impl Engine {
         if self.looks.pending.len() > bound {
             // More than is worth looking at one by one; memory stays bounded.
             self.looks.pending.clear();
-            self.scan.want_all();
+            self.hints_lost();
+        }
+        Ok(())
+    }
+
+    /// Changes may have been that nobody tells of any more: everything is scanned, and what is in flight may have looked
+    /// before them.
+    pub(crate) fn hints_lost(&mut self) {
+        self.scan.want_all();
+        if planted(Bug::LostHintsLeaveOldLooks) {
+            return;
+        }
+        self.looks.floor = self.next_job();
+        let changing: Vec<Key> = self.applies.changing().cloned().collect();
+        self.looks.suppressed.extend(changing);
+    }
+
+    /// Looks at all that differs from the synced rows: a walk that finds what a row says, or nothing where none says
+    /// anything, tells nothing.
+    pub(crate) fn look_at_overlay(&mut self, store: &dyn TreeStore) -> Result<(), TreeError> {
+        if planted(Bug::SilentWalkBelieved) {
+            return Ok(());
+        }
+        for (uid, node) in self.overlay.iter() {
+            let at = match node {
+                Some(node) => Some(node.at.clone()),
+                None => store.synced(uid)?.map(|row| row.at),
+            };
+            if let Some(at) = at.filter(|_| uid != NodeUid::ROOT) {
+                self.looks.pend(at.parent, Some(at.name));
+            }
         }
         Ok(())
     }
@@ -287,7 +321,7 @@ impl Engine {
         }
         for sight in &sights {
             let key = self.overlay.key(&sight.at);
-            self.looked_at(key);
+            self.looked_at(job, key);
         }
         self.observe(store, sights)?;
         self.forget_touched();
@@ -313,13 +347,31 @@ impl Engine {
         }
     }
 
-    /// What was just seen under a name is younger than what others in flight may bring: a walk, or a look at a directory
-    /// by its name while it was looked at itself.
-    fn looked_at(&mut self, key: Key) {
-        let alone = self.looks.flying.is_empty() && self.scan.is_idle();
+    /// What `job` has just seen under a name is younger than what others in flight may bring: a walk, a look at a directory
+    /// by its name while it was looked at itself, an apply in that directory.
+    pub(crate) fn looked_at(&mut self, job: JobId, key: Key) {
+        let alone = self.looks.flying.is_empty()
+            && self.applies.jobs().next().is_none()
+            && self.scan.jobs().all(|walk| walk == job);
         if !alone && !planted(Bug::OlderLookOverYounger) {
-            self.looks.touch(key, self.next_job());
+            let oldest = self.oldest_in_flight();
+            self.looks.touch(key, self.next_job(), oldest);
         }
+    }
+
+    /// Whether what a job says of a directory itself may be taken now. If not, it is looked at later.
+    pub(crate) fn may_take_dir(&mut self, job: JobId, uid: NodeUid, node: &LocalNode) -> bool {
+        let key = if uid == NodeUid::ROOT { root_key() } else { self.overlay.key(&node.at) };
+        if self.applies.is_changing(&key) && !planted(Bug::LooksDuringApply) {
+            self.looks.suppressed.insert(key);
+            return false;
+        }
+        if self.looks.is_stale(job, &key) {
+            self.looks.pend(uid, None);
+            return false;
+        }
+        self.looked_at(job, key);
+        true
     }
 
     /// The directory itself was looked at. As under a name, this says nothing if it is older than what we did there.
@@ -335,17 +387,9 @@ impl Engine {
         if node.stamp.ident != stamp.ident {
             return Ok(());
         }
-        let key = if uid == NodeUid::ROOT { root_key() } else { self.overlay.key(&node.at) };
-        if self.applies.is_changing(&key) && !planted(Bug::LooksDuringApply) {
-            self.looks.suppressed.insert(key);
-            return Ok(());
-        }
-        if self.looks.is_stale(job, &key) {
-            self.looks.pend(uid, None);
-            return Ok(());
-        }
-        self.looked_at(key);
-        if node.stamp == stamp {
+        // Two changes within one tick of a coarse clock have one stamp.
+        let is_known = node.stamp == stamp && node.attrs == self.as_agreed(store, uid, entry.attrs.hash())?;
+        if !self.may_take_dir(job, uid, &node) || is_known {
             return Ok(());
         }
         self.set_dir_present(store, uid, SeenDir { stamp, attrs: entry.attrs })
@@ -378,15 +422,16 @@ impl Engine {
         if self.looks.suppressed.remove(&key) {
             self.looks.pending.insert(place);
         }
-        if self.looks.flying.is_empty() && self.scan.is_idle() {
-            return;
+        let oldest = self.oldest_in_flight();
+        if oldest.is_some() {
+            self.looks.touch(key, self.next_job(), oldest);
         }
-        self.looks.touch(key, self.next_job());
     }
 
     /// We worked in a directory: what looks in flight say of its time is void.
     pub(crate) fn dir_touched_by_us(&mut self, store: &dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
-        if self.looks.flying.is_empty() && self.scan.is_idle() {
+        let oldest = self.oldest_in_flight();
+        if oldest.is_none() {
             return Ok(());
         }
         let key = match (View { store, overlay: &self.overlay }).local_row(dir)? {
@@ -394,7 +439,7 @@ impl Engine {
             Some(node) => self.overlay.key(&node.at),
             None => return Ok(()),
         };
-        self.looks.touch(key, self.next_job());
+        self.looks.touch(key, self.next_job(), oldest);
         Ok(())
     }
 
@@ -446,7 +491,7 @@ impl Engine {
 
     /// Forgets changes of ours once no older job is in flight.
     pub(crate) fn forget_touched(&mut self) {
-        if self.looks.flying.is_empty() && self.scan.is_idle() {
+        if self.oldest_in_flight().is_none() {
             self.looks.touched.clear();
         }
     }

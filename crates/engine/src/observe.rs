@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polder_sync::{LocalContent, LocalNode, Seen, TreeError, TreeStore, Trees};
 use polder_types::{
-    Content, FileIdent, Kind, NodeUid, Placed, Stamp,
+    AttrsHash, Content, FileIdent, Kind, NodeUid, Placed, Stamp,
     zoo::{Bug, planted},
 };
 
@@ -315,9 +315,12 @@ impl Engine {
             },
         };
         let node = LocalNode { at, kind, content, attrs, mtime, stamp };
-        if let Some(old) = old.as_ref().filter(|old| old.stamp.ident != stamp.ident && old.at != node.at) {
-            // Two files were taken for this node; what becomes of the other one is to be seen.
-            self.looks.pend(old.at.parent, Some(old.at.name.clone()));
+        if let Some(old) = old.as_ref().filter(|old| old.stamp.ident != stamp.ident) {
+            if old.at != node.at {
+                // Two files were taken for this node; what becomes of the other one is to be seen.
+                self.looks.pend(old.at.parent, Some(old.at.name.clone()));
+            }
+            self.look_at_rest(store, uid, old)?;
         }
         if kind == Kind::File && entry.seen.links > 1 && old.as_ref().is_none_or(|old| old.stamp != stamp) {
             self.look_at_other_names(store, uid, stamp)?;
@@ -327,6 +330,17 @@ impl Engine {
             self.looks.dirs_touched.insert(node.at.parent);
         }
         self.put_local(store, uid, node, row)
+    }
+
+    /// Attributes seen here, as they are in the share if they are what was applied.
+    pub(crate) fn as_agreed(
+        &self,
+        store: &dyn TreeStore,
+        uid: NodeUid,
+        seen: AttrsHash,
+    ) -> Result<AttrsHash, TreeError> {
+        let row = store.synced(uid)?.filter(|row| row.attrs_here == seen);
+        Ok(row.map_or(seen, |row| row.attrs_share))
     }
 
     /// A directory itself looks like this, and stands where it stood.
@@ -340,6 +354,29 @@ impl Engine {
         let SeenDir { stamp, attrs } = dir;
         let seen = Seen { name: node.at.name.clone(), kind: Some(Kind::Directory), stamp, links: 1 };
         self.set_present(store, uid, node.at, SeenEntry { seen, attrs, target: None })
+    }
+
+    /// A file left a name. What was changed through it before, the watcher told under this name alone: the others that are
+    /// known are looked at.
+    fn look_at_rest(
+        &mut self,
+        store: &dyn TreeStore,
+        uid: NodeUid,
+        old: &LocalNode,
+    ) -> Result<(), TreeError> {
+        if old.kind != Kind::File || planted(Bug::OtherNamesForgotten) {
+            return Ok(());
+        }
+        let ident = old.stamp.ident;
+        let mut names = store.synced_all_by_ident(ident)?;
+        names.extend(self.overlay.all_by_ident(ident));
+        for other in names.into_iter().filter(|other| *other != uid) {
+            let node = View { store, overlay: &self.overlay }.local_row(other)?;
+            if let Some(node) = node.filter(|node| node.stamp.ident == ident) {
+                self.looks.pend(node.at.parent, Some(node.at.name));
+            }
+        }
+        Ok(())
     }
 
     /// A file with several names changed: the watcher tells of one of them.
@@ -412,6 +449,7 @@ impl Engine {
         let Some(old) = (View { store, overlay: &self.overlay }).local_row(uid)? else { return Ok(()) };
         let is_dir = old.kind == Kind::Directory;
         self.looks.dirs_touched.insert(old.at.parent);
+        self.look_at_rest(store, uid, &old)?;
         if is_dir {
             self.dirs_known.clear();
             self.forget_inside(store, uid)?;
@@ -461,6 +499,8 @@ impl Engine {
         let node = node.clone();
         self.overlay.forget(newcomer);
         self.work.remove(newcomer);
+        // What could not be done about it under its own id is tried under the old one.
+        self.problems.solved(newcomer);
         self.holds.remove(&heir);
         let row = store.synced(heir)?;
         self.put_local(store, heir, node, row)
@@ -478,10 +518,11 @@ impl Engine {
                     dirs.push(uid);
                 }
                 // Agreed to stand elsewhere: it went down with the directory. Else the synced row (below a gone
-                // directory) says it, or there is none.
+                // directory) says it, or there is none. A walk that finds what the row says tells nothing.
+                let unseen = |row: &polder_sync::SyncedNode| row.at == node.at && row.stamp == node.stamp;
                 match store.synced(uid)? {
-                    Some(_) => self.overlay.put_gone(uid, is_dir),
-                    None => self.overlay.forget(uid),
+                    Some(row) if !unseen(&row) => self.overlay.put_gone(uid, is_dir),
+                    _ => self.overlay.forget(uid),
                 }
                 self.changed(uid);
             }

@@ -166,6 +166,8 @@ impl Engine {
             uid: Some(was),
             path: Some(path),
         }));
+        // An answer about this name that came meanwhile was younger.
+        self.looks.pend(at.parent, Some(at.name.clone()));
         self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true }])
     }
 }

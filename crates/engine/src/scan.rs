@@ -119,11 +119,6 @@ impl Scan {
         }
     }
 
-    /// Whether no walk is in flight.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.walks.is_empty()
-    }
-
     /// Whether walks run or are wanted: then what is missing may still turn up.
     pub(crate) fn is_open(&self) -> bool {
         let passed_over = self.void.values().any(|void| void.recursive);
@@ -220,6 +215,7 @@ impl Engine {
             self.scan.wanted = false;
             // A full walk sees what the single ones would.
             self.scan.lists.clear();
+            self.look_at_overlay(store)?;
             self.walk(store, NodeUid::ROOT, true, true)?;
         }
         while self.scan.walks.len() < LISTS_MAX {
@@ -260,6 +256,10 @@ impl Engine {
             return Ok(());
         };
         let credit = if full { self.settings.limits.overlay } else { LIST_CREDIT };
+        if full {
+            // The root stands in no directory that a walk would list.
+            self.looks.pend(NodeUid::ROOT, None);
+        }
         let job = self.job();
         self.scan.walks.insert(job, Walk { full, recursive, credit: Credit::new(credit) });
         self.out.push(Effect::List { job, dir, recursive, credit });
@@ -309,6 +309,10 @@ impl Engine {
             let at = Placed { parent: dir, name: entry.seen.name.clone() };
             names.insert(self.overlay.key(&at).1);
             self.sight(job, at, Some(entry), false, &mut sights);
+        }
+        for sight in &sights {
+            let key = self.overlay.key(&sight.at);
+            self.looked_at(job, key);
         }
         self.observe(store, sights)?;
         match part.end {

@@ -134,6 +134,7 @@ impl Engine {
         dirs: Vec<SeenDir>,
     ) -> Result<(), TreeError> {
         let Some(flying) = self.applies.land(job) else { return Ok(()) };
+        let dirs = self.dirs_to_take(store, job, dirs)?;
         for dir in &flying.dirs {
             self.dir_touched_by_us(store, *dir)?;
         }
@@ -162,6 +163,29 @@ impl Engine {
         Ok(())
     }
 
+    /// Directories that are to be taken as the apply found them in the end. What was heard of one since it began may be
+    /// younger: that one is looked at instead.
+    fn dirs_to_take(
+        &mut self,
+        store: &dyn TreeStore,
+        job: JobId,
+        dirs: Vec<SeenDir>,
+    ) -> Result<Vec<SeenDir>, TreeError> {
+        let mut kept = Vec::with_capacity(dirs.len());
+        for dir in dirs {
+            let view = View { store, overlay: &self.overlay };
+            let known = match view.by_ident(dir.stamp.ident)? {
+                Some(uid) => view.local_row(uid)?.map(|node| (uid, node)),
+                // Made just now.
+                None => None,
+            };
+            if known.is_none_or(|(uid, node)| self.may_take_dir(job, uid, &node)) {
+                kept.push(dir);
+            }
+        }
+        Ok(kept)
+    }
+
     /// One result; whether the step was done.
     fn result(
         &mut self,
@@ -178,9 +202,14 @@ impl Engine {
             ApplyResult::Skipped => {
                 uids(&step).into_iter().for_each(|uid| self.work.finish(uid, true, self.now.mono_ms));
             }
-            ApplyResult::Refused { .. } => {
-                // What was found says nothing about which of the names; all are looked at, and then planned anew.
-                for at in places(&step) {
+            ApplyResult::Refused { found } => {
+                // What was found says nothing about which of the names; all are looked at, and then planned anew. What was
+                // put back may have got a name of its own, and nobody else tells of what we do ourselves.
+                let places = places(&step);
+                if let (Some(at), Some(found)) = (places.first(), found) {
+                    self.looks.pend(at.parent, Some(found.seen.name));
+                }
+                for at in places {
                     self.looks.pend(at.parent, Some(at.name));
                 }
                 for uid in uids(&step) {
@@ -298,6 +327,8 @@ impl Engine {
     ) -> Result<(), TreeError> {
         let Some((parent, entry)) = displaced else { return Ok(()) };
         let at = Placed { parent, name: entry.seen.name.clone() };
+        // Its name may have been chosen on the way: an answer about it that came meanwhile was younger than this.
+        self.looks.pend(at.parent, Some(at.name.clone()));
         self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true }])
     }
 

@@ -146,7 +146,7 @@ fn fail_like(error: &FsError) -> StepResult {
 
 /// The state of a batch that is being carried out.
 pub(crate) struct Applier<'a> {
-    root: &'a Root,
+    pub(crate) root: &'a Root,
     pub(crate) recycle: &'a Arc<Recycle>,
     pub(crate) attributes: &'a mut Attributes,
     pub(crate) server: &'a str,

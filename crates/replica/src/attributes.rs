@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use polder_types::{Attrs, AttrsHash, Kind, XATTR_COUNT_MAX, XATTR_TOTAL_BYTES_MAX};
-use rustix::fs::{AtFlags, Gid, Mode, Statx, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Statx, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Doing, FsError};
@@ -86,6 +86,9 @@ impl AttrPolicy {
         }
     }
 }
+
+/// Attributes in full, with their hash.
+pub(crate) type Applied = (Arc<Attrs>, AttrsHash);
 
 /// Reads and applies attributes. One a thread; the account lookups are shared.
 #[derive(Debug)]
@@ -164,15 +167,46 @@ impl Attributes {
         set_mode(fd, mode).doing("set the mode of", b"")
     }
 
-    fn apply_owner(&self, fd: BorrowedFd<'_>, attrs: &Attrs) -> Result<(), Errno> {
-        let (user, group) = match self.policy.owners {
-            OwnerPolicy::Keep => return Ok(()),
-            OwnerPolicy::ByNumber => (attrs.uid, attrs.gid),
-            OwnerPolicy::ByName => (
+    /// What was `found` right after `attrs` were applied, as it is taken for applied. Mode and owner that are not those
+    /// which were set are either all that the volume keeps of them, as a file in `dir` shows that nobody else can reach; or
+    /// somebody has set others since.
+    pub(crate) fn as_applied(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        attrs: &Attrs,
+        found: Applied,
+        kind: Kind,
+    ) -> Applied {
+        if kind == Kind::Symlink {
+            return found;
+        }
+        let there = (found.0.mode, found.0.uid, found.0.gid);
+        let (user, group) = self.owner(attrs).unwrap_or((found.0.uid, found.0.gid));
+        let set = (self.policy.mode(attrs.mode, kind), user, group);
+        // Where there are no files without a name, nobody knows, and what is found counts.
+        if there == set || kept_of(dir, set).is_none_or(|kept| kept != set) {
+            return found;
+        }
+        let mut applied = (*self.plain(set.0, user, group).0).clone();
+        applied.xattrs = found.0.xattrs.clone();
+        let hash = applied.hash();
+        (Arc::new(applied), hash)
+    }
+
+    /// Whose numbers a file with these attributes gets here; `None`: it keeps its own.
+    fn owner(&self, attrs: &Attrs) -> Option<(u32, u32)> {
+        match self.policy.owners {
+            OwnerPolicy::Keep => None,
+            OwnerPolicy::ByNumber => Some((attrs.uid, attrs.gid)),
+            OwnerPolicy::ByName => Some((
                 self.owners.user_id(&attrs.owner).unwrap_or(attrs.uid),
                 self.owners.group_id(&attrs.group).unwrap_or(attrs.gid),
-            ),
-        };
+            )),
+        }
+    }
+
+    fn apply_owner(&self, fd: BorrowedFd<'_>, attrs: &Attrs) -> Result<(), Errno> {
+        let Some((user, group)) = self.owner(attrs) else { return Ok(()) };
         let stat = crate::ident::statx_fd(fd)?;
         if (stat.stx_uid, stat.stx_gid) == (user, group) {
             return Ok(());
@@ -213,6 +247,16 @@ impl Attributes {
         }
         Ok(())
     }
+}
+
+/// Mode, owner and group that a file without a name has in the end which was given these; `None` where it cannot be had.
+fn kept_of(dir: BorrowedFd<'_>, (mode, user, group): (u16, u32, u32)) -> Option<(u16, u32, u32)> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, c".", flags, Mode::RUSR | Mode::WUSR).ok()?;
+    rustix::fs::fchown(&file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))).ok()?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode.into())).ok()?;
+    let stat = crate::ident::statx_fd(&file).ok()?;
+    Some((stat.stx_mode & 0o7777, stat.stx_uid, stat.stx_gid))
 }
 
 /// Whether the volume has space left that an attribute could be in.

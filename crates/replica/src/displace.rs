@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 
 use crate::apply::{Acted, Applier, Stop, Target, is_same_content};
+use crate::attributes::Applied;
 use crate::error::{Doing, ErrorClass, FsError};
 use crate::ident::{CName, kind, stamp_at, stamp_fd};
 use crate::lease::{LeaseRefused, ReadLease};
@@ -213,8 +214,8 @@ impl Applier<'_> {
         if now.as_ref().is_some_and(|now| now.seen.kind == Some(Kind::Directory)) {
             self.dir_moved(from, to, false);
         }
-        // RACE: a chmod between check and rename is told as what stands there now, and nothing says that it is new. Its
-        // worst outcome is that this mode stays here and does not travel.
+        // A chmod between check and rename is told as what stands there now. It is no value that a move brings, so that
+        // it differs from what was agreed.
         let exact = before == *expect && now.as_ref().is_none_or(|now| is_same_content(now, &before));
         Ok(StepResult::Done { now, other: None, unknown: None, exact })
     }
@@ -265,9 +266,7 @@ impl Applier<'_> {
         let stamp = self.recycle.stamp(&entry.name)?;
         if (Stamp { ctime: expect.ctime, ..stamp }) != *expect {
             // Changed between check and rename: the edit beats the removal.
-            let name = &target.name;
-            self.recycle.put_back(&entry.name, target.dir.as_fd(), Some(name), name, self.server)?;
-            return Err(self.refused(&target));
+            return Err(self.give_back(&entry.name, &target)?);
         }
         self.recycled(uid, &entry.name, &stamp);
         self.touch_dir(&target.dir);
@@ -310,9 +309,16 @@ impl Applier<'_> {
             return Ok(());
         }
         // Something was made in it meanwhile: it stays.
-        let name = &target.name;
-        self.recycle.put_back(&entry.name, target.dir.as_fd(), Some(name), name, self.server)?;
-        Err(self.refused(target))
+        Err(self.give_back(&entry.name, target)?)
+    }
+
+    /// Gives what lies in the recycle area its name back, or a conflict name where somebody has taken that: then this is
+    /// what is told, since nobody else tells of what we do ourselves.
+    fn give_back(&mut self, entry: &Name, from: &Target) -> Result<Stop, FsError> {
+        let name = &from.name;
+        let given = self.recycle.put_back(entry, from.dir.as_fd(), Some(name), name, self.server)?;
+        let place = Target { dir: from.dir.clone(), c_name: CName::new(&given), name: given };
+        Ok(self.refused(&place))
     }
 
     /// Whether a directory holds nothing but names that the filter leaves out. `at` is its place in the share, `target`
@@ -361,9 +367,7 @@ impl Applier<'_> {
         if !as_expected {
             return Err(self.refused(&target));
         }
-        if let Some(attrs) = attrs {
-            self.attributes.apply(&file, attrs, kind)?;
-        }
+        let set = attrs.map(|attrs| self.set_attributes(&file, attrs, kind)).transpose()?;
         let (_, after) = stamp_fd(file.as_fd()).doing("stat", target.name.as_bytes())?;
         if kind == Kind::File && (after.size, after.mtime) != (before.size, before.mtime) {
             return Err(self.refused(&target));
@@ -376,12 +380,22 @@ impl Applier<'_> {
         let now = self.found(&target);
         drop(lease);
         // Written to since: the edit is told, and what was set is looked at again.
-        if !now.as_ref().is_some_and(|now| is_same_content(now, &kept)) {
-            return Err(Stop::Refused(now));
-        }
+        let now = match now {
+            Some(now) if is_same_content(&now, &kept) => Some(as_set(now, set, &before)),
+            now => return Err(Stop::Refused(now)),
+        };
         // A symlink's descriptor cannot be made durable by itself.
         self.touch_file((kind != Kind::Symlink).then_some(file));
         Ok(StepResult::Done { now, other: None, unknown: None, exact: true })
+    }
+
+    /// Gives a node attributes. What it has then is told as what was set, also if somebody has set others in between.
+    fn set_attributes(&mut self, node: impl AsFd, attrs: &Attrs, kind: Kind) -> Result<Applied, FsError> {
+        let node = node.as_fd();
+        self.attributes.apply(node, attrs, kind)?;
+        let stat = crate::ident::statx_fd(node).doing("stat", b"")?;
+        let found = self.attributes.read(node, c"", &stat, kind).doing("read the attributes of", b"")?;
+        Ok(self.attributes.as_applied(self.root.state(), attrs, found, kind))
     }
 
     /// The root is the one directory that stands in none: it has no name to be found by.
@@ -396,16 +410,15 @@ impl Applier<'_> {
         if !at.dir.path.names().is_empty() || dir.ident != expect.ident {
             return Err(Stop::Refused(None));
         }
-        if let Some(attrs) = attrs {
-            self.attributes.apply(&dir, attrs, Kind::Directory)?;
-        }
+        let (_, before) = stamp_fd(dir.as_fd()).doing("stat", b"the root")?;
+        let set = attrs.map(|attrs| self.set_attributes(&dir, attrs, Kind::Directory)).transpose()?;
         if let Some(mtime) = mtime {
             set_mtime(dir.as_fd(), mtime).doing("set the times of", b"the root")?;
         }
         let (stamp, attrs) = look_dir(&mut self.walker, self.attributes, &at.dir)?;
         let seen = Seen { name: at.name.clone(), kind: Some(Kind::Directory), stamp, links: 1 };
         self.touch_dir(&dir);
-        let now = Some(Found { seen, attrs: Some(attrs), target: None });
+        let now = Some(as_set(Found { seen, attrs: Some(attrs), target: None }, set, &before));
         Ok(StepResult::Done { now, other: None, unknown: None, exact: true })
     }
 }
@@ -434,6 +447,19 @@ impl Applier<'_> {
             }
         }
         Err(FsError::new("find a free conflict name for", target.name.as_bytes(), Errno::EXIST))
+    }
+}
+
+/// What was touched, as it is told: with the attributes that we set. If somebody has set others since, the stamp is one
+/// of before, so that the next look differs and the change is seen; told as it is now, it would be taken for ours.
+fn as_set(found: Found, set: Option<Applied>, before: &Stamp) -> Found {
+    let ours = |set: &Applied| found.attrs.as_ref().is_some_and(|(_, hash)| *hash == set.1);
+    match set {
+        Some(set) if !ours(&set) => {
+            let stamp = Stamp { ctime: before.ctime, ..found.seen.stamp };
+            Found { seen: Seen { stamp, ..found.seen }, attrs: Some(set), ..found }
+        }
+        _ => found,
     }
 }
 

@@ -234,6 +234,9 @@ impl Places {
         let dir = sys::open_by_handle(self.root_fd.as_fd(), handle, flags).ok()?;
         let ident = told.or_else(|| ident_of_fd(&dir))?;
         let (inside, way) = self.climb(dir);
+        if !inside && way.is_empty() {
+            return None;
+        }
         if self.known.len() + way.len() > KNOWN_MAX {
             self.known.clear();
         }
@@ -242,13 +245,16 @@ impl Places {
         inside.then_some(ident)
     }
 
-    /// Walks up to the first directory whose place is known. All directories on the way have the same answer.
+    /// Walks up to the first directory whose place is known. All directories on the way have the same answer, as long as
+    /// it may be remembered.
     fn climb(&self, mut dir: OwnedFd) -> (bool, Vec<FileIdent>) {
         let mut way = Vec::new();
         for _ in 0..DEPTH_MAX {
             let Some(ident) = ident_of_fd(&dir) else { return (false, way) };
             if let Some(inside) = self.lookup(&ident) {
-                return (inside, way);
+                // What lies in the recycle area may be given a name again by us, and no event tells of what we do.
+                let remembered = self.fixed.get(&ident) != Some(&false);
+                return (inside, if remembered { way } else { Vec::new() });
             }
             if way.last() == Some(&ident) || !statx_fd(&dir).is_ok_and(|stat| device(&stat) == self.device) {
                 return (false, way);

@@ -290,6 +290,48 @@ fn touching(base: &Path) {
     assert!(is_done(&touch("f", Kind::File, e.stamp("f"))));
 }
 
+/// A user sets permissions while ours are set. Theirs are never told as ours, and where others stand there, the stamp that
+/// was told does not: the next look finds them. Told as what was applied, they would never have travelled.
+#[test]
+fn i1_a_chmod_beside_ours_is_not_taken_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let e = Endpoint::new(dir.path());
+    e.write("f", b"bytes");
+    e.mkdir("d");
+    let stop = Arc::new(AtomicBool::new(false));
+    let user = {
+        let (stop, path) = (stop.clone(), e.path.clone());
+        std::thread::spawn(move || {
+            let theirs = std::fs::Permissions::from_mode(0o640);
+            while !stop.load(Ordering::Relaxed) {
+                for name in ["f", "d"] {
+                    std::fs::set_permissions(path.join(name), theirs.clone()).unwrap();
+                }
+            }
+        })
+    };
+    let attrs = Some(Arc::new(plain(0o751)));
+    let (mut done, mut beside) = (0, 0);
+    let begun = std::time::Instant::now();
+    while begun.elapsed().as_millis() < 1500 {
+        for (path, kind) in [("f", Kind::File), ("d", Kind::Directory)] {
+            let before = e.stamp(path);
+            let act =
+                Act::Touch { at: e.place(path), kind, expect: before, attrs: attrs.clone(), mtime: None };
+            let StepResult::Done { now: Some(told), .. } = e.apply_one(act) else { continue };
+            done += 1;
+            assert_eq!(told.attrs.as_ref().unwrap().0.mode, 0o751, "{path}");
+            let now = e.look(path).unwrap();
+            beside += u32::from(now.attrs != told.attrs);
+            assert!(now.attrs == told.attrs || now.seen.stamp != told.seen.stamp, "{path}");
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    user.join().unwrap();
+    eprintln!("{done} done, {beside} with others beside them");
+    assert!(done > 0 && beside > 0);
+}
+
 /// The root stands in no directory: its own permissions once could never be set, and its endpoint never came to rest.
 fn the_root_is_touched(base: &Path) {
     let e = Endpoint::new(base);

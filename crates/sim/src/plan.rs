@@ -1,7 +1,7 @@
 //! What a run does: the seed switches kinds of actions and of faults on and off (swarm testing: a run with few kinds
 //! reaches what one with all of them hides).
 
-use crate::disk::Times;
+use crate::disk::{Times, Watch};
 use crate::rng::Rng;
 use crate::story::Line;
 
@@ -60,6 +60,8 @@ pub struct Plan {
     pub times: Times,
     /// Whether inode numbers are used again.
     pub reuse: bool,
+    /// What the watcher is told.
+    pub watch: Watch,
     /// Events that the watcher's queue holds.
     pub queue: usize,
     /// Rows of a page of the feed.
@@ -111,6 +113,7 @@ impl Plan {
             expiry: rng.chance(30),
             times: if rng.chance(30) { Times::Coarse } else { Times::Fine },
             reuse: rng.chance(50),
+            watch: if Rng::of(seed, [14, 0, 0]).chance(60) { Watch::Fanotify } else { Watch::Inotify },
             queue: *rng.pick(&[4, 64, 64]),
             page_rows: *rng.pick(&[2, 100, 100]),
             stepwise: rng.chance(50),
@@ -150,6 +153,7 @@ impl Plan {
             expiry: false,
             times: Times::Fine,
             reuse: false,
+            watch: Watch::Inotify,
             queue: 64,
             page_rows: 100,
             stepwise: false,
@@ -186,6 +190,7 @@ impl Plan {
                 "expiry" => plan.expiry = true,
                 "coarse" => plan.times = Times::Coarse,
                 "reuse" => plan.reuse = true,
+                "fanotify" => plan.watch = Watch::Fanotify,
                 "stepwise" => plan.stepwise = true,
                 "small" => plan.small_limits = true,
                 other => panic!("no setting of a story: {other}"),
@@ -206,6 +211,7 @@ impl Plan {
             (self.expiry, "expiry"),
             (self.times == Times::Coarse, "coarse"),
             (self.reuse, "reuse"),
+            (self.watch == Watch::Fanotify, "fanotify"),
             (self.stepwise, "stepwise"),
             (self.small_limits, "small"),
         ];
@@ -218,7 +224,8 @@ impl Plan {
 
     /// The same settings, with what a story says instead of what would be drawn.
     pub fn with_script(&self, script: Vec<Line>) -> Self {
-        let Self { power, skew, damage, prune, expiry, times, reuse, stepwise, small_limits, .. } = *self;
+        let Self { power, skew, damage, prune, expiry, times, reuse, watch, stepwise, small_limits, .. } =
+            *self;
         Self {
             power,
             skew,
@@ -227,6 +234,7 @@ impl Plan {
             expiry,
             times,
             reuse,
+            watch,
             stepwise,
             small_limits,
             queue: self.queue,

@@ -47,6 +47,8 @@ pub const OPEN: &[Bug] = &[
     Bug::OurWorkMovesTimes,
     Bug::StrangerItselfForgotten,
     Bug::OlderLookOverYounger,
+    Bug::LostHintsLeaveOldLooks,
+    Bug::SilentWalkBelieved,
     Bug::LooksLoseTheirDirectory,
     Bug::MovedIsStillThere,
     Bug::ReadOfMovedFile,

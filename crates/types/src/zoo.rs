@@ -82,6 +82,10 @@ bugs! {
     StrangerItselfForgotten,
     /// What a look brought may be overwritten by an older one that came later.
     OlderLookOverYounger,
+    /// After hints were lost, looks that are older than that are believed.
+    LostHintsLeaveOldLooks,
+    /// A walk that tells nothing is taken to say that what differs from the rows is as it was.
+    SilentWalkBelieved,
     /// A look whose directory is not known yet is forgotten.
     LookWithoutDirectoryForgotten,
     /// Looks do not follow a directory that gets another id.

@@ -6,7 +6,7 @@ use polder_engine::Hint;
 use polder_types::{Attrs, Name, Timestamp};
 
 use super::durable::Change;
-use super::{Disk, EMPTY, Inode, Node, ROOTS, Token, inode, size_of};
+use super::{Disk, EMPTY, Inode, Node, ROOTS, Token, Watch, inode, size_of};
 use crate::rng::Rng;
 
 /// There is no room for it.
@@ -30,7 +30,7 @@ impl Disk {
             self.untold = true;
             return;
         }
-        if ROOTS[1..].contains(&dir) {
+        if ROOTS[1..].contains(&dir) || self.own && self.watch == Watch::Fanotify {
             return;
         }
         if self.hints.len() >= self.hints_max {
@@ -247,9 +247,10 @@ impl Disk {
         mtime: Option<Timestamp>,
     ) {
         self.set_meta(ino, new, mtime);
+        let itself = self.watch == Watch::Fanotify && self.names(ino).is_some();
         match at {
-            Some((dir, name)) => self.hint(dir, Some(name)),
-            None => self.hint(ino, None),
+            Some((dir, name)) if !itself => self.hint(dir, Some(name)),
+            _ => self.hint(ino, None),
         }
     }
 

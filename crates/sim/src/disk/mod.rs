@@ -62,6 +62,15 @@ pub enum Times {
     Coarse,
 }
 
+/// What the watcher is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// As inotify: what the agent does itself, too.
+    Inotify,
+    /// As fanotify: nothing of what the agent does itself; attributes of a directory under the directory itself.
+    Fanotify,
+}
+
 /// A disk.
 #[derive(Debug, Clone)]
 pub struct Disk {
@@ -82,6 +91,10 @@ pub struct Disk {
     overflow: bool,
     /// Whether anybody watches; without, no hint is kept.
     pub watched: bool,
+    /// What the watcher is told.
+    pub watch: Watch,
+    /// Whether the agent itself is at work.
+    pub own: bool,
     /// Changes that the watcher was not told: stores to mappings, what happened while nobody watched.
     pub untold: bool,
     durable: Option<Durable>,
@@ -118,6 +131,8 @@ impl Disk {
             hints_max: 64,
             overflow: false,
             watched: false,
+            watch: Watch::Inotify,
+            own: false,
             untold: false,
             durable: None,
             room: u64::MAX,

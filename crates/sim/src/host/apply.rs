@@ -283,11 +283,13 @@ impl Host {
         let Some(race) = applying.race.as_mut().filter(|race| race.step == at && race.done.is_none()) else {
             return;
         };
+        let own = std::mem::replace(&mut self.disk.own, false);
         if let Some(before) = self.disk.token(ino)
             && self.disk.write(ino, Some(place), race.token).is_ok()
         {
             race.done = Some(before);
         }
+        self.disk.own = own;
     }
 
     /// The race of an apply, to be told or set.

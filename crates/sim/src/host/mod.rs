@@ -91,6 +91,7 @@ impl Host {
             disk.remember_durable();
         }
         disk.set_queue(plan.queue);
+        disk.watch = plan.watch;
         let years = |rng: &mut Rng| (rng.below(20) as i64 - 10) * 365 * 24 * 3_600_000;
         let skew_ms = if plan.skew { years(&mut rng) } else { nth as i64 * 3_600_000 };
         Self {
@@ -145,6 +146,14 @@ impl Host {
     /// Whether a job was given up.
     pub fn is_cancelled(&self, job: JobId) -> bool {
         self.cancelled.contains(&job)
+    }
+
+    /// What the agent itself does to the disk.
+    pub(crate) fn as_agent<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
+        self.disk.own = true;
+        let done = act(self);
+        self.disk.own = false;
+        done
     }
 
     /// `syncfs` of the volume: what the state database has committed lies on it.

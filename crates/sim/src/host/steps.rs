@@ -323,8 +323,8 @@ impl Host {
         let entry = (RECYCLE, self.recycle_name(uid, expect));
         self.disk.rename((at.0, &at.1), (entry.0, &entry.1));
         if !self.is_same_content(&entry, expect, kind) {
-            self.put_back(&entry.1, at.0, Some(&at.1), &at.1);
-            return Err(self.refused(&at));
+            let given = self.put_back(&entry.1, at.0, Some(&at.1), &at.1);
+            return Err(self.refused(&(at.0, given)));
         }
         self.keep_recycled(applying, uid, &entry);
         applying.touch_dir(at.0);

@@ -37,6 +37,8 @@ pub struct Service {
     progress: BTreeMap<EndpointId, Progress>,
     /// Sessions by number: which process holds each.
     sessions: BTreeMap<u64, u64>,
+    /// Its lives so far.
+    pub boots: u64,
     /// Packs that were taken in and not read back yet.
     pub unverified: BTreeSet<PackId>,
     pub(crate) prune: prune::Prune,
@@ -71,6 +73,7 @@ impl Service {
             store: Store::default(),
             progress: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            boots: 0,
             unverified: BTreeSet::new(),
             prune: prune::Prune::default(),
             backup: None,
@@ -116,6 +119,7 @@ impl Service {
 
     /// The process ends and another begins: all sessions are over.
     pub fn restart(&mut self) {
+        self.boots += 1;
         self.sessions.clear();
         self.prune.restart();
     }

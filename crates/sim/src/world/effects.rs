@@ -6,6 +6,7 @@ use polder_types::{PackId, Stamp};
 
 use super::{What, World};
 use crate::disk::{Token, content_of};
+use crate::host::Host;
 use crate::host::apply::Race;
 use crate::host::look::WalkStep;
 use crate::host::recycle::Displaced;
@@ -278,7 +279,8 @@ impl World {
         let race = self.fault(host, "race", nth, |rng| {
             rng.chance(percent).then_some(Deed::Race(nth, rng.below(steps) as usize))
         });
-        let job = self.hosts[host].begin_apply(apply, &self.service);
+        let service = &self.service;
+        let job = self.hosts[host].as_agent(|server| server.begin_apply(apply, service));
         if let Some(Deed::Race(_, step)) = race {
             let token = self.ghost.draw();
             if let Some(at) = self.hosts[host].race_of(job) {
@@ -287,7 +289,7 @@ impl World {
         }
         if let Some(Deed::CrashIn(_, step, seed)) = crash {
             for _ in 0..step {
-                self.hosts[host].apply_step(job);
+                self.hosts[host].as_agent(|server| server.apply_step(job));
             }
             self.raced(host, job);
             match seed {
@@ -299,12 +301,12 @@ impl World {
         if self.plan.stepwise {
             return self.push(self.time + 1, What::Step { host, life, job });
         }
-        while self.hosts[host].apply_step(job) {}
+        while self.hosts[host].as_agent(|server| server.apply_step(job)) {}
         self.end_apply(host, life, job);
     }
 
     fn apply_step(&mut self, host: usize, life: u64, job: JobId) {
-        if self.hosts[host].apply_step(job) {
+        if self.hosts[host].as_agent(|server| server.apply_step(job)) {
             let delay = self.delay(host, 6);
             return self.push(self.time + delay, What::Step { host, life, job });
         }
@@ -322,7 +324,7 @@ impl World {
 
     fn end_apply(&mut self, host: usize, life: u64, job: JobId) {
         self.raced(host, job);
-        let Some(applied) = self.hosts[host].finish_apply(job) else { return };
+        let Some(applied) = self.hosts[host].as_agent(|server| server.finish_apply(job)) else { return };
         let delay = self.delay(host, 20);
         let at = self.time + delay;
         self.push(at, What::Fact { host, life, session: None, event: applied.event });
@@ -334,8 +336,8 @@ impl World {
 
     fn displaced(&mut self, host: usize, life: u64, displaced: Vec<Displaced>) {
         let rescued = match displaced.is_empty() {
-            true => self.hosts[host].look_after_displaced(),
-            false => self.hosts[host].watch_displaced(displaced),
+            true => self.hosts[host].as_agent(Host::look_after_displaced),
+            false => self.hosts[host].as_agent(|server| server.watch_displaced(displaced)),
         };
         for event in rescued {
             self.reply(host, life, None, event);

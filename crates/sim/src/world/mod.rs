@@ -184,6 +184,8 @@ struct Request {
     instance: polder_types::InstanceId,
     asked: Option<Asked>,
     nth: u64,
+    /// Which life of the service it was sent to: what is under way when it ends goes with its connections.
+    boot: u64,
 }
 
 /// A run.

@@ -63,7 +63,8 @@ impl World {
         }
         let nth = self.hosts[host].count("message");
         let instance = self.hosts[host].instance;
-        let request = Request { effect, opening: link.open, instance, asked, nth };
+        let boot = self.service.boots;
+        let request = Request { effect, opening: link.open, instance, asked, nth, boot };
         let percent = self.plan.repeat;
         let again = self.fault(host, "repeat", nth, |rng| {
             rng.chance(percent).then_some(Deed::Repeat(nth, 5 + rng.below(10_000)))
@@ -143,6 +144,9 @@ impl World {
     }
 
     fn serve(&mut self, host: usize, request: &Request) -> Option<Served> {
+        if request.boot != self.service.boots {
+            return None;
+        }
         if let Some(asked) = &request.asked {
             // What a machine that lost power had on the wire is gone with it.
             if asked.process != self.hosts[host].process {
