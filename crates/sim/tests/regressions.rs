@@ -289,3 +289,52 @@ fn regression_what_is_agreed_without_a_message_is_durable_first() {
          0 s1 crash-in 13 0 182135698711230",
     );
 }
+
+/// Permissions were changed through one name of a file with two, and that name was gone before anybody looked: the other
+/// name was not looked at.
+#[test]
+fn regression_a_name_that_is_gone_may_have_told_of_another() {
+    passes(
+        "seed 31064 hosts 2 active 60000 queue 64 rows 100
+         15206 s1 mkdir c
+         35971 s0 create c/d
+         37226 s0 link c/d c/a
+         39017 s0 mode c/d 385
+         39017 s0 rm c/d",
+    );
+}
+
+/// A new file was removed while it was offered, and the queue overflowed. The walk found nothing where no row said anything,
+/// and told nothing; then the share took the file, and all was said to be in sync.
+#[test]
+fn regression_after_lost_hints_what_no_row_knows_is_looked_at() {
+    passes(
+        "seed 107602 hosts 3 active 60000 queue 4 rows 100
+         10686 s1 empty a
+         14619 s1 rename a c
+         15771 s0 create c
+         23468 s2 mkdir e.txt
+         33816 s0 mkdir a
+         41847 s0 mkdir e.txt/e.txt
+         42939 s2 create e.txt/e.txt/c
+         56324 s0 create a/c
+         56517 s0 rm a/c
+         56517 s0 edit e.txt/e.txt/c
+         56517 s0 save c-s0",
+    );
+}
+
+/// A new file could not be stored, and took an old one's id then: the problem stayed with the id that was gone.
+#[test]
+fn regression_a_problem_ends_with_the_id_that_had_it() {
+    passes(
+        "seed 202015 hosts 2 active 10000 queue 64 rows 100
+         6756 s1 mkdir b
+         6926 s1 create b/d
+         7242 s1 create b/e.txt
+         7398 s1 edit b/e.txt
+         7500 s0 restart
+         7859 s1 swap b/d b/e.txt
+         8445 s1 replace b/e.txt",
+    );
+}
