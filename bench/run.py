@@ -300,17 +300,25 @@ def latency(arguments):
             (a / "latency").mkdir()
             wait_for("the folder", (b / "latency").exists, 60)
         name = "loaded" if arguments.load_files else "idle"
-        took = []
-        for at in range(arguments.times):
+        expected = count_entries(a)
+        took, during, is_loaded, counted = [], [], bool(arguments.load_files), time.monotonic()
+        while len(took) < arguments.times or is_loaded:
+            if is_loaded and time.monotonic() - counted > 1:
+                # Counting takes time too, so it is not done for each file.
+                is_loaded, counted = count_entries(b) < expected, time.monotonic()
             content = os.urandom(4096)
+            file = f"file-{len(took)}"
             began = time.monotonic()
-            (a / "latency" / f"file-{at}").write_bytes(content)
-            until_readable(b / "latency" / f"file-{at}", content)
+            (a / "latency" / file).write_bytes(content)
+            until_readable(b / "latency" / file, content)
             took.append(time.monotonic() - began)
+            if is_loaded:
+                during.append(took[-1])
             time.sleep(0.02)
-        percentiles("polder", f"latency_{name}", took)
-        if arguments.load_files:
-            figure("polder", "loaded_entries_at_end", count_entries(b))
+        percentiles("polder", f"latency_{name}", took[: arguments.times])
+        if during:
+            figure("polder", "latency_while_load_lasts_count", len(during))
+            percentiles("polder", "latency_while_load_lasts", during)
         took = []
         for at in range(arguments.times):
             content = os.urandom(4096)

@@ -30,6 +30,10 @@ pub(crate) struct Applies {
     next_serial: u64,
     /// Names that applies in flight are changing.
     changing: BTreeSet<Key>,
+    /// Directories that applies in flight work in, and how many do.
+    dirs: BTreeMap<NodeUid, u32>,
+    /// Directories that applies in flight give another time.
+    timed: BTreeSet<NodeUid>,
     /// After a failure of the whole disk (full, read-only): nothing is tried before.
     pub(crate) stalled_until: u64,
     pub(crate) stalls: u32,
@@ -50,6 +54,9 @@ pub(crate) struct Flying {
     pub(crate) steps: Vec<Queued>,
     lane: Lane,
     changing: Vec<Key>,
+    /// Directories that the batch works in.
+    pub(crate) dirs: Vec<NodeUid>,
+    timed: Vec<NodeUid>,
 }
 
 impl Flying {
@@ -87,6 +94,11 @@ impl Applies {
         self.changing.contains(key)
     }
 
+    /// Whether an apply in flight works in a directory: its time moves until that has set it back.
+    pub(crate) fn works_in(&self, dir: NodeUid) -> bool {
+        self.dirs.contains_key(&dir)
+    }
+
     pub(crate) fn wakes_at(&self, now: u64) -> Option<u64> {
         (self.queued() > 0 && self.stalled_until > now).then_some(self.stalled_until)
     }
@@ -119,6 +131,17 @@ impl Applies {
         }
         for key in &flying.changing {
             self.changing.remove(key);
+        }
+        for dir in &flying.timed {
+            self.timed.remove(dir);
+        }
+        for dir in &flying.dirs {
+            if let Some(count) = self.dirs.get_mut(dir) {
+                *count -= 1;
+                if *count == 0 {
+                    self.dirs.remove(dir);
+                }
+            }
         }
         Some(flying)
     }
@@ -164,6 +187,8 @@ struct Making {
     /// Nodes that the batch moves: paths through them are in doubt.
     moving: BTreeSet<NodeUid>,
     times: BTreeMap<NodeUid, (Arc<Dir>, Timestamp)>,
+    /// Times that steps of the batch give to nodes.
+    timed: BTreeMap<NodeUid, Timestamp>,
     bytes: u64,
 }
 
@@ -270,7 +295,11 @@ impl Engine {
             }
         }
         self.applies.changing.extend(changing.iter().cloned());
-        self.applies.flying.insert(job, Flying { steps: making.taken, lane, changing });
+        let dirs: Vec<NodeUid> = making.times.keys().copied().collect();
+        dirs.iter().for_each(|dir| *self.applies.dirs.entry(*dir).or_default() += 1);
+        let timed: Vec<NodeUid> = making.timed.into_keys().collect();
+        self.applies.timed.extend(&timed);
+        self.applies.flying.insert(job, Flying { steps: making.taken, lane, changing, dirs, timed });
         let dir_times = making.times.into_values().collect();
         self.out.push(Effect::Apply(Apply { job, steps: making.steps, dir_times, lane }));
         Ok(true)
@@ -314,6 +343,9 @@ impl Engine {
         if keys.into_iter().any(|key| self.applies.changing.contains(&key)) {
             return Ok(Joined::Later);
         }
+        if self.times_collide(queued) {
+            return Ok(Joined::Later);
+        }
         let mut dirs = BTreeMap::new();
         for parent in parents(act) {
             if !making.moving.is_empty() && self.passes(store, parent, &making.moving)? {
@@ -332,7 +364,10 @@ impl Engine {
             return Ok(Joined::Never);
         };
         for (parent, dir) in dirs {
-            let time = self.dir_time(store, parent)?;
+            let time = match making.timed.get(&parent) {
+                Some(time) => Some(*time),
+                None => self.dir_time(store, parent)?,
+            };
             if let Some(time) = time {
                 making.times.entry(parent).or_insert((dir, time));
             }
@@ -343,15 +378,28 @@ impl Engine {
             making.made.insert(queued.step.uid, dir.clone());
             making.times.insert(queued.step.uid, (dir, mtime));
         }
-        if let Act::Touch { mtime: Some(mtime), .. } = act
-            && let Some((_, time)) = making.times.get_mut(&queued.step.uid)
-        {
-            *time = *mtime;
+        if let Act::Touch { mtime: Some(mtime), .. } = act {
+            making.timed.insert(queued.step.uid, *mtime);
+            if let Some((_, time)) = making.times.get_mut(&queued.step.uid) {
+                *time = *mtime;
+            }
         }
         making.moving.extend(moved(&queued.step));
         making.index.insert(queued.serial, making.steps.len() as u32);
         making.steps.push(ApplyStep { uid: queued.step.uid, act: wired, after });
         Ok(Joined::Yes)
+    }
+
+    /// Whether a step gives a directory another time while a batch in flight works in it, which sets it back to the time that
+    /// it knows; or works in a directory whose time is being set.
+    fn times_collide(&self, queued: &Queued) -> bool {
+        if planted(Bug::TimesCollide) {
+            return false;
+        }
+        let act = &queued.step.act;
+        let sets_time = matches!(act, Act::Touch { mtime: Some(_), .. });
+        (sets_time && self.applies.works_in(queued.step.uid))
+            || parents(act).iter().any(|parent| self.applies.timed.contains(parent))
     }
 
     /// Whether a directory lies in one of these, or is one.

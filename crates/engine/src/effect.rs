@@ -51,6 +51,12 @@ pub enum Effect {
     Read(Read),
     /// Change the disk. Answer: [`crate::Event::Applied`].
     Apply(Apply),
+    /// Make all that is on the disk now durable. Answer: [`crate::Event::MadeDurable`]; where that fails, the life ends and all
+    /// is looked at anew.
+    MakeDurable {
+        /// The job.
+        job: JobId,
+    },
     /// Give a job up. Its fact may still come and is ignored; bytes already stored do no harm. An apply that has begun
     /// to change names is finished and reported.
     Cancel(JobId),

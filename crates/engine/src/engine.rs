@@ -11,6 +11,7 @@ use polder_types::{
 
 use crate::applies::Applies;
 use crate::brake::Brake;
+use crate::durable::Durable;
 use crate::looks::Looks;
 use crate::overlay::{Overlay, View};
 use crate::problems::Problems;
@@ -63,6 +64,7 @@ pub struct Engine {
     pub(crate) reads: Reads,
     pub(crate) sends: Sends,
     pub(crate) applies: Applies,
+    pub(crate) durable: Durable,
     pub(crate) brake: Brake,
     pub(crate) problems: Problems,
     pub(crate) report: Report,
@@ -99,6 +101,7 @@ impl Engine {
             reads: Reads::default(),
             sends: Sends::default(),
             applies: Applies::default(),
+            durable: Durable::default(),
             problems: Problems::default(),
             report: Report::default(),
             review: Review::default(),
@@ -163,6 +166,10 @@ impl Engine {
             Event::Stored { jobs } => self.stored(store, &jobs),
             Event::StoreFailed { jobs, why } => self.store_failed(store, &jobs, &why),
             Event::Applied { job, results, dirs } => self.applied(store, job, results, dirs),
+            Event::MadeDurable { job } => {
+                self.made_durable(job);
+                Ok(())
+            }
             Event::Progress { job, bytes } => {
                 self.report.progress(job, bytes, self.applies.is_job(job));
                 Ok(())
@@ -228,6 +235,7 @@ impl Engine {
         self.scan = Scan::default();
         self.reads = Reads::default();
         self.applies = Applies::default();
+        self.durable = Durable::default();
         self.sends.drop_queue();
         self.problems = Problems::default();
     }
@@ -290,6 +298,7 @@ impl Engine {
             self.pump_looks(store)?;
             if !self.paused && !self.stopping {
                 self.pump_plan(store)?;
+                self.pump_durable();
                 self.pump_reads(store)?;
                 self.pump_sends(store)?;
                 self.pump_applies(store)?;

@@ -85,6 +85,11 @@ pub enum Event {
         /// The directories that were touched, as they were after their times were set.
         dirs: Vec<SeenDir>,
     },
+    /// Answer to [`crate::Effect::MakeDurable`].
+    MadeDurable {
+        /// The job.
+        job: JobId,
+    },
     /// Bytes moved for a job, for rates and remaining time. May be left out.
     Progress {
         /// The job.

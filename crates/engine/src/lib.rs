@@ -13,6 +13,7 @@
 
 mod applies;
 mod brake;
+mod durable;
 mod effect;
 mod engine;
 mod event;

@@ -423,6 +423,21 @@ impl Engine {
         }
     }
 
+    /// We worked in a directory: what looks in flight say of its time is void.
+    pub(crate) fn dir_touched_by_us(&mut self, store: &dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
+        let oldest = self.oldest_in_flight();
+        if oldest.is_none() {
+            return Ok(());
+        }
+        let key = match (View { store, overlay: &self.overlay }).local_row(dir)? {
+            _ if dir == NodeUid::ROOT => root_key(),
+            Some(node) => self.overlay.key(&node.at),
+            None => return Ok(()),
+        };
+        self.looks.touch(key, self.next_job(), oldest);
+        Ok(())
+    }
+
     /// Under which key a place is remembered. The root has no name.
     pub(crate) fn key_of(&self, (dir, name): &LookPlace) -> Key {
         match name {

@@ -16,7 +16,7 @@ use polder_types::{
 };
 
 use crate::engine::Engine;
-use crate::overlay::{Key, View, as_local};
+use crate::overlay::{DEPTH_MAX, Key, View, as_local};
 use crate::work::State;
 use crate::{SeenDir, SeenEntry, SkipReason};
 
@@ -210,10 +210,40 @@ impl Engine {
         }
         let returns = matches!(self.overlay.get(uid), Some(None));
         self.set_present(store, uid, at, entry)?;
+        if is_dir && returns {
+            self.rows_hold_below(store, uid)?;
+        }
         if is_dir && (returns || known != Some(uid)) {
             self.want_list(uid);
         }
         self.evict_others(store, &key, uid)
+    }
+
+    /// A directory is back, and is listed: what was gone with it stands as its rows say until then. A walk tells what is
+    /// missing, and nothing about what a row says: what stayed gone would be deleted in the share.
+    fn rows_hold_below(&mut self, store: &dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
+        if planted(Bug::ReturnsWithoutItsInside) {
+            return Ok(());
+        }
+        let gone: Vec<NodeUid> =
+            self.overlay.iter().filter(|(_, node)| node.is_none()).map(|(uid, _)| uid).collect();
+        for uid in gone {
+            let mut above = store.synced(uid)?.map(|row| row.at.parent);
+            let mut depth = 0;
+            while let Some(at) = above.filter(|at| *at != dir && *at != NodeUid::ROOT && depth < DEPTH_MAX) {
+                depth += 1;
+                above = match self.overlay.get(at) {
+                    Some(Some(node)) => Some(node.at.parent),
+                    _ => store.synced(at)?.map(|row| row.at.parent),
+                };
+            }
+            if above == Some(dir) {
+                self.overlay.forget(uid);
+                self.holds.remove(&uid);
+                self.changed(uid);
+            }
+        }
+        Ok(())
     }
 
     /// Whoever else is thought to stand under a name that is taken stands there no more.
@@ -276,8 +306,16 @@ impl Engine {
     ) -> Result<(), TreeError> {
         let row = store.synced(uid)?;
         let kind = entry.seen.kind.expect("special files were left out");
-        let stamp = entry.seen.stamp;
+        let mut stamp = entry.seen.stamp;
         let old = View { store, overlay: &self.overlay }.local_row(uid)?;
+        if kind == Kind::Directory
+            && self.applies.works_in(uid)
+            && let Some(old) = old.as_ref().filter(|old| old.stamp.ident == stamp.ident)
+            && !planted(Bug::OurWorkMovesTimes)
+        {
+            // It moves by what we do in it, and is set back in the end.
+            stamp.mtime = old.stamp.mtime;
+        }
         let hash = entry.attrs.hash();
         let (mut attrs, mut mtime) = (hash, stamp.mtime);
         if let Some(row) = &row {

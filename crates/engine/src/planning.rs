@@ -305,22 +305,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Both sides agree already.
-    fn settle(
-        &mut self,
-        store: &mut dyn TreeStore,
-        uid: NodeUid,
-        row: Option<&SyncedNode>,
-    ) -> Result<(), TreeError> {
-        let cloud = store.cloud(uid)?;
-        store.put_synced(uid, row)?;
-        store.put_cloud(uid, cloud.as_ref())?;
-        self.problems.solved(uid);
-        self.after_synced(store, uid)?;
-        self.work.finish(uid, false, self.now.mono_ms);
-        Ok(())
-    }
-
     /// A new local node is a node of the share.
     pub(crate) fn rekey(
         &mut self,

@@ -136,3 +136,32 @@ fn fits(offer: &Offer, state: Option<&NodeState>) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use polder_types::{Attrs, Content, Placed, Timestamp};
+
+    use super::*;
+
+    fn live(number: u8, parent: u8) -> FeedRow {
+        FeedRow::Live(Box::new(NodeState {
+            uid: NodeUid([number; 16]),
+            at: Placed { parent: NodeUid([parent; 16]), name: "x".parse().expect("a plain name") },
+            mtime: Timestamp::default(),
+            attrs: Attrs::default(),
+            content: Content::Directory,
+            since: Seq(1),
+            by: InstanceId::ZERO,
+        }))
+    }
+
+    #[test]
+    fn a_row_is_lone_where_few_of_its_directory_are() {
+        let few = (10..10 + LONE_MAX as u8).map(|number| live(number, 1));
+        let many = (30..31 + LONE_MAX as u8).map(|number| live(number, 2));
+        let gone = FeedRow::Gone { uid: NodeUid([60; 16]), since: Seq(1), by: InstanceId::ZERO };
+        let rows: Vec<_> = many.chain(few).chain([gone]).collect();
+        let lone: Vec<NodeUid> = (10..10 + LONE_MAX as u8).map(|number| NodeUid([number; 16])).collect();
+        assert_eq!(lone_rows(&rows).into_iter().collect::<Vec<_>>(), lone);
+    }
+}

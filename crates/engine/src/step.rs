@@ -135,6 +135,9 @@ impl Engine {
     ) -> Result<(), TreeError> {
         let Some(flying) = self.applies.land(job) else { return Ok(()) };
         let dirs = self.dirs_to_take(store, job, dirs)?;
+        for dir in &flying.dirs {
+            self.dir_touched_by_us(store, *dir)?;
+        }
         let mut not_done = BTreeSet::new();
         let skipped = std::iter::repeat_with(|| ApplyResult::Skipped);
         for (queued, result) in flying.steps.into_iter().zip(results.into_iter().chain(skipped)) {

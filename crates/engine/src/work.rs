@@ -356,3 +356,54 @@ impl Work {
         self.items.values().any(|item| matches!(item.state, State::Held | State::On(_)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid(number: usize) -> NodeUid {
+        let mut bytes = [0; 16];
+        bytes[8..].copy_from_slice(&(number as u64).to_be_bytes());
+        NodeUid(bytes)
+    }
+
+    fn work(count: usize) -> Work {
+        let mut work = Work::default();
+        (0..count).for_each(|at| work.touch(uid(at), 0));
+        work
+    }
+
+    #[test]
+    fn what_is_urgent_is_planned_first_and_once() {
+        let mut work = work(5);
+        work.hurry(uid(3));
+        work.hurry(uid(3));
+        assert_eq!(work.take_fresh(10, true), [uid(3)]);
+        assert_eq!(work.take_fresh(10, false), [uid(0), uid(1), uid(2), uid(4)]);
+        assert_eq!(work.fresh_count(), 0);
+    }
+
+    #[test]
+    fn it_stays_urgent_until_it_is_done() {
+        let mut work = work(2);
+        work.hurry(uid(1));
+        for _ in 0..3 {
+            assert_eq!(work.take_fresh(1, false), [uid(1)]);
+            work.put(uid(1), State::Queued);
+            work.finish(uid(1), true, 0);
+        }
+        assert_eq!(work.take_fresh(1, false), [uid(1)]);
+        work.finish(uid(1), false, 0);
+        work.touch(uid(1), 0);
+        assert_eq!(work.take_fresh(10, true), []);
+    }
+
+    #[test]
+    fn a_storm_is_bulk() {
+        let mut work = work(URGENT_MAX + 10);
+        (0..URGENT_MAX + 10).for_each(|at| work.hurry(uid(at)));
+        assert_eq!(work.take_fresh(usize::MAX, true).len(), URGENT_MAX);
+        (0..URGENT_MAX + 10).for_each(|at| work.remove(uid(at)));
+        assert_eq!(work.urgent_count, 0);
+    }
+}

@@ -1,4 +1,5 @@
 //! Changes of a directory's own attributes that come while something else happens to it: none is missed, none is undone.
+//! And what is written down of one that both sides have.
 
 use std::collections::VecDeque;
 
@@ -9,7 +10,7 @@ use polder_engine::{
 use polder_sync::{Seen, SyncedNode, TreeStore, mem::MemStore};
 use polder_types::{
     Attrs, BatchAnswer, CaseRule, Content, Cursor, Epoch, FileIdent, GroupAnswer, InstanceId, Kind, Name,
-    NodeUid, Placed, Seq, Stamp, Tag, Timestamp,
+    NodeState, NodeUid, Placed, Seq, Stamp, Tag, Timestamp,
 };
 
 const DIR: NodeUid = NodeUid([7; 16]);
@@ -46,6 +47,10 @@ fn seen(ino: u64, called: &str, mode: u16, changed: i64) -> LookFound {
     LookFound::Entry(SeenEntry { seen, attrs: attrs(mode).into(), target: None })
 }
 
+fn is_root(at: &LookAt) -> bool {
+    at.name.is_none() && at.dir.ident == Some(ident(ROOT_INO))
+}
+
 /// An engine that agrees with its share, and the looks and applies that wait for an answer.
 struct Bench {
     engine: Engine,
@@ -58,8 +63,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// With `/d`, mode 700, and in it the symlink `l`.
-    fn at_rest(news: Vec<FeedRow>) -> Self {
+    /// Started, with `/d`, mode 700, and in it the symlink `l`.
+    fn new(news: Vec<FeedRow>) -> Self {
         let mut store = MemStore::new(CaseRule::Sensitive);
         let hash = store.put_attrs(&attrs(OLD)).expect("maps");
         let row = |parent, called: &str, content, ino| SyncedNode {
@@ -84,15 +89,26 @@ impl Bench {
         bench
     }
 
-    /// Begins a life over a root with this mode, changed at a moment. Nothing but the root is looked at.
+    /// The same, settled.
+    fn at_rest(news: Vec<FeedRow>) -> Self {
+        let mut bench = Self::new(news);
+        bench.settle_root(0, 1);
+        bench
+    }
+
+    /// Answers what is asked at the start: nothing but the root is looked at.
+    fn settle_root(&mut self, mode: u16, changed: i64) {
+        self.settle(&mut |at| match is_root(at) {
+            true => seen(ROOT_INO, "root", mode, changed),
+            false => panic!("{at:?} is looked at"),
+        });
+    }
+
+    /// Begins a life over a root with this mode, changed at a moment.
     fn start(&mut self, mode: u16, changed: i64) {
         let root = RootSeen { stamp: stamp(ROOT_INO, changed), attrs: attrs(mode).into() };
         self.step(Event::Started(Started { instance: InstanceId([1; 16]), root: Ok(root) }));
         self.step(Event::Connected);
-        self.settle(&mut |at| match (at.dir.ident, &at.name) {
-            (Some(dir), None) if dir == ident(ROOT_INO) => seen(ROOT_INO, "root", mode, changed),
-            _ => panic!("{at:?} is looked at"),
-        });
     }
 
     /// The one apply: the symlink `l` is removed, for the share has it no more.
@@ -169,7 +185,7 @@ impl Bench {
                     self.now_ms = self.now_ms.max(at);
                     self.step(Event::Woke);
                 }
-                Effect::Apply(_) => kept.push_back(effect),
+                Effect::Apply(_) | Effect::MakeDurable { .. } => kept.push_back(effect),
                 _ => (),
             }
         }
@@ -227,9 +243,9 @@ fn a_mode_that_changes_before_the_directory_is_known_is_seen() {
     let look = bench.take_look();
     bench.hint(NEW_INO, None);
     bench.looked(look, seen(NEW_INO, "x", OLD, 1));
-    bench.settle(&mut |at| match at.dir.ident {
-        Some(dir) if dir == ident(ROOT_INO) && at.name.is_none() => seen(ROOT_INO, "root", 0, 1),
-        _ => seen(NEW_INO, "x", NEW, 5),
+    bench.settle(&mut |at| match is_root(at) {
+        true => seen(ROOT_INO, "root", 0, 1),
+        false => seen(NEW_INO, "x", NEW, 5),
     });
     assert_eq!(bench.mode_in_share("x"), Some(NEW));
 }
@@ -279,6 +295,7 @@ fn a_mode_of_the_root_from_before_the_start_is_seen() {
     let mut bench = Bench::at_rest(Vec::new());
     bench.engine = Engine::new(Settings::new("here"), [4; 32]);
     bench.start(NEW, 5);
+    bench.settle_root(NEW, 5);
     let root = bench.store.cloud(NodeUid::ROOT).expect("maps").expect("the share has a root");
     let mode = bench.store.attrs(root.attrs).expect("maps").map(|attrs| attrs.mode);
     assert_eq!(mode, Some(NEW));
@@ -302,4 +319,38 @@ fn what_is_put_back_under_another_name_is_looked_at() {
         }
     }
     assert!(looked.contains(&name("l")) && looked.contains(&name("l-here")), "{looked:?}");
+}
+
+/// An agent that was killed had just made a directory; nothing of that is durable. The next life finds it there, as the share
+/// has it. A row that says so before it is durable makes a deletion of its loss.
+#[test]
+fn what_both_sides_turn_out_to_have_is_made_durable_before_it_is_written_down() {
+    const MADE: NodeUid = NodeUid([9; 16]);
+    const MADE_INO: u64 = 9;
+    let row = FeedRow::Live(Box::new(NodeState {
+        uid: MADE,
+        at: Placed { parent: NodeUid::ROOT, name: name("x") },
+        mtime: Timestamp::new(1, 0),
+        attrs: attrs(OLD),
+        content: Content::Directory,
+        since: Seq(21),
+        by: InstanceId([2; 16]),
+    }));
+    let mut bench = Bench::new(vec![row]);
+    bench.hint(ROOT_INO, Some("x"));
+    let mut root_or_made = |at: &LookAt| match is_root(at) {
+        true => seen(ROOT_INO, "root", 0, 1),
+        false => seen(MADE_INO, "x", OLD, 1),
+    };
+    bench.settle(&mut root_or_made);
+    let is_known = |bench: &Bench| bench.store.synced(MADE).expect("maps").is_some();
+    let job = bench.take(|effect| match effect {
+        Effect::MakeDurable { job } => Some(*job),
+        _ => None,
+    });
+    assert!(!is_known(&bench));
+    bench.step(Event::MadeDurable { job });
+    bench.settle(&mut root_or_made);
+    assert!(is_known(&bench));
+    assert!(bench.effects.is_empty(), "{:?}", bench.effects);
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use polder_types::{Name, RelPath, Timestamp};
 
-use crate::disk::{EMPTY, Node, ROOT, attrs, is_zeros};
+use crate::disk::{EMPTY, Node, RECYCLE, ROOT, attrs, is_zeros};
 use crate::ghost::Ghost;
 use crate::host::Host;
 use crate::rng::Rng;
@@ -320,9 +320,18 @@ impl User<'_> {
         }
     }
 
+    /// Whether no share has the file, here or where it went with its directory when that was deleted elsewhere.
     fn is_hidden(&self, ino: u64) -> bool {
-        let mut names = self.host.disk.everything().into_iter().filter(|(_, other)| *other == ino);
-        names.any(|(path, _)| path.names().last().is_some_and(Self::is_left_out))
+        let mut dirs = vec![ROOT, RECYCLE];
+        while let Some(dir) = dirs.pop() {
+            for (name, child) in self.host.disk.names(dir).into_iter().flatten() {
+                if *child == ino && Self::is_left_out(name) {
+                    return true;
+                }
+                dirs.extend(self.host.disk.names(*child).map(|_| *child));
+            }
+        }
+        false
     }
 
     fn gone(&mut self, token: u64) {

@@ -253,6 +253,43 @@ fn regression_a_row_that_outlived_its_directory_is_settled() {
     );
 }
 
+/// An agent was killed after it had made a directory and before that was durable. The next life found the directory as the
+/// share has it and wrote that down; then the power went, and the directory with it: its loss was told as a deletion.
+#[test]
+fn regression_what_is_agreed_without_a_message_is_durable_first() {
+    passes(
+        "seed 400443 hosts 2 active 60000 queue 4 rows 100 power expiry stepwise small
+         2092 s1 create a
+         6718 s0 clone
+         0 s2 lose-answer 2
+         16386 s0 time a 1981564895
+         16386 s0 mkdir c
+         0 s1 lose 6
+         23174 s0 rm c
+         23174 s0 rm a
+         24506 s2 mkdir d
+         24506 s2 mkdir d/c
+         0 s0 lose 24
+         0 s2 lose-answer 10
+         0 s0 lose-answer 26
+         0 s1 lose 7
+         0 s0 lose-answer 30
+         28318 s0 restart
+         32133 s2 create b
+         0 s1 lose-answer 13
+         43782 s2 rm d
+         0 s1 crash-in 6 1
+         0 s0 crash-in 8 1 250130215508127
+         46685 s2 rm a
+         0 s1 lose-answer 21
+         0 s0 lose-answer 36
+         51290 s0 create d/e.txt
+         0 s0 lose-answer 39
+         0 s1 crash-in 11 2
+         0 s1 crash-in 13 0 182135698711230",
+    );
+}
+
 /// Permissions were changed through one name of a file with two, and that name was gone before anybody looked: the other
 /// name was not looked at.
 #[test]
@@ -299,5 +336,41 @@ fn regression_a_problem_ends_with_the_id_that_had_it() {
          7500 s0 restart
          7859 s1 swap b/d b/e.txt
          8445 s1 replace b/e.txt",
+    );
+}
+
+/// A directory was seen to be gone, with a file in it of which an edit was on its way, and then found under its new place.
+/// The walk found the file as the share's answer had just written it down, and told nothing: it stayed gone, and was deleted
+/// in the share.
+#[test]
+fn regression_what_is_in_a_directory_that_is_back_is_back_too() {
+    passes(
+        "seed 400974 hosts 3 active 10000 queue 64 rows 100 damage stepwise
+         1714 s2 create c
+         1714 s2 mkdir a
+         1765 s0 mkdir b
+         2651 s0 create a/b
+         3214 s0 create c
+         3223 s1 create c
+         5258 s0 edit a/b
+         5653 s0 create a/b
+         5653 s0 mode c 389
+         0 s0 lose 1000004
+         5981 s0 replace c
+         5981 s0 rename a c/c",
+    );
+}
+
+/// A program wrote to a file that the filter leaves out, after its directory had been deleted elsewhere: the file lies in
+/// the recycle area, and no share has what is in it. The oracle missed it.
+#[test]
+fn regression_what_is_left_out_is_not_missed_in_the_recycle_area() {
+    passes(
+        "seed 411217 hosts 2 active 60000 queue 64 rows 100
+         5652 s0 mkdir e.txt
+         5652 s0 create e.txt/x.tmp
+         9311 s0 open e.txt/x.tmp 840
+         9563 s1 rm e.txt
+         29208 s0 put 840",
     );
 }

@@ -178,7 +178,8 @@ fn s083_after_a_month_apart_edits_are_united() {
 }
 
 /// The state database is gone, and users went on while the agent was down: equal files are adopted, different ones are
-/// both kept, and what is missing here comes back. A deletion that reaches the share after it was read is a deletion.
+/// both kept, and what is missing here comes back. A deletion that comes after both were
+/// united is a deletion.
 #[test]
 fn s087_without_its_state_database_a_server_merges_and_deletes_nothing() {
     tells(
@@ -189,7 +190,7 @@ fn s087_without_its_state_database_a_server_merges_and_deletes_nothing() {
          15000 s1 forget
          15001 s1 edit a
          15001 s1 rm b
-         15001 s0 rm c",
+         20000 s0 rm c",
         &["a=4", "a-Cloud=1", "b=2", "gone"],
     );
 }

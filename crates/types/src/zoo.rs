@@ -72,6 +72,12 @@ bugs! {
     TwoLooksAtOnce,
     /// A hint about a directory that nobody knows yet is dropped though a walk has passed there already.
     StrangerForgotten,
+    /// What both sides turn out to have is written down before the disk has it for good.
+    SettledBeforeDurable,
+    /// A directory is given its new time while a batch that knows the old one works in it.
+    TimesCollide,
+    /// The time that a directory has while something is applied in it counts as somebody's.
+    OurWorkMovesTimes,
     /// A directory whose attributes change while a look at its name is in flight is not looked at again.
     StrangerItselfForgotten,
     /// What a look brought may be overwritten by an older one that came later.
@@ -80,6 +86,8 @@ bugs! {
     LostHintsLeaveOldLooks,
     /// A walk that tells nothing is taken to say that what differs from the rows is as it was.
     SilentWalkBelieved,
+    /// What was gone with a directory stays gone when the directory is back.
+    ReturnsWithoutItsInside,
     /// A look whose directory is not known yet is forgotten.
     LookWithoutDirectoryForgotten,
     /// Looks do not follow a directory that gets another id.

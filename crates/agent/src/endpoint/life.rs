@@ -365,6 +365,9 @@ impl Life {
                 Effect::Credit { job, more } => self.jobs.credit(job, more),
                 Effect::Read(read) => self.store.read(read),
                 Effect::Apply(apply) => self.jobs.apply(apply),
+                Effect::MakeDurable { job } => {
+                    runtime.spawn(network::make_durable(Arc::clone(&self.disk), job, thread.facts.clone()));
+                }
                 Effect::Cancel(job) => {
                     self.store.cancel(job);
                     self.jobs.forget_scan(job);

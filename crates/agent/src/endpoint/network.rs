@@ -7,7 +7,7 @@ use polder_api::grpc::convert::{self, CommitOutcome, FeedDecoder, FeedPage, Offe
 use polder_api::grpc::{Reason, pb};
 use polder_chunk::{ChunkLocation, PackRef};
 use polder_engine::{
-    Anew, BatchError, Failure, FailureClass, FeedError, FeedRow, JobId, Page, PageToken, Unreachable,
+    Anew, BatchError, Event, Failure, FailureClass, FeedError, FeedRow, JobId, Page, PageToken, Unreachable,
 };
 use polder_replica::FsError;
 use polder_types::{Author, BatchAnswer, BatchNo, Cursor, EndpointId, Group, InstanceId, NodeState};
@@ -285,10 +285,8 @@ pub(crate) struct Batch {
 /// answer is lost with the power, the next start takes what the disk has then for what its users did since, and the old
 /// bytes, or none, would go to the share as an edit or a deletion. The endpoint's thread goes on meanwhile.
 pub(crate) async fn send(remote: Arc<Remote>, disk: Arc<Disk>, batch: Batch, facts: Facts) {
-    // Without a flush nothing is told: the agent ends, which may cancel it (a panic ends the worker by itself).
-    let Ok(flushed) = tokio::task::spawn_blocking(move || disk.make_durable()).await else { return };
-    if let Err(error) = flushed {
-        return facts.network(Outcome::NotDurable(error));
+    if !flush(disk, &facts).await {
+        return;
     }
     let job = batch.job;
     let answer = match remote.open() {
@@ -296,6 +294,26 @@ pub(crate) async fn send(remote: Arc<Remote>, disk: Arc<Disk>, batch: Batch, fac
         Ok(open) => commit(&remote, &open, batch, &facts).await,
     };
     facts.network(Outcome::Answered { job, answer });
+}
+
+/// Makes everything on the volume durable, and says so.
+pub(crate) async fn make_durable(disk: Arc<Disk>, job: JobId, facts: Facts) {
+    if flush(disk, &facts).await {
+        facts.send(Event::MadeDurable { job });
+    }
+}
+
+/// Whether everything on the volume is durable now. Else nothing must be told or written down: the endpoint's life ends, or
+/// the agent does, which may cancel this (a panic ends the worker by itself).
+async fn flush(disk: Arc<Disk>, facts: &Facts) -> bool {
+    match tokio::task::spawn_blocking(move || disk.make_durable()).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            facts.network(Outcome::NotDurable(error));
+            false
+        }
+        Err(_) => false,
+    }
 }
 
 async fn commit(

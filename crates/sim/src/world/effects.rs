@@ -107,6 +107,10 @@ impl World {
                 let looks = self.hosts[host].look(&places);
                 self.reply(host, life, None, Event::Looked { job, looks });
             }
+            Effect::MakeDurable { job } => {
+                self.hosts[host].disk.sync_all();
+                self.reply(host, life, None, Event::MadeDurable { job });
+            }
             Effect::List { job, dir, recursive, credit } => {
                 if recursive && dir.path.names().is_empty() {
                     self.hosts[host].disk.untold = false;
