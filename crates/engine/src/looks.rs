@@ -12,7 +12,7 @@ use polder_types::{
 
 use crate::engine::Engine;
 use crate::observe::Sight;
-use crate::overlay::{Key, View};
+use crate::overlay::{Key, View, as_local};
 use crate::{Effect, Hint, JobId, Look, LookAt, LookFound, SeenDir, SeenEntry};
 
 /// Names asked for in one job.
@@ -253,6 +253,9 @@ impl Engine {
                     // The directory is on its way to this disk, or stands here under an id that is adopted later.
                     let at = self.now.mono_ms + QUIET_MS;
                     self.looks.later.insert((at, *uid, name.clone()));
+                    self.look_past(store, *uid, name.as_ref())?;
+                } else {
+                    self.look_past(store, *uid, name.as_ref())?;
                 }
             }
             if asked.is_empty() {
@@ -390,6 +393,23 @@ impl Engine {
         self.set_dir_present(store, uid, SeenDir { stamp, attrs: entry.attrs })
     }
 
+    /// A name cannot be looked at, for its directory is gone. The file that it had may have another name.
+    fn look_past(
+        &mut self,
+        store: &dyn TreeStore,
+        dir: NodeUid,
+        name: Option<&Name>,
+    ) -> Result<(), TreeError> {
+        let Some(name) = name else { return Ok(()) };
+        let key = self.settings.case.key(name.as_bytes());
+        for uid in store.synced_all_at(dir, &key)? {
+            if let Some(row) = store.synced(uid)? {
+                self.look_at_rest(store, uid, &as_local(&row))?;
+            }
+        }
+        Ok(())
+    }
+
     /// A directory is not where it was thought to be: its own name is looked at.
     fn dir_lost(
         &mut self,
@@ -406,6 +426,7 @@ impl Engine {
             let at = self.now.mono_ms + LATER_MS;
             for (dir, name) in flying.places.iter().filter(|(dir, _)| *dir == uid) {
                 self.looks.later.insert((at, *dir, name.clone()));
+                self.look_past(store, *dir, name.as_ref())?;
             }
         }
         Ok(())

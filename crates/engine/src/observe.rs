@@ -388,7 +388,7 @@ impl Engine {
 
     /// A file left a name. What was changed through it before, the watcher told under this name alone: the others that are
     /// known are looked at.
-    fn look_at_rest(
+    pub(crate) fn look_at_rest(
         &mut self,
         store: &dyn TreeStore,
         uid: NodeUid,

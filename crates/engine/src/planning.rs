@@ -335,8 +335,14 @@ impl Engine {
         self.problems.rekey(from, to);
         self.work.finish(from, false, now);
         let row = store.synced(to)?;
+        let is_dir = node.kind == polder_types::Kind::Directory;
         self.put_local(store, to, node, row)?;
         self.work.finish(to, true, now);
+        if is_dir && !store.synced_children(to, None, 1)?.is_empty() && !planted(Bug::AdoptedWithoutItsInside)
+        {
+            // No listing of what stands there has been compared with these rows.
+            self.want_list(to);
+        }
         Ok(())
     }
 

@@ -341,7 +341,7 @@ impl Engine {
                         self.looks.pend(dir, Some(row.at.name));
                     }
                 }
-                let replaced = store.synced(dir)?.is_some_and(|row| row.stamp.ident != part.dir);
+                let replaced = store.synced(dir)?.is_none_or(|row| row.stamp.ident != part.dir);
                 if replaced && !planted(Bug::ReplacedDirectoryNotCompared) {
                     self.children_unlisted(store, dir, &names)?;
                 }
@@ -380,7 +380,8 @@ impl Engine {
         }
     }
 
-    /// Another inode has taken the place of a directory: the walk could not find its rows, and missed nothing.
+    /// Another inode has taken the place of a directory, or its own row is gone: the walk could not find the rows in it, and
+    /// missed nothing.
     fn children_unlisted(
         &mut self,
         store: &dyn TreeStore,

@@ -50,6 +50,7 @@ pub const OPEN: &[Bug] = &[
     Bug::LostHintsLeaveOldLooks,
     Bug::SilentWalkBelieved,
     Bug::ReturnsWithoutItsInside,
+    Bug::AdoptedWithoutItsInside,
     Bug::LooksLoseTheirDirectory,
     Bug::MovedIsStillThere,
     Bug::ReadOfMovedFile,

@@ -374,3 +374,29 @@ fn regression_what_is_left_out_is_not_missed_in_the_recycle_area() {
          29208 s0 put 840",
     );
 }
+
+/// After a re-baseline a directory was taken for one of the share again, under whose id rows had stayed. A file in it had
+/// been removed while the agent was down; the walk had not known the rows, and nobody compared them.
+#[test]
+fn regression_an_adopted_directory_is_compared_with_the_rows_below_it() {
+    passes(
+        "seed 400101 hosts 3 active 60000 queue 64 rows 2 fanotify
+         5801 s1 restart
+         6358 s2 create c
+         6358 s2 create a
+         7712 s0 mkdir e.txt
+         0 s0 crash-in 2 0 6940622016362
+         0 s0 crash-in 3 2 259442113292657
+         13278 s0 create e.txt/e.txt
+         13798 s2 edit a
+         15063 s2 rename a e.txt/b
+         15063 s2 rm c
+         0 s2 crash-in 2 1
+         18186 s1 replace e.txt/e.txt
+         0 s2 crash-in 7 0
+         31969 s1 backup
+         33448 s2 rm e.txt/e-s2.txt
+         35862 s1 set-back
+         40608 s2 rm e.txt/b",
+    );
+}

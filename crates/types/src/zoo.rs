@@ -88,6 +88,8 @@ bugs! {
     SilentWalkBelieved,
     /// What was gone with a directory stays gone when the directory is back.
     ReturnsWithoutItsInside,
+    /// A directory that is taken for one of the share is not compared with the rows below that.
+    AdoptedWithoutItsInside,
     /// A look whose directory is not known yet is forgotten.
     LookWithoutDirectoryForgotten,
     /// Looks do not follow a directory that gets another id.
