@@ -32,11 +32,8 @@ impl Catch {
     }
 }
 
-/// Bugs that the last hunt did not catch within some hundred seeds: rare, or hidden by a second line of defence. They are
-/// hunted when they are asked for.
+/// Bugs of this level that no hunt has caught yet. They are hunted when they are asked for.
 pub const OPEN: &[Bug] = &[
-    Bug::AdoptsWhatWasDeleted,
-    Bug::TurnsEveryKnot,
     Bug::AbsenceIsDeletion,
     Bug::VoidListingBelieved,
     Bug::VoidNotListedAgain,
@@ -51,9 +48,6 @@ pub const OPEN: &[Bug] = &[
     Bug::LostStepsWait,
     Bug::OffersNotDurable,
     Bug::LostAnswerIgnored,
-    Bug::RetriesBeforeFeed,
-    Bug::RefusalNotFollowed,
-    Bug::CutIgnored,
     Bug::OldRowsOverrule,
     Bug::MergeEndsTooEarly,
     Bug::DroppedRowForgetsFile,
@@ -63,13 +57,10 @@ pub const OPEN: &[Bug] = &[
     Bug::CycleUnchecked,
     Bug::NotEmptyUnchecked,
     Bug::ParentUnchecked,
-    Bug::StaleBatchTaken,
-    Bug::CondemnedServes,
-    Bug::UsedPackCondemned,
-    Bug::NoSecondLook,
-    Bug::OldMarksCount,
-    Bug::UnverifiedServes,
 ];
+
+/// Stories that catch a bug whose situation seeds meet too rarely.
+const STORIES: &[(Bug, &str)] = &[];
 
 /// A seed that caught each bug when somebody looked last. It is tried first, so that a hunt of all takes seconds; when the
 /// simulation draws otherwise than then, the bug is hunted from the first seed on.
@@ -114,9 +105,13 @@ const KNOWN: &[(Bug, u64)] = &[
     (Bug::TagIgnored, 31),
 ];
 
-/// Hunts one bug: with the seed that is known to catch it, then through the seeds from `from` on; `None` when none of
-/// `seeds_max` caught it.
+/// Hunts one bug: with its story, with the seed that is known to catch it, then through the seeds from `from` on; `None` when
+/// none of `seeds_max` caught it.
 pub fn hunt(bug: Bug, from: u64, seeds_max: u64, fresh: bool) -> Option<Catch> {
+    let mut stories = STORIES.iter().filter(|(other, _)| *other == bug && !fresh);
+    if let Some(failure) = stories.find_map(|(_, story)| tell(bug, story)) {
+        return Some(Catch { seeds: 0, seed: 0, failure });
+    }
     let known = KNOWN.iter().filter(|(other, _)| *other == bug && !fresh).map(|(_, seed)| *seed);
     known.chain(from..from + seeds_max).zip(1..).find_map(|(seed, seeds)| {
         let failure = run(Some(bug), seed)?;
@@ -139,6 +134,23 @@ pub fn run(bug: Option<Bug>, seed: u64) -> Option<String> {
     let failure = World::new(plan_of(seed)).run().failure;
     plant(None);
     failure
+}
+
+/// Tells a story with a bug and without; what is wrong with the bug alone, be it only that the share ends otherwise.
+pub fn tell(bug: Bug, story: &str) -> Option<String> {
+    let told = |bug| {
+        plant(bug);
+        let outcome = World::new(Plan::told(story)).run();
+        plant(None);
+        outcome
+    };
+    let (right, wrong) = (told(None), told(Some(bug)));
+    // A story that fails by itself shows nothing.
+    if right.failure.is_some() {
+        return None;
+    }
+    let otherwise = || format!("the share ends as {:?}, not as {:?}", wrong.tree, right.tree);
+    wrong.failure.clone().or_else(|| (wrong.tree != right.tree).then(otherwise))
 }
 
 /// Hunts many bugs on several threads. `told` hears of each as soon as it is decided.
