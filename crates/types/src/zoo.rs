@@ -251,8 +251,8 @@ impl Bug {
             Self::StaleBatchTaken => Level::Ledger,
             // With a commit in a window of one page of marks.
             Self::CondemnedServes | Self::UnverifiedServes | Self::RepackedChunksStay => Level::Model,
-            // The share tells of its new head as well, so that the feed is read a moment later.
-            Self::RefusalNotFollowed => Level::Engine,
+            // The share tells of its new head as well, so that the feed is read a moment later; what is sent too early, it refuses.
+            Self::RefusalNotFollowed | Self::RetriesBeforeFeed => Level::Engine,
             _ => Level::Simulator,
         }
     }
