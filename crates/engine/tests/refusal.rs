@@ -1,8 +1,9 @@
-//! What follows when the share refuses, or does not answer: the feed is read before anything is planned again (I6, I12).
+//! What follows when the share refuses, or does not answer: the feed is read before anything is planned again (I6, I12). And
+//! when a listing does not name what should be there: nothing, before a look (I5).
 
 use polder_engine::{
-    Announced, Effect, Engine, Event, Hint, JobId, Look, LookFound, Now, Page, RootSeen, Settings, Started,
-    Unreachable,
+    Announced, Effect, Engine, Event, Hint, JobId, ListEnd, ListPart, Look, LookFound, Now, Page, RootSeen,
+    Settings, Started, Unreachable,
 };
 use polder_sync::{SyncedNode, TreeStore, mem::MemStore};
 use polder_types::{
@@ -31,6 +32,18 @@ struct Bench {
 
 impl Bench {
     fn deleting() -> Self {
+        let mut bench = Self::started();
+        bench.settle();
+        bench.step(Event::Connected);
+        bench.settle();
+        let hint = Hint { dir: stamp(1).ident, name: Some("file".parse().expect("a plain name")) };
+        bench.step(Event::Hints(vec![hint]));
+        bench.until_sent();
+        bench
+    }
+
+    /// With its first scan before it.
+    fn started() -> Self {
         let mut store = MemStore::new(CaseRule::Sensitive);
         let attrs = store.put_attrs(&Attrs::default()).expect("maps");
         let extents = vec![Extent { len: 5, source: ExtentSource::Hole }];
@@ -57,12 +70,6 @@ impl Bench {
         let mut bench = Self { engine, store, now_ms: 1, effects: Vec::new() };
         let root = RootSeen { stamp: stamp(1), attrs: Attrs::default().into() };
         bench.step(Event::Started(Started { instance: InstanceId([1; 16]), root: Ok(root) }));
-        bench.settle();
-        bench.step(Event::Connected);
-        bench.settle();
-        let hint = Hint { dir: stamp(1).ident, name: Some("file".parse().expect("a plain name")) };
-        bench.step(Event::Hints(vec![hint]));
-        bench.until_sent();
         bench
     }
 
@@ -170,14 +177,47 @@ fn a_lost_answer_is_not_made_up_for_before_the_feed() {
     }
 }
 
+/// A scan does not name a file that should be there. Until a look has found nothing under its name, it is not deleted in the
+/// share, however long the look takes.
+#[test]
+fn absence_in_a_listing_is_no_deletion() {
+    let mut bench = Bench::started();
+    let list = bench.effects.iter().find_map(|effect| match effect {
+        Effect::List { job, .. } => Some(*job),
+        _ => None,
+    });
+    let job = list.expect("a start leads to a scan");
+    bench.step(Event::Connected);
+    while let Some(answer) =
+        bench.answers().into_iter().find(|answer| !matches!(answer, Event::Looked { .. }))
+    {
+        bench.step(answer);
+    }
+    let end = Some(ListEnd::Complete);
+    let part = ListPart { dir: stamp(1).ident, differ: Vec::new(), missing: vec![FILE], end };
+    bench.step(Event::Listed { job, parts: vec![part] });
+    let looks = bench.effects.iter().any(|effect| matches!(effect, Effect::Look { .. }));
+    bench.step(Event::ListDone { job, entry_count: 0, complete: true });
+    assert!(
+        looks || bench.effects.iter().any(|effect| matches!(effect, Effect::Look { .. })),
+        "nobody looks"
+    );
+    for _ in 0..40 {
+        bench.now_ms += 1_000;
+        bench.step(Event::Woke);
+        assert!(bench.sent().is_none(), "deleted without a look");
+    }
+}
+
 /// The bug zoo at the level of the engine: `cargo test -p polder-engine --features zoo --test refusal zoo`.
 #[cfg(feature = "zoo")]
 #[test]
 fn zoo_of_the_engine() {
     use polder_types::zoo::{Bug, Level, plant};
     type Test = fn();
-    let cases: [(Bug, Test); 2] = [
+    let cases: [(Bug, Test); 3] = [
         (Bug::RefusalNotFollowed, a_refusal_leads_to_the_feed),
+        (Bug::AbsenceIsDeletion, absence_in_a_listing_is_no_deletion),
         (Bug::RetriesBeforeFeed, a_lost_answer_is_not_made_up_for_before_the_feed),
     ];
     for (bug, test) in cases {

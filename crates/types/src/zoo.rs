@@ -252,7 +252,8 @@ impl Bug {
             // With a commit in a window of one page of marks.
             Self::CondemnedServes | Self::UnverifiedServes | Self::RepackedChunksStay => Level::Model,
             // The share tells of its new head as well, so that the feed is read a moment later; what is sent too early, it refuses.
-            Self::RefusalNotFollowed | Self::RetriesBeforeFeed => Level::Engine,
+            // What is absent for a moment only, a hint tells of.
+            Self::RefusalNotFollowed | Self::RetriesBeforeFeed | Self::AbsenceIsDeletion => Level::Engine,
             _ => Level::Simulator,
         }
     }
