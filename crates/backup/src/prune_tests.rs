@@ -435,3 +435,26 @@ proptest! {
         prop_assert!(small <= 3, "{small} small packs are left");
     }
 }
+
+/// The bug zoo at the level of the plan: `cargo test -p polder-backup --features zoo zoo`. Each planted bug makes a test fail.
+#[cfg(feature = "zoo")]
+#[test]
+fn zoo_of_the_prune_plan() {
+    use polder_types::zoo::{Level, plant};
+    type Test = fn();
+    let cases: [(Bug, Test); 4] = [
+        (Bug::NoSecondLook, the_fate_of_a_pack),
+        (Bug::NoSecondLook, nothing_that_is_named_is_ever_lost),
+        (Bug::OldMarksCount, the_fate_of_a_pack),
+        (Bug::OldMarksCount, nothing_that_is_named_is_ever_lost),
+    ];
+    for (bug, test) in cases {
+        plant(Some(bug));
+        let passed = std::panic::catch_unwind(test).is_ok();
+        plant(None);
+        assert!(!passed, "{bug:?} was not caught");
+    }
+    let missing: Vec<_> =
+        Bug::of(Level::Prune).filter(|bug| cases.iter().all(|(other, _)| other != bug)).collect();
+    assert!(missing.is_empty(), "no test for {missing:?}");
+}

@@ -39,6 +39,7 @@ impl Engine {
         }
         if by == self.instance
             && by != InstanceId::ZERO
+            && !planted(Bug::LostAnswerIgnored)
             && let Some(offer) = offers.get(&uid)
             && fits(offer, state.as_ref())
         {

@@ -465,7 +465,7 @@ impl Engine {
             };
             let first = self.work.tries(op.uid) == 0;
             self.fail(store, op.uid, reason.map(|reason| (reason, why.to_string().into())))?;
-            if reason.is_none() && first {
+            if reason.is_none() && first && !planted(Bug::RefusalNotFollowed) {
                 // The service knows more than we do: planned again as soon as the feed has told.
                 self.work.put(op.uid, State::AfterCut);
             }

@@ -76,7 +76,8 @@ impl Session {
 
     /// Whether the share's state is known well enough to plan.
     pub(crate) fn is_ready(&self) -> bool {
-        self.up && self.announced && (self.at_cut || planted(Bug::CutIgnored)) && self.tree_whole
+        let cut_ignored = planted(Bug::CutIgnored) || planted(Bug::RetriesBeforeFeed);
+        self.up && self.announced && (self.at_cut || cut_ignored) && self.tree_whole
     }
 
     pub(crate) fn is_announced(&self) -> bool {
@@ -235,7 +236,7 @@ impl Engine {
                 self.session.want_feed = true;
                 // Rows are read to the head before anything is planned.
                 self.session.at_cut = false;
-                for (batch, answer) in answers.iter().filter(|_| !planted(Bug::LostAnswerIgnored)) {
+                for (batch, answer) in &answers {
                     self.take_lost_answer(store, *batch, answer)?;
                 }
                 if answers_known {

@@ -381,8 +381,8 @@ impl<'a, 'b> GroupCheck<'a, 'b> {
     fn check_way_up(&self, nid: Nid, parent: Nid, nth: u32) -> Result<(), Stop> {
         let mut at = parent;
         for _ in 0..MOVE_STEPS_MAX {
-            if at == nid && !planted(Bug::CycleUnchecked) {
-                return refuse(nth, Refusal::Cycle);
+            if at == nid {
+                return if planted(Bug::CycleUnchecked) { Ok(()) } else { refuse(nth, Refusal::Cycle) };
             }
             if at == ROOT_NID {
                 return Ok(());

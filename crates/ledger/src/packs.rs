@@ -100,7 +100,10 @@ pub fn register_pack(
         if let Some(old) = rows.chunk(id.key16())? {
             let stays = match last {
                 Some((no, stays)) if no == old.pack => stays,
-                _ => !replaced.contains(&old.pack) && known_pack(rows, old.pack)?.state == PackState::Live,
+                _ => {
+                    let is_replaced = replaced.contains(&old.pack) && !planted(Bug::RepackedChunksStay);
+                    !is_replaced && known_pack(rows, old.pack)?.state == PackState::Live
+                }
             };
             last = Some((old.pack, stays));
             if stays {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use polder_ledger::ROOT_NID;
-use polder_types::{Content, Nid, RelPath};
+use polder_types::{Content, Nid, RelPath, Timestamp};
 
 use crate::disk::{Disk, Node, Token, content_of, is_zeros, token_of};
 use crate::host::Host;
@@ -28,8 +28,13 @@ pub struct Ghost {
     excused: BTreeSet<Token>,
 }
 
-/// A tree as it is compared: what stands at each path.
-pub type Listing = BTreeMap<RelPath, (Content, u16)>;
+/// A tree as it is compared: what stands at each path, with its mode and, of a file, its modification time.
+pub type Listing = BTreeMap<RelPath, (Content, u16, Timestamp)>;
+
+/// The modification time that is compared: a directory's and a symlink's may differ for a while.
+fn time_of(content: &Content, mtime: Timestamp) -> Timestamp {
+    if matches!(content, Content::File { .. }) { mtime } else { Timestamp::default() }
+}
 
 impl Ghost {
     /// A log without entries.
@@ -183,7 +188,8 @@ pub fn listing_of_disk(disk: &Disk) -> Listing {
         };
         let (parent, name) = path.split_last().expect("the root is not listed");
         let left_out = filter.excludes(parent.names(), name, content == Content::Directory);
-        (!left_out).then(|| (path, (content, inode.attrs.mode)))
+        let mtime = time_of(&content, disk.stamp(ino).mtime);
+        (!left_out).then(|| (path, (content, inode.attrs.mode, mtime)))
     });
     list.collect()
 }
@@ -205,7 +211,8 @@ pub fn listing_of_share(service: &Service) -> Result<Listing, String> {
         }
         names.reverse();
         let path: RelPath = names.into_iter().collect();
-        if list.insert(path.clone(), (node.content.clone(), node.attrs.mode)).is_some() {
+        let mtime = time_of(&node.content, node.mtime);
+        if list.insert(path.clone(), (node.content.clone(), node.attrs.mode, mtime)).is_some() {
             return Err(format!("two nodes at {path}"));
         }
     }
@@ -218,13 +225,13 @@ pub fn differences(host: &Host, share: &Listing, unreadable: &BTreeSet<Token>) -
     let paths: BTreeSet<&RelPath> = disk.keys().chain(share.keys()).collect();
     let differ = paths.into_iter().filter(|path| disk.get(path) != share.get(path));
     let readable = differ.filter(|path| {
-        let content = share.get(path).map(|(content, _)| content);
+        let content = share.get(path).map(|(content, ..)| content);
         !content.and_then(token_of).is_some_and(|token| unreadable.contains(&token))
     });
-    let told = |what: Option<&(Content, u16)>| match what {
+    let told = |what: Option<&(Content, u16, Timestamp)>| match what {
         None => "nothing".to_owned(),
-        Some((content, mode)) => match token_of(content) {
-            Some(token) => format!("file {token} mode {mode:o}"),
+        Some((content, mode, mtime)) => match token_of(content) {
+            Some(token) => format!("file {token} mode {mode:o} time {}.{}", mtime.secs, mtime.nanos),
             None => format!("{:?} mode {mode:o}", content.kind()),
         },
     };

@@ -70,6 +70,12 @@ pub struct Plan {
     pub stepwise: bool,
     /// Whether the engine's bounds of work are small.
     pub small_limits: bool,
+    /// Whether the users of the first server alone work: then nothing comes back to it, and nothing from the others.
+    pub alone: bool,
+    /// Whether users do one thing within moments of another.
+    pub hurry: bool,
+    /// Whether listing a directory takes time, and what threads find out arrives late.
+    pub slow: bool,
     /// Whether the trace is kept in words.
     pub trace: bool,
     /// Whether everything that happens is part of the hash.
@@ -118,10 +124,26 @@ impl Plan {
             page_rows: *rng.pick(&[2, 100, 100]),
             stepwise: rng.chance(50),
             small_limits: rng.chance(70),
+            alone: false,
+            hurry: false,
+            slow: false,
             trace: false,
             hash_all: true,
             script: None,
         }
+        .varied()
+    }
+
+    /// Some runs have users in a hurry, slow threads, or users at one server only. Drawn apart, so that the other runs stay
+    /// what they are.
+    fn varied(self) -> Self {
+        let mut rng = Rng::new(self.seed, 3);
+        let mut one_in_eight = || rng.below(8) == 0;
+        let (alone, hurry, slow) = (one_in_eight(), one_in_eight(), one_in_eight());
+        let plan = Self { alone, hurry, slow, ..self };
+        // No fault that takes what a server or the share knows, and nobody who writes at the others.
+        let alone = |plan: Self| Self { races: 0, set_backs: 0, reverts: 0, clones: 0, forgets: 0, ..plan };
+        if plan.alone { alone(plan) } else { plan }
     }
 
     /// A run in which nothing happens but what is told.
@@ -158,6 +180,9 @@ impl Plan {
             page_rows: 100,
             stepwise: false,
             small_limits: false,
+            alone: false,
+            hurry: false,
+            slow: false,
             trace: false,
             hash_all: true,
             script: Some(Vec::new()),
@@ -193,6 +218,8 @@ impl Plan {
                 "fanotify" => plan.watch = Watch::Fanotify,
                 "stepwise" => plan.stepwise = true,
                 "small" => plan.small_limits = true,
+                "alone" => plan.alone = true,
+                "slow" => plan.slow = true,
                 other => panic!("no setting of a story: {other}"),
             }
         }
@@ -214,6 +241,8 @@ impl Plan {
             (self.watch == Watch::Fanotify, "fanotify"),
             (self.stepwise, "stepwise"),
             (self.small_limits, "small"),
+            (self.alone, "alone"),
+            (self.slow, "slow"),
         ];
         for (_, word) in words.iter().filter(|(on, _)| *on) {
             line.push(' ');
@@ -224,8 +253,21 @@ impl Plan {
 
     /// The same settings, with what a story says instead of what would be drawn.
     pub fn with_script(&self, script: Vec<Line>) -> Self {
-        let Self { power, skew, damage, prune, expiry, times, reuse, watch, stepwise, small_limits, .. } =
-            *self;
+        let Self {
+            power,
+            skew,
+            damage,
+            prune,
+            expiry,
+            times,
+            reuse,
+            watch,
+            stepwise,
+            small_limits,
+            alone,
+            slow,
+            ..
+        } = *self;
         Self {
             power,
             skew,
@@ -237,6 +279,8 @@ impl Plan {
             watch,
             stepwise,
             small_limits,
+            alone,
+            slow,
             queue: self.queue,
             page_rows: self.page_rows,
             trace: self.trace,

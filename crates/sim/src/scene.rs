@@ -17,7 +17,7 @@ pub fn tree_of(service: &Service) -> Vec<String> {
     let rows: &dyn Rows = &service.rows;
     let mut lines: Vec<String> = listing
         .iter()
-        .map(|(path, (content, _))| {
+        .map(|(path, (content, ..))| {
             let nid = path.names().iter().try_fold(ROOT_NID, |dir, name| {
                 let child = nodes.iter().find(|(_, row)| row.up == dir && row.name == *name);
                 child.map(|(_, row)| row.nid)

@@ -3,7 +3,9 @@
 //! Each is one line at the place of the decision that it spoils: bugs that were found and mended once, and others of the
 //! kind that sync programs have. Without the feature `zoo` of this crate [`planted`] is the constant `false`, so that
 //! nothing of them is in a program that ships (`polder` refuses to be built with it). With the feature, nothing is
-//! planted until a thread says so with `plant`, for itself alone.
+//! planted until a thread says so with `plant`, for itself alone, or a test with `plant_everywhere`, for all threads.
+//!
+//! [`Bug::level`] says which tests must catch it.
 
 /// Makes the list of bugs with their names and words.
 macro_rules! bugs {
@@ -211,21 +213,97 @@ bugs! {
     OldMarksCount,
     /// Chunks count as stored before their pack was verified.
     UnverifiedServes,
+    /// A pack that was made of others does not become the home of their chunks, and they are waste all the same.
+    RepackedChunksStay,
+
+    // State that threads share.
+
+    /// A job is told that it is done before its transaction is durable.
+    AnsweredBeforeDurable,
+    /// A job that came while others were written is dropped without a word.
+    GatheredJobLost,
+    /// Who waits for a connection is not told that a place is free.
+    FreedPlaceNotTold,
+    /// That a read is stable is told after the lock that decides it.
+    ToldAfterTheLock,
+    /// Whether a thread was the last one that packs is asked before it counts as gone.
+    LastPackerUnseen,
+}
+
+/// The tests that must catch a bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// The hunt of `polder-sim`: a run, or a story that is told.
+    Simulator,
+    /// The planner's own tests and properties, in `polder-sync`: what is wrong is no loss by the rules of a whole run.
+    Planner,
+    /// The tests of the commit core over rows, in `polder-metadata`.
+    Ledger,
+    /// The tests of the prune plan, in `polder-backup`.
+    Prune,
+    /// The tests of single decisions of the engine, in `polder-engine`.
+    Engine,
+    /// The model checks, in `polder-model`: harm needs an order that no random run meets.
+    Model,
+    /// The orders of threads, in `polder-metadata`.
+    ThreadsOfRows,
+    /// The orders of threads, in `polder-agent`.
+    ThreadsOfAgent,
+}
+
+impl Bug {
+    /// The tests that must catch it.
+    pub const fn level(self) -> Level {
+        match self {
+            Self::AnsweredBeforeDurable | Self::GatheredJobLost | Self::FreedPlaceNotTold => {
+                Level::ThreadsOfRows
+            }
+            Self::ToldAfterTheLock | Self::LastPackerUnseen => Level::ThreadsOfAgent,
+            // What a new file would overwrite is what its user has deleted; and the executor refuses what cannot be exchanged.
+            Self::AdoptsWhatWasDeleted | Self::TurnsEveryKnot => Level::Planner,
+            // Each is the other's second line: a pack in use is not condemned, and one that was condemned all the same is spared
+            // by the second look, whose marks and rules say twice that they are young enough.
+            Self::UsedPackCondemned => Level::Ledger,
+            Self::NoSecondLook | Self::OldMarksCount => Level::Prune,
+            // Late messages of an opening that is over do not come so far.
+            Self::StaleBatchTaken => Level::Ledger,
+            // With a commit in a window of one page of marks.
+            Self::CondemnedServes | Self::UnverifiedServes | Self::RepackedChunksStay => Level::Model,
+            // The share tells of its new head as well, so that the feed is read a moment later; what is sent too early, it refuses.
+            // What is absent for a moment only, a hint tells of.
+            Self::RefusalNotFollowed | Self::RetriesBeforeFeed | Self::AbsenceIsDeletion => Level::Engine,
+            _ => Level::Simulator,
+        }
+    }
+
+    /// All that tests of one level must catch.
+    pub fn of(level: Level) -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(move |bug| bug.level() == level)
+    }
 }
 
 #[cfg(feature = "zoo")]
 mod choice {
     use std::cell::Cell;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::Bug;
 
     std::thread_local! {
         static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
     }
+    /// One more than the number of the bug; 0: none.
+    static EVERYWHERE: AtomicUsize = AtomicUsize::new(0);
 
     /// Whether this thread has the bug.
     pub fn planted(bug: Bug) -> bool {
-        PLANTED.get() == Some(bug)
+        PLANTED.get() == Some(bug) || EVERYWHERE.load(Ordering::Relaxed) == bug as usize + 1
+    }
+
+    /// Plants a bug in all threads, or none: for tests whose work is done by threads that are not theirs. One test of a
+    /// process may do so.
+    pub fn plant_everywhere(bug: Option<Bug>) {
+        EVERYWHERE.store(bug.map_or(0, |bug| bug as usize + 1), Ordering::Relaxed);
     }
 
     /// Plants a bug in this thread, or none.
@@ -235,7 +313,7 @@ mod choice {
 }
 
 #[cfg(feature = "zoo")]
-pub use choice::{plant, planted};
+pub use choice::{plant, plant_everywhere, planted};
 
 /// Whether the bug is planted: never, in a build without the zoo.
 #[cfg(not(feature = "zoo"))]

@@ -6,7 +6,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use polder_engine::{Failure, JobId};
-use polder_types::{ChunkId, PackId};
+use polder_types::{
+    ChunkId, PackId,
+    zoo::{Bug, planted},
+};
 
 use crate::sync::Mutex;
 
@@ -44,6 +47,10 @@ impl Tracking {
 
     /// [`Tracker::close`]. The read is told under the lock, so that what [`Tracker::settle`] finds cannot overtake it.
     pub(crate) fn close(&self, read: JobId, tell: impl FnOnce(Result<bool, ()>)) {
+        if planted(Bug::ToldAfterTheLock) {
+            let closed = self.with(|tracker| tracker.close(read));
+            return tell(closed);
+        }
         self.with(|tracker| tell(tracker.close(read)));
     }
 }

@@ -186,3 +186,25 @@ fn orders_of_jobs_when_a_transaction_fails() {
     every_job_is_told(1);
     every_job_is_told(2);
 }
+
+/// The zoo: each planted bug is seen by a test of this file. `--features shuttle,zoo`; alone, since a bug is planted in the
+/// whole process: `zoo_of_threads`.
+#[cfg(feature = "zoo")]
+#[test]
+#[ignore = "plants bugs in the whole process: run alone, with --ignored"]
+fn zoo_of_threads() {
+    use polder_types::zoo::{Bug, Level, plant_everywhere};
+    type Test = fn();
+    let cases: [(Bug, Test); 3] = [
+        (Bug::AnsweredBeforeDurable, orders_of_jobs),
+        (Bug::GatheredJobLost, orders_of_jobs),
+        (Bug::FreedPlaceNotTold, orders_of_readers),
+    ];
+    for (bug, test) in cases {
+        plant_everywhere(Some(bug));
+        let passed = std::panic::catch_unwind(test).is_ok();
+        plant_everywhere(None);
+        assert!(!passed, "{bug:?} was not caught");
+    }
+    assert_eq!(Bug::of(Level::ThreadsOfRows).count(), cases.len());
+}

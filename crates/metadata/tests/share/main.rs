@@ -11,3 +11,5 @@ mod reads;
 mod rows;
 mod store;
 mod support;
+#[cfg(feature = "zoo")]
+mod zoo;

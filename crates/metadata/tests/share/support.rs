@@ -254,7 +254,7 @@ pub const ROOT: NodeUid = NodeUid::ROOT;
 /// Runs each test on every form of the rows.
 macro_rules! on_all_forms {
     ($($(#[$meta:meta])* fn $name:ident($share:ident) $body:block)*) => {
-        $(fn $name($share: &mut $crate::support::Share) $body)*
+        $(pub(crate) fn $name($share: &mut $crate::support::Share) $body)*
 
         mod memory {
             $($(#[$meta])* #[test] fn $name() {

@@ -100,6 +100,10 @@ pub(super) fn step(model: &PruneModel, state: &mut State) -> Result<(), LedgerEr
         Stage::RegisterRewrite { pack, chunks, replaces } => {
             let (new, now_ms) = (lane::new_pack(pack, &chunks, &replaces), state.now_ms);
             state.share.write(|rows| polder_ledger::register_pack(rows, &new, now_ms, Some(now_ms)))?;
+            // Else what was packed anew is waste, and is packed anew again and again.
+            if let Some(number) = chunks.iter().find(|number| stays_in(state, **number, &replaces)) {
+                state.fault = Some(format!("chunk {number} stays in a pack that was packed anew"));
+            }
             run.after_rewrite()
         }
     };
@@ -340,6 +344,13 @@ fn settings(model: &PruneModel) -> PruneSettings {
         live_percent_min: if model.rewrites { 60 } else { 0 },
         ..PruneSettings::default()
     }
+}
+
+/// Whether a row leads to one of these packs.
+fn stays_in(state: &State, number: u8, packs: &[u8]) -> bool {
+    let found = polder_ledger::locate(state.share.rows(), &[crate::share::chunk(number)]);
+    let home = found.ok().and_then(|found| found.into_iter().next()?);
+    home.is_some_and(|home| packs.contains(&home.pack.0[0]))
 }
 
 fn deleted(state: &State) -> Result<Packs, LedgerError> {

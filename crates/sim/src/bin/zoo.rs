@@ -1,18 +1,19 @@
 //! Hunts the bugs of the zoo: `cargo run --release -p polder-sim --features zoo --bin zoo -- [--seeds N] [--from S]
-//! [--threads T] [--fresh] [--open] [--only BUG] [--told]`.
+//! [--threads T] [--fresh] [--open] [--only BUG] [--told] [--story FILE]`.
 //!
 //! One line a bug: after how many seeds it was caught, and by which oracle. Fails when one is not caught within N seeds
-//! (10,000 when nothing is said). The seed that is known to catch a bug is tried first, but for `--fresh`. `--open` hunts
-//! those that nobody has caught yet, `--only` one, and may be repeated; `--told` prints what the oracle said.
+//! (10,000 when nothing is said). What is known to catch a bug (a story or a seed) is tried first, but for `--fresh`. `--open` hunts those
+//! that nobody has caught yet, `--only` one, and may be repeated; `--told` prints what the oracle said. `--story` tells the
+//! story of a file with each of them instead. Bugs of other levels are hunted by the tests of those.
 
 use anyhow::{Context, bail};
-use polder_sim::zoo::{Catch, OPEN, SEEDS_MAX, hunt_all};
-use polder_types::zoo::Bug;
+use polder_sim::zoo::{Catch, OPEN, SEEDS_MAX, hunt_all, tell};
+use polder_types::zoo::{Bug, Level};
 
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
     let (mut seeds, mut from, mut threads, mut only) = (SEEDS_MAX, 0, 2, Vec::new());
-    let (mut fresh, mut open, mut told) = (false, false, false);
+    let (mut fresh, mut open, mut told, mut stories) = (false, false, false, Vec::new());
     while let Some(word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} needs a value"));
         match word.as_str() {
@@ -26,13 +27,14 @@ fn main() -> anyhow::Result<()> {
             }
             "--fresh" => fresh = true,
             "--open" => open = true,
+            "--story" => stories.push(std::fs::read_to_string(value()?)?),
             "--told" => told = true,
             other => bail!("unknown argument \"{other}\""),
         }
     }
     // An assertion that fails in a world with a bug is told as what caught it.
     std::panic::set_hook(Box::new(|_| ()));
-    let tell = |bug: Bug, catch: Option<&Catch>| match catch {
+    let say = |bug: Bug, catch: Option<&Catch>| match catch {
         Some(catch) => {
             println!("{bug:?}: {} seeds (seed {}), {}", catch.seeds, catch.seed, catch.oracle());
             if told {
@@ -42,10 +44,18 @@ fn main() -> anyhow::Result<()> {
         None => println!("{bug:?}: NOT CAUGHT by {seeds} seeds: {}", bug.what().trim()),
     };
     let bugs: Vec<Bug> = match only.is_empty() {
-        true => Bug::ALL.iter().copied().filter(|bug| OPEN.contains(bug) == open).collect(),
+        true => Bug::of(Level::Simulator).filter(|bug| OPEN.contains(bug) == open).collect(),
         false => only,
     };
-    let found = hunt_all(&bugs, from, seeds, fresh, threads, &tell);
+    for story in &stories {
+        for bug in &bugs {
+            println!("{bug:?}: {}", tell(*bug, story).unwrap_or_else(|| "not caught".into()));
+        }
+    }
+    if !stories.is_empty() {
+        return Ok(());
+    }
+    let found = hunt_all(&bugs, from, seeds, fresh, threads, &say);
     let escaped: Vec<_> = found.iter().filter(|(_, catch)| catch.is_none()).map(|(bug, _)| *bug).collect();
     println!("{} bugs, {} caught", found.len(), found.len() - escaped.len());
     if escaped.is_empty() { Ok(()) } else { bail!("not caught: {escaped:?}") }

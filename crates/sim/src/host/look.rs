@@ -20,7 +20,21 @@ pub struct Walk {
     recursive: bool,
     credit: i64,
     entries: u64,
+    /// The directory whose names were read, and are compared next.
+    reading: Option<Reading>,
 }
+
+/// The names of a directory as they were read.
+#[derive(Debug)]
+struct Reading {
+    path: RelPath,
+    dir: u64,
+    before: Stamp,
+    names: Vec<Name>,
+}
+
+/// What came of listing one directory: the part, how many entries it has, and the directories in it.
+type Listed = (ListPart, u64, Vec<(RelPath, Option<FileIdent>)>);
 
 /// What a step of a walk brings.
 #[derive(Debug)]
@@ -29,6 +43,8 @@ pub enum WalkStep {
     Fact(Event),
     /// Nothing to tell of this directory.
     Silent,
+    /// Its names were read; call again.
+    Reading,
     /// No credit.
     Wait,
     /// Given up.
@@ -67,7 +83,7 @@ impl Host {
     /// Begins a walk.
     pub fn begin_walk(&mut self, job: JobId, dir: &Arc<Dir>, recursive: bool, credit: u32) {
         let stack = vec![(dir.path.clone(), dir.ident)];
-        self.walks.insert(job, Walk { stack, recursive, credit: credit.into(), entries: 0 });
+        self.walks.insert(job, Walk { stack, recursive, credit: credit.into(), entries: 0, reading: None });
     }
 
     /// A walk may go on.
@@ -83,14 +99,23 @@ impl Host {
         if walk.credit <= 0 {
             return WalkStep::Wait;
         }
+        let recursive = walk.recursive;
+        if let Some(reading) = walk.reading.take() {
+            let path = reading.path.clone();
+            let listed = self.compare(reading);
+            return self.listed(job, &path, recursive, listed);
+        }
         let Some((path, ident)) = walk.stack.pop() else {
             let entry_count = walk.entries;
             self.walks.remove(&job);
             return WalkStep::Fact(Event::ListDone { job, entry_count, complete: true });
         };
-        let recursive = walk.recursive;
-        let (part, entries, down) = match self.list(&path, ident) {
-            Ok(listed) => listed,
+        let listed = match self.read_names(&path, ident) {
+            Ok(reading) if self.slow => {
+                self.walks.get_mut(&job).expect("looked up above").reading = Some(reading);
+                return WalkStep::Reading;
+            }
+            Ok(reading) => self.compare(reading),
             Err(end) => {
                 let part = ListPart {
                     dir: ident.unwrap_or_default(),
@@ -101,6 +126,12 @@ impl Host {
                 (part, 0, Vec::new())
             }
         };
+        self.listed(job, &path, recursive, listed)
+    }
+
+    /// What a walk tells of a directory.
+    fn listed(&mut self, job: JobId, path: &RelPath, recursive: bool, listed: Listed) -> WalkStep {
+        let (part, entries, down) = listed;
         if !part.missing.is_empty() && !self.mounted {
             self.walks.remove(&job);
             return WalkStep::Fact(Event::ListDone { job, entry_count: 0, complete: false });
@@ -122,47 +153,62 @@ impl Host {
         WalkStep::Fact(Event::Listed { job, parts: vec![part] })
     }
 
-    /// A directory against the synced rows; how many entries it has, and the directories in it.
-    #[expect(clippy::type_complexity, reason = "three things that come of one look, taken apart at once")]
-    fn list(
-        &self,
-        path: &RelPath,
-        ident: Option<FileIdent>,
-    ) -> Result<(ListPart, u64, Vec<(RelPath, Option<FileIdent>)>), ListEnd> {
+    /// The names of a directory.
+    fn read_names(&self, path: &RelPath, ident: Option<FileIdent>) -> Result<Reading, ListEnd> {
         let dir = Dir { uid: NodeUid::ROOT, ident, path: path.clone() };
         let dir = self.disk.open(&dir).ok_or(ListEnd::Gone)?;
         if self.disk.unreadable.contains(&dir) {
             return Err(ListEnd::Unreadable(denied()));
         }
-        let ident = self.disk.ident(dir);
+        let names = self.disk.names(dir).expect("opened as a directory").keys().cloned().collect();
+        Ok(Reading { path: path.clone(), dir, before: self.disk.stamp(dir), names })
+    }
+
+    /// A directory against the synced rows. What changed since its names were read makes the listing void.
+    fn compare(&self, reading: Reading) -> Listed {
+        let Reading { path, dir, before, names } = reading;
+        let part =
+            ListPart { dir: before.ident, differ: Vec::new(), missing: Vec::new(), end: Some(ListEnd::Void) };
+        if self.disk.get(dir).is_none_or(|_| self.disk.ident(dir) != before.ident) {
+            return (part, 0, Vec::new());
+        }
         let uid = match dir {
             ROOT => Some(NodeUid::ROOT),
-            _ => self.store.synced_by_ident(ident).expect("maps do not fail"),
+            _ => self.store.synced_by_ident(before.ident).expect("maps do not fail"),
         };
-        let (mut differ, mut down) = (Vec::new(), Vec::new());
+        let (mut differ, mut down, mut vanished) = (Vec::new(), Vec::new(), false);
         let mut seen: BTreeSet<NodeUid> = BTreeSet::new();
-        let names = self.disk.names(dir).expect("opened as a directory");
-        for (name, ino) in names {
+        for name in &names {
+            let Some(ino) = self.disk.lookup(dir, name) else {
+                vanished = true;
+                continue;
+            };
             let row =
                 uid.and_then(|uid| self.store.synced_at(uid, name.as_bytes()).expect("maps do not fail"));
             let same = row.is_some_and(|row| {
                 let synced = self.store.synced(row).expect("maps do not fail").expect("it is listed");
-                is_unchanged(&self.disk.stamp(*ino), &synced.stamp)
-                    && synced.content.kind() == self.disk.kind(*ino)
+                is_unchanged(&self.disk.stamp(ino), &synced.stamp)
+                    && synced.content.kind() == self.disk.kind(ino)
             });
             seen.extend(row);
-            if self.disk.kind(*ino) == Kind::Directory {
-                down.push((path.join(name.clone()), Some(self.disk.ident(*ino))));
+            if self.disk.kind(ino) == Kind::Directory {
+                down.push((path.join(name.clone()), Some(self.disk.ident(ino))));
             }
             if !same {
-                differ.push(self.disk.entry(*ino, name));
+                differ.push(self.disk.entry(ino, name));
             }
+        }
+        let in_place = Dir { uid: NodeUid::ROOT, ident: Some(before.ident), path };
+        let stood_still =
+            !vanished && self.disk.stamp(dir) == before && self.disk.open(&in_place) == Some(dir);
+        if !stood_still {
+            return (ListPart { differ, ..part }, names.len() as u64, down);
         }
         let rows =
             uid.map(|uid| self.store.synced_children(uid, None, usize::MAX).expect("maps do not fail"));
         let missing = rows.into_iter().flatten().filter(|uid| !seen.contains(uid)).collect();
-        let part = ListPart { dir: ident, differ, missing, end: Some(ListEnd::Complete) };
-        Ok((part, names.len() as u64, down))
+        let part = ListPart { differ, missing, end: Some(ListEnd::Complete), ..part };
+        (part, names.len() as u64, down)
     }
 
     /// What a file looks like when a read begins; a reader makes it durable unless nobody has it open for writing.

@@ -80,6 +80,10 @@ pub struct Host {
     /// Since when there are rows of applied nodes that a power cut would take.
     pub(crate) rows_to_settle: Option<u64>,
     staged_next: u64,
+    /// Whether listing a directory takes time.
+    slow: bool,
+    /// When the last thing was told that its threads found out.
+    pub(crate) told_ms: u64,
 }
 
 impl Host {
@@ -121,6 +125,8 @@ impl Host {
             applying: BTreeMap::new(),
             rows_to_settle: None,
             staged_next: 0,
+            slow: plan.slow,
+            told_ms: 0,
         }
     }
 

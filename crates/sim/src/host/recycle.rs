@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use polder_engine::{Dir, Event, SeenEntry};
 use polder_sync::TreeStore;
-use polder_types::{Kind, Name, NodeUid, RelPath, Stamp, Timestamp, conflict_name};
+use polder_types::{
+    Kind, Name, NodeUid, RelPath, Stamp, Timestamp, conflict_name,
+    zoo::{Bug, planted},
+};
 
 use super::{Host, uid_of};
 use crate::disk::{RECYCLE, content_of};
@@ -72,7 +75,7 @@ impl Host {
 
     fn since(&self, entry: &Name) -> Since {
         let Some(ino) = self.disk.lookup(RECYCLE, entry) else { return Since::AtRest };
-        if self.disk.token(ino).is_none() {
+        if self.disk.token(ino).is_none() || planted(Bug::NoLookBack) {
             return Since::AtRest;
         }
         let stamp = self.disk.stamp(ino);

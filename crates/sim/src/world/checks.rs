@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use polder_engine::{Phase, Status};
-use polder_types::{Group, GroupAnswer, Op, PackId};
+use polder_engine::{ApplyAct, Phase, Status};
+use polder_types::{Group, GroupAnswer, Kind, Op, PackId};
 
 use super::{HEAL_MS, STILL_MS, World};
 use crate::disk::{ROOT, chunk_of, is_zeros, token_of};
@@ -151,6 +151,13 @@ impl World {
             .flat_map(|(group, _)| &group.ops)
             .collect();
         self.service.op_count += accepted.len() as u64;
+        let changed = accepted.iter().find(|op| !sets_a_time(op));
+        if let Some(op) = changed.filter(|_| self.plan.alone && host != 0) {
+            self.violated(format!("s{host}, where no user works, has changed the share: {op:?}"));
+        }
+        if let Some(fault) = accepted.iter().find_map(|op| fault_after(&self.service, op)) {
+            self.violated(fault);
+        }
         let mut live = None;
         for op in accepted {
             if let Some(token) = op.content().and_then(token_of).filter(|token| !is_zeros(*token)) {
@@ -167,6 +174,18 @@ impl World {
             if !live.contains(&token) {
                 self.violated(format!("s{host} deleted {token}, which no user has taken away"));
             }
+        }
+    }
+
+    /// Where the users of one server alone work, nothing of the share is news to it (I11, I16): no deletion comes back,
+    /// nobody conflicts with himself, and no older version is put in the place of a newer one.
+    pub(super) fn check_apply(&mut self, host: usize, apply: &polder_engine::Apply) {
+        let is_time = |step: &polder_engine::ApplyStep| {
+            matches!(step.act, ApplyAct::Touch { kind: Kind::Directory, attrs: None, .. })
+        };
+        let changed = apply.steps.iter().find(|step| !is_time(step));
+        if let Some(step) = changed.filter(|_| self.plan.alone && host == 0) {
+            self.violated(format!("s0, where all users work, gets something back: {step:?}"));
         }
     }
 
@@ -192,4 +211,34 @@ impl World {
             ));
         }
     }
+}
+
+/// Whether an operation sets a modification time and nothing else: that of a directory moves with what is applied in it,
+/// and is told again when a kill came before it was set back.
+fn sets_a_time(op: &Op) -> bool {
+    matches!(op, Op::Update { content: None, attrs: None, .. })
+}
+
+/// What is wrong with the share's tree around a node that an operation was about: it has no live directory, is below
+/// itself, or is gone and has children.
+fn fault_after(service: &crate::service::Service, op: &Op) -> Option<String> {
+    const MAPS: &str = "maps do not fail";
+    let rows: &dyn polder_ledger::Rows = &service.rows;
+    let nid = rows.ident(op.uid()).expect(MAPS)?.nid;
+    let Some(row) = rows.node(nid).expect(MAPS) else {
+        let children = rows.entries(nid, None, 1, None).expect(MAPS);
+        return (!children.is_empty()).then(|| format!("a deleted directory has children: {op:?}"));
+    };
+    let mut at = row.up;
+    // No run makes so many directories.
+    for _ in 0..1_000 {
+        if at == polder_ledger::ROOT_NID {
+            return None;
+        }
+        match rows.node(at).expect(MAPS) {
+            Some(above) if above.kind() == Kind::Directory => at = above.up,
+            _ => return Some(format!("what stands in no directory was taken: {op:?}")),
+        }
+    }
+    Some(format!("a directory is below itself: {op:?}"))
 }

@@ -53,6 +53,8 @@ impl World {
         let deed = match kind {
             Kind::User => return self.user(),
             Kind::Kill => Deed::Kill,
+            // What a server has received and does not know any more may go out again as new.
+            Kind::Power if self.plan.alone && host != 0 => Deed::Kill,
             Kind::Power => Deed::Power(self.happenings.next() >> 16),
             Kind::Unmount => {
                 let at = self.time + later(&mut self.happenings);
@@ -81,9 +83,15 @@ impl World {
     }
 
     fn user(&mut self) {
-        let host = self.happenings.below(self.hosts.len() as u64) as usize;
-        // Some come in bursts.
-        for _ in 0..1 + self.happenings.below(3) {
+        let drawn = self.happenings.below(self.hosts.len() as u64) as usize;
+        let host = if self.plan.alone { 0 } else { drawn };
+        // Some come in bursts; those in a hurry come again.
+        let burst = if self.plan.hurry { 1 } else { 1 + self.happenings.below(3) };
+        if self.plan.hurry && self.happenings.chance(70) {
+            let at = self.time + self.happenings.below(80);
+            self.push(at, What::Happen { host, kind: Kind::User });
+        }
+        for _ in 0..burst {
             let chosen = users::choose(&self.hosts[host], &mut self.happenings, self.plan.kinds);
             if let Some(act) = chosen {
                 self.deed(Line { at_ms: self.time, host, deed: Deed::User(act) });

@@ -42,7 +42,10 @@ impl World {
             | Effect::FetchTree { .. }
             | Effect::Send { .. } => self.send_request(host, life, effect),
             effect => {
-                self.moves += u64::from(matches!(effect, Effect::Apply(_)));
+                if let Effect::Apply(apply) = &effect {
+                    self.check_apply(host, apply);
+                    self.moves += 1;
+                }
                 let delay = self.delay(host, 30);
                 self.push(self.time + delay, What::Disk { host, life, effect });
             }
@@ -96,7 +99,10 @@ impl World {
                 self.push(self.time + delay, What::PackArrives { host, life, pack, tries: PUT_TRIES });
             }
             What::PackArrives { pack, tries, .. } => self.pack_arrives(host, life, pack, tries),
-            What::PackSettled { pack, stored, .. } => self.pack_settled(host, pack, stored),
+            What::PackSettled { pack, stored, .. } => match self.hosts[host].told_ms {
+                at if at > self.time => self.push(at, What::PackSettled { host, life, pack, stored }),
+                _ => self.pack_settled(host, pack, stored),
+            },
             _ => unreachable!("all others have no life"),
         }
     }
@@ -149,16 +155,32 @@ impl World {
                 let delay = 1 + self.delay(host, 15);
                 self.push(self.time + delay, What::Walk { host, life, job });
             }
+            WalkStep::Reading => {
+                let delay = 1 + self.delay(host, 30);
+                self.push(self.time + delay, What::Walk { host, life, job });
+            }
             WalkStep::Fact(event) => {
                 let more = matches!(event, Event::Listed { .. });
                 // Facts of one walk stay in order: the fact comes before the walk goes on.
-                self.push(self.time, What::Fact { host, life, session: None, event });
+                let at = self.told_at(host);
+                self.push(at, What::Fact { host, life, session: None, event });
                 if more {
                     let delay = 1 + self.delay(host, 15);
                     self.push(self.time + delay, What::Walk { host, life, job });
                 }
             }
         }
+    }
+
+    /// When a server's engine hears what its threads find out now, in the order in which they did.
+    fn told_at(&mut self, host: usize) -> u64 {
+        if !self.plan.slow {
+            return self.time;
+        }
+        let at = self.time + self.delay(host, 40);
+        let told_ms = &mut self.hosts[host].told_ms;
+        *told_ms = at.max(*told_ms);
+        *told_ms
     }
 
     fn read_end(
@@ -173,8 +195,12 @@ impl World {
         if !matches!(outcome, ReadOutcome::Stable { .. }) {
             self.hosts[host].packing.forget(job);
         }
-        // Told at once: that its packs are stored must not overtake it.
-        self.step(host, Event::Read { job, outcome });
+        // That its packs are stored must not overtake it.
+        let (at, event) = (self.told_at(host), Event::Read { job, outcome });
+        match at == self.time {
+            true => self.step(host, event),
+            false => self.push(at, What::Fact { host, life, session: None, event }),
+        }
     }
 
     fn read_outcome(
@@ -270,8 +296,9 @@ impl World {
     fn begin_apply(&mut self, host: usize, life: u64, apply: polder_engine::Apply) {
         let nth = self.hosts[host].count("apply");
         let (steps, percent, power) = (apply.steps.len() as u64, self.plan.apply_crashes, self.plan.power);
+        let alone = self.plan.alone;
         let crash = self.fault(host, "apply", nth, |rng| {
-            let cut = power && rng.chance(60);
+            let cut = power && rng.chance(60) && !alone;
             let (step, seed) = (rng.below(steps + 1) as usize, rng.next() >> 16);
             rng.chance(percent).then_some(Deed::CrashIn(nth, step, cut.then_some(seed)))
         });

@@ -12,3 +12,5 @@ mod rows;
 mod scale;
 mod servers;
 mod world;
+#[cfg(feature = "zoo")]
+mod zoo;

@@ -48,7 +48,7 @@ fn check_all(rows: &[Row]) {
 }
 
 /// What the first plan does.
-fn first_plan(base: &str, here: &str, share: &str) -> Vec<String> {
+pub fn first_plan(base: &str, here: &str, share: &str) -> Vec<String> {
     let (trees, labels) = world(fresh(CaseRule::Sensitive, Rule::Merge), base, here, share);
     let plan = plan_changed(&trees, &mut Schedule::in_order());
     let label = |uid| labels.get(&uid).cloned().unwrap_or_else(|| "*".into());
@@ -56,7 +56,7 @@ fn first_plan(base: &str, here: &str, share: &str) -> Vec<String> {
 }
 
 #[test]
-fn one_side_alone_is_followed() {
+pub fn one_side_alone_is_followed() {
     check_all(&[
         Row { name: "nothing", base: "F:f=1", here: "F:f=1", share: "F:f=1", want: "F:f=1" },
         Row {
@@ -103,12 +103,12 @@ fn one_side_alone_is_followed() {
 }
 
 #[test]
-fn row_1_one_file_renamed_to_two_names_has_the_first_committed() {
+pub fn row_1_one_file_renamed_to_two_names_has_the_first_committed() {
     check_all(&[Row { name: "1", base: "F:f=1", here: "F:y=1", share: "F:x=1", want: "F:x=1" }]);
 }
 
 #[test]
-fn row_2_two_files_renamed_to_one_name_are_both_kept() {
+pub fn row_2_two_files_renamed_to_one_name_are_both_kept() {
     check_all(&[
         Row {
             name: "2",
@@ -128,7 +128,7 @@ fn row_2_two_files_renamed_to_one_name_are_both_kept() {
 }
 
 #[test]
-fn row_3_a_cycle_is_cut_at_the_move_here() {
+pub fn row_3_a_cycle_is_cut_at_the_move_here() {
     check_all(&[
         Row {
             name: "3",
@@ -148,7 +148,7 @@ fn row_3_a_cycle_is_cut_at_the_move_here() {
 }
 
 #[test]
-fn row_4_late_edits_follow_a_directory_that_moved_twice() {
+pub fn row_4_late_edits_follow_a_directory_that_moved_twice() {
     check_all(&[Row {
         name: "4",
         base: "A:a/ B:b/ D:d/ F:d/f=1",
@@ -159,7 +159,7 @@ fn row_4_late_edits_follow_a_directory_that_moved_twice() {
 }
 
 #[test]
-fn rows_5_and_6_a_deleted_directory_lives_again_for_what_lives_in_it() {
+pub fn rows_5_and_6_a_deleted_directory_lives_again_for_what_lives_in_it() {
     check_all(&[
         Row {
             name: "5, renamed into it here",
@@ -200,7 +200,7 @@ fn rows_5_and_6_a_deleted_directory_lives_again_for_what_lives_in_it() {
 }
 
 #[test]
-fn row_7_an_edit_beats_a_delete() {
+pub fn row_7_an_edit_beats_a_delete() {
     check_all(&[
         Row { name: "7, edited here", base: "F:f=1", here: "F:f=2@1", share: "", want: "F:f=2@1" },
         Row { name: "7, edited there", base: "F:f=1", here: "", share: "F:f=2@1", want: "F:f=2@1" },
@@ -208,7 +208,7 @@ fn row_7_an_edit_beats_a_delete() {
 }
 
 #[test]
-fn row_8_a_delete_beats_metadata() {
+pub fn row_8_a_delete_beats_metadata() {
     check_all(&[
         Row { name: "8, mode here", base: "F:f=1", here: "F:f=1@4%7", share: "", want: "" },
         Row { name: "8, mode there", base: "F:f=1", here: "", share: "F:f=1@4%7", want: "" },
@@ -217,7 +217,7 @@ fn row_8_a_delete_beats_metadata() {
 }
 
 #[test]
-fn row_9_a_rename_beats_a_delete() {
+pub fn row_9_a_rename_beats_a_delete() {
     check_all(&[
         Row { name: "9, renamed here", base: "F:f=1", here: "F:g=1", share: "", want: "F:g=1" },
         Row { name: "9, renamed there", base: "F:f=1", here: "", share: "F:g=1", want: "F:g=1" },
@@ -226,7 +226,7 @@ fn row_9_a_rename_beats_a_delete() {
 }
 
 #[test]
-fn row_10_of_two_edits_the_newer_keeps_the_name() {
+pub fn row_10_of_two_edits_the_newer_keeps_the_name() {
     check_all(&[
         Row {
             name: "10, newer here",
@@ -276,7 +276,7 @@ fn row_10_of_two_edits_the_newer_keeps_the_name() {
 }
 
 #[test]
-fn row_11_equal_edits_are_none() {
+pub fn row_11_equal_edits_are_none() {
     check_all(&[
         Row {
             name: "11, newer here",
@@ -297,7 +297,7 @@ fn row_11_equal_edits_are_none() {
 }
 
 #[test]
-fn row_12_a_directory_keeps_its_name_before_a_file() {
+pub fn row_12_a_directory_keeps_its_name_before_a_file() {
     check_all(&[
         Row {
             name: "12, directory here",
@@ -341,7 +341,7 @@ fn row_12_a_directory_keeps_its_name_before_a_file() {
 }
 
 #[test]
-fn row_13_a_file_replaced_by_a_directory_and_edited_is_kept_beside_it() {
+pub fn row_13_a_file_replaced_by_a_directory_and_edited_is_kept_beside_it() {
     check_all(&[
         Row {
             name: "13, replaced here",
@@ -377,7 +377,7 @@ fn row_13_a_file_replaced_by_a_directory_and_edited_is_kept_beside_it() {
 }
 
 #[test]
-fn row_14_swaps_and_rings() {
+pub fn row_14_swaps_and_rings() {
     check_all(&[
         Row {
             name: "14, swap here",
@@ -436,7 +436,7 @@ fn row_14_swaps_and_rings() {
 }
 
 #[test]
-fn row_15_a_new_file_at_the_old_name_is_another_item() {
+pub fn row_15_a_new_file_at_the_old_name_is_another_item() {
     check_all(&[
         Row { name: "15, here", base: "F:f=1", here: "F:g=1 N:f=2", share: "F:f=1", want: "N:f=2 F:g=1" },
         Row { name: "15, there", base: "F:f=1", here: "F:f=1", share: "F:g=1 N:f=2", want: "N:f=2 F:g=1" },
@@ -452,7 +452,7 @@ fn row_15_a_new_file_at_the_old_name_is_another_item() {
 }
 
 #[test]
-fn rows_16_to_18_names_that_differ_in_case_or_form() {
+pub fn rows_16_to_18_names_that_differ_in_case_or_form() {
     let rename = Row { name: "16", base: "F:Foo=1", here: "F:foo=1", share: "F:Foo=1", want: "F:foo=1" };
     let back = Row { name: "16, there", base: "F:Foo=1", here: "F:Foo=1", share: "F:foo=1", want: "F:foo=1" };
     for case in [CaseRule::Sensitive, CaseRule::Insensitive] {
@@ -476,7 +476,7 @@ fn rows_16_to_18_names_that_differ_in_case_or_form() {
 }
 
 #[test]
-fn row_19_the_same_on_both_sides_is_no_conflict() {
+pub fn row_19_the_same_on_both_sides_is_no_conflict() {
     check_all(&[
         Row { name: "19, deleted", base: "D:d/ F:d/f=1", here: "", share: "", want: "" },
         Row { name: "19, renamed", base: "F:f=1", here: "F:g=1", share: "F:g=1", want: "F:g=1" },
@@ -485,7 +485,7 @@ fn row_19_the_same_on_both_sides_is_no_conflict() {
 }
 
 #[test]
-fn row_20_a_renamed_directory_is_one_operation_and_edits_land_inside() {
+pub fn row_20_a_renamed_directory_is_one_operation_and_edits_land_inside() {
     check_all(&[Row {
         name: "20",
         base: "D:d/ F:d/f=1 G:d/g=2",
@@ -497,7 +497,7 @@ fn row_20_a_renamed_directory_is_one_operation_and_edits_land_inside() {
 }
 
 #[test]
-fn rows_21_and_22_conflicts_of_conflicts() {
+pub fn rows_21_and_22_conflicts_of_conflicts() {
     check_all(&[
         Row {
             name: "21",
@@ -517,7 +517,7 @@ fn rows_21_and_22_conflicts_of_conflicts() {
 }
 
 #[test]
-fn row_28_a_touch_moves_no_content() {
+pub fn row_28_a_touch_moves_no_content() {
     check_all(&[
         Row { name: "28, here", base: "F:f=1", here: "F:f=1@9", share: "F:f=1", want: "F:f=1@9" },
         Row { name: "28, there", base: "F:f=1", here: "F:f=1", share: "F:f=1@9", want: "F:f=1@9" },
@@ -534,7 +534,7 @@ fn row_28_a_touch_moves_no_content() {
 }
 
 #[test]
-fn row_29_attributes_merge_with_an_edit() {
+pub fn row_29_attributes_merge_with_an_edit() {
     check_all(&[
         Row { name: "29, mode here", base: "F:f=1", here: "F:f=1%7", share: "F:f=2@5", want: "F:f=2@5%7" },
         Row { name: "29, mode there", base: "F:f=1", here: "F:f=2@5", share: "F:f=1%7", want: "F:f=2@5%7" },
@@ -550,7 +550,7 @@ fn row_29_attributes_merge_with_an_edit() {
 }
 
 #[test]
-fn row_36_names_like_ours_are_names() {
+pub fn row_36_names_like_ours_are_names() {
     check_all(&[Row {
         name: "36",
         base: "",
@@ -561,7 +561,7 @@ fn row_36_names_like_ours_are_names() {
 }
 
 #[test]
-fn row_61_a_conflict_name_never_grows_too_long() {
+pub fn row_61_a_conflict_name_never_grows_too_long() {
     let long = "n".repeat(255);
     let (mut trees, labels) = world(
         fresh(CaseRule::Sensitive, Rule::Merge),
@@ -576,7 +576,7 @@ fn row_61_a_conflict_name_never_grows_too_long() {
 
 /// Scenario 97: what both hold is adopted, level by level, and nothing is read to be stored.
 #[test]
-fn row_97_what_a_directory_holds_is_adopted_after_it() {
+pub fn row_97_what_a_directory_holds_is_adopted_after_it() {
     let mut start = fresh(CaseRule::Sensitive, Rule::Merge);
     start.reads_needed = true;
     let here = "D:d/ E:d/e/ F:d/e/f=1 G:g=2";
@@ -589,7 +589,7 @@ fn row_97_what_a_directory_holds_is_adopted_after_it() {
 }
 
 #[test]
-fn row_104_what_is_put_back_while_it_is_deleted_elsewhere_lives() {
+pub fn row_104_what_is_put_back_while_it_is_deleted_elsewhere_lives() {
     check_all(&[
         Row {
             name: "104, put back as new files",
@@ -609,7 +609,7 @@ fn row_104_what_is_put_back_while_it_is_deleted_elsewhere_lives() {
 }
 
 #[test]
-fn an_authoritative_server_wins_everywhere() {
+pub fn an_authoritative_server_wins_everywhere() {
     let rows = [
         Row { name: "only in the share", base: "", here: "F:f=1", share: "D:d/ G:d/g=2", want: "F:f=1" },
         Row { name: "differs", base: "", here: "F:f=1@1", share: "G:f=2@9%7", want: "G:f=1@1" },
@@ -636,7 +636,7 @@ fn an_authoritative_server_wins_everywhere() {
 }
 
 #[test]
-fn nothing_is_deleted_while_both_sides_are_compared_anew() {
+pub fn nothing_is_deleted_while_both_sides_are_compared_anew() {
     let rows = [
         Row {
             name: "gone here",
@@ -660,7 +660,7 @@ fn nothing_is_deleted_while_both_sides_are_compared_anew() {
 
 /// Scenario 105, as far as it is the planner's.
 #[test]
-fn after_a_long_absence_extras_are_held_for_review() {
+pub fn after_a_long_absence_extras_are_held_for_review() {
     let (trees, labels) =
         world(fresh(CaseRule::Sensitive, Rule::Review), "D:d/ F:d/f=1", "D:d/ F:d/f=1 N:n=2", "G:g=3");
     let plan = plan_changed(&trees, &mut Schedule::in_order());
@@ -673,7 +673,7 @@ fn after_a_long_absence_extras_are_held_for_review() {
 
 /// I16: extras wait for a person, each by itself, while everything else is synced as ever.
 #[test]
-fn s105_extras_become_what_a_person_decides() {
+pub fn s105_extras_become_what_a_person_decides() {
     let decided = |waits: &[&str], accepted: &[&str], discarded: &[&str]| {
         let (mut trees, labels) = world(
             fresh(CaseRule::Sensitive, Rule::Merge),
