@@ -14,6 +14,8 @@ pub struct Volume {
     pub bytes: u64,
     /// Bytes that we can still write.
     pub free_bytes: u64,
+    /// Bytes of a block of the file system.
+    pub cluster_bytes: u64,
     /// Inodes that are left; `None` where they are made as needed.
     pub free_inodes: Option<u64>,
     /// Mounted read-only, perhaps by the kernel after an error.
@@ -31,6 +33,7 @@ impl Volume {
             file_system: name_of(kind as u64 & 0xffff_ffff),
             bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
             free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            cluster_bytes: stat.f_frsize,
             free_inodes: (stat.f_files > 0).then_some(stat.f_favail),
             read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
             name_bytes_max: stat.f_namemax,

@@ -11,7 +11,7 @@ use polder_engine::{
     Announced, BrakeSettings, Command, Effect, Engine, Event, InitialMode, Level, LogLine, Now, Phase,
     Settings, Started,
 };
-use polder_replica::{AttrPolicy, Root, StateDb};
+use polder_replica::{AttrPolicy, Root, StateDb, StateReaders};
 use polder_sync::{Filter, TreeStore};
 use polder_types::{Author, GroupAnswer, InstanceId, Refusal};
 use tokio::sync::Semaphore;
@@ -76,8 +76,15 @@ impl Life {
         let policy =
             AttrPolicy { privilege_bits: assignment.apply_privileged_attrs, ..AttrPolicy::default() };
         let filter = Arc::clone(&settings.filter);
-        let disk =
-            Arc::new(Disk::new(root, policy, filter, &thread.common.server_name).context("open the folder")?);
+        let disk = Disk::new(
+            root,
+            policy,
+            filter,
+            &thread.common.server_name,
+            thread.mounted.as_ref().map(|mounted| mounted.tiered.clone()),
+        );
+        let disk = Arc::new(disk.context("open the folder")?);
+        disk.set_arrivals(assignment);
         let recycled = super::displaced::listed(&db, &disk).context("list the recycle area")?;
         let remote: Arc<Remote> = Arc::default();
         let places: Arc<Places> = Arc::default();
@@ -88,6 +95,9 @@ impl Life {
             places: Arc::clone(&places),
             runtime: runtime.clone(),
         };
+        if let Some(tiered) = &disk.tiered {
+            tiered.lend(fetcher.clone(), StateReaders::new(disk.root.database_path(), assignment.case));
+        }
         let packing = Packing {
             share,
             remote: Arc::clone(&remote),
@@ -254,6 +264,10 @@ impl Life {
         }
         let settings = settings(&thread.common.server_name, new)?;
         *self.disk.filter.write().expect(LOCK) = Arc::clone(&settings.filter);
+        self.disk.set_arrivals(new);
+        if new.tiering.enabled && !self.disk.root.is_tiered() {
+            self.ended = Some("it is laid out for tiering".into());
+        }
         self.step(Event::Command(Command::Settings(Box::new(settings))), effects)?;
         if old.paused != new.paused {
             let command = if new.paused { Command::Pause } else { Command::Resume };
