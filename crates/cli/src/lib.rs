@@ -19,6 +19,7 @@ mod generate;
 mod host;
 mod progress;
 mod render;
+mod rules;
 mod settings;
 mod transfer;
 mod ui;
