@@ -62,7 +62,9 @@ pub use recycle::{Recycle, Recycled, RecycledName, Released, Since};
 pub use root::{Root, RootError, STATE_DIR};
 pub use scan::{PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, TimedOut};
 pub use staging::{Staged, Staging};
-pub use statedb::{Child, PooledReader, StateDb, StateError, StateReader, StateReaders};
+pub use statedb::{
+    Child, HeatBefore, HeatRow, PINS_MAX, PooledReader, StateDb, StateError, StateReader, StateReaders,
+};
 pub use steps::{Act, Batch, BatchResult, Over, Place, Step, StepResult, Unknown};
 pub use volume::Volume;
 pub use walk::{Dir, DirAt, Walker};

@@ -36,6 +36,10 @@ pub struct Endpoint {
     pub idle_s: Option<u64>,
     /// Most bytes of the endpoint on the disk.
     pub quota_bytes: Option<u64>,
+    /// Bytes on the disk of its files that are not in the list.
+    pub other_bytes: u64,
+    /// Smallest file that leaves, where it is more than the volume's own ([`file_bytes_min`]).
+    pub file_bytes_min: u64,
     /// Rules about single files.
     pub rules: Rules,
     /// Whether everything that was here at the beginning is in the share.
@@ -157,6 +161,8 @@ mod tests {
             free_percent,
             idle_s: None,
             quota_bytes: None,
+            other_bytes: 0,
+            file_bytes_min: 0,
             rules: Rules::default(),
             is_uploaded: true,
         }

@@ -30,7 +30,7 @@ pub struct Child {
 /// A reading connection. One a thread; sees whole committed transactions.
 #[derive(Debug)]
 pub struct StateReader {
-    connection: Connection,
+    pub(super) connection: Connection,
     case: CaseRule,
 }
 
