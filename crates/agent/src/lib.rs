@@ -33,6 +33,7 @@ mod session;
 mod state_dir;
 mod status;
 mod sync;
+mod tiered;
 mod worker;
 
 pub use enrol::{RegisterOptions, Registered, default_name, register};

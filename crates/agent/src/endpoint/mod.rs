@@ -28,6 +28,7 @@ use tokio::runtime::Handle;
 
 use crate::connection::Client;
 use crate::status::Extra;
+use crate::tiered::Tiered;
 use crate::{StateDir, status};
 
 /// A connection to the service in which a session stands.
@@ -124,6 +125,7 @@ pub(crate) struct Endpoint {
     pub assignment: Mutex<Box<Assignment>>,
     to: Sender<Input>,
     shown: Arc<Mutex<Shown>>,
+    tiered: Arc<Mutex<Option<Tiered>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -147,17 +149,25 @@ impl Endpoint {
     pub(crate) fn start(common: Common, assignment: Assignment) -> Self {
         let (to, from) = channel();
         let shown: Arc<Mutex<Shown>> = Arc::default();
+        let tiered: Arc<Mutex<Option<Tiered>>> = Arc::default();
         let thread = Thread {
             common,
             assignment: assignment.clone(),
             facts: Facts(to.clone()),
             from,
             shown: Arc::clone(&shown),
+            tiered: Arc::clone(&tiered),
             link: None,
             head: Cursor::default(),
         };
         let thread = spawn_thread("endpoint", move || thread.run());
-        Self { assignment: Mutex::new(Box::new(assignment)), to, shown, thread: Mutex::new(Some(thread)) }
+        let (assignment, thread) = (Mutex::new(Box::new(assignment)), Mutex::new(Some(thread)));
+        Self { assignment, to, shown, tiered, thread }
+    }
+
+    /// Its tiered files; `None` while it does not tier or its gate is not mounted. Another one for each life.
+    pub(crate) fn tiered(&self) -> Option<Tiered> {
+        self.tiered.lock().expect(LOCK).clone()
     }
 
     /// Tells the endpoint something.
@@ -198,6 +208,7 @@ struct Thread {
     facts: Facts,
     from: Receiver<Input>,
     shown: Arc<Mutex<Shown>>,
+    tiered: Arc<Mutex<Option<Tiered>>>,
     link: Option<Link>,
     head: Cursor,
 }
