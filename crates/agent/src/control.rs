@@ -127,7 +127,12 @@ fn info_inner(hub: &Hub) -> Result<Answer, String> {
 fn statuses(hub: &Hub) -> Answer {
     let endpoints = hub.endpoints().into_iter().map(|(id, endpoint)| {
         let path = endpoint.assignment.lock().expect("no holder of this lock panics").path.clone();
-        crate::status::rest(id, &hub.identity, path, &endpoint.shown())
+        let mut status = crate::status::rest(id, &hub.identity, path, &endpoint.shown())?;
+        status.tiering = polder_api::grpc::convert::tiering_status(&endpoint.message(id));
+        if let Some(tiering) = &status.tiering {
+            (status.local_bytes, status.tiered_bytes) = (tiering.cached_bytes, tiering.saved_bytes);
+        }
+        Ok(status)
     });
     match endpoints.collect() {
         Ok(endpoints) => Answer::Status { endpoints },

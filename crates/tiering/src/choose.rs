@@ -197,6 +197,11 @@ fn by_free_space(
     line.saturating_sub(free(choice))
 }
 
+/// Why a file does not leave that no policy wants now.
+pub fn why_stays(file: &File, volume: &Volume, endpoints: &[Endpoint]) -> Stays {
+    stays(file, volume, endpoints).unwrap_or(Stays::NotNeeded)
+}
+
 /// Everything in the order of leaving: what a policy wants now, then by heat, with why each of the others stays.
 pub fn listed(volume: &Volume, endpoints: &[Endpoint], files: &[File], now_s: i64) -> Vec<Listed> {
     let plan = plan(volume, endpoints, files, now_s);

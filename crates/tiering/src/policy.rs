@@ -90,11 +90,35 @@ pub enum Stays {
     Changed,
     /// This file system was not tested for tiering.
     FileSystem,
+    /// The last try failed; there will be another.
+    Failed,
     /// Nothing wants it to leave.
     NotNeeded,
 }
 
 impl Stays {
+    /// The reason as a stable word, for metrics and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::TieringOff => "tiering_off",
+            Self::NotAFile => "not_a_file",
+            Self::Tiered => "tiered",
+            Self::TooSmall => "too_small",
+            Self::Pinned => "pinned",
+            Self::Rule => "rule",
+            Self::NotSynced => "not_synced",
+            Self::NotVerified => "not_verified",
+            Self::NotCanonical => "not_canonical",
+            Self::HardLinked => "hard_linked",
+            Self::Sparse => "sparse",
+            Self::InUse => "in_use",
+            Self::Changed => "changed",
+            Self::FileSystem => "file_system",
+            Self::Failed => "failed",
+            Self::NotNeeded => "not_needed",
+        }
+    }
+
     /// The reason as a part of a sentence: "stays because …".
     pub fn text(self) -> &'static str {
         match self {
@@ -111,6 +135,7 @@ impl Stays {
             Self::Sparse => "most of it is holes",
             Self::InUse => "somebody has it open",
             Self::Changed => "it was changed since it was last hashed",
+            Self::Failed => "the last try failed; there will be another",
             Self::FileSystem => "this file system was not tested for tiering",
             Self::NotNeeded => "there is room for it",
         }

@@ -234,6 +234,11 @@ impl Life {
                 self.step(Event::Command(Command::Review { accept, paths }), effects)?;
                 self.answers.push((answer, extras.len() as u64));
             }
+            Input::Uses(uses) => self.db.note_uses(&uses, super::pins::after_use)?,
+            Input::Pin(path, pinned, answer) => {
+                let outcome = super::pins::set(&mut self.db, thread.assignment.case, &path, pinned);
+                let _ = answer.send(outcome.map_err(|error| status::sentence(error.chain())));
+            }
             Input::End => return Ok(true),
         }
         Ok(false)

@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use polder_replica::StateReaders;
 use polder_tiering::{Allowance, Lane, Program, Stays};
 use polder_types::{EndpointId, NodeUid, RelPath};
 
@@ -143,17 +144,31 @@ pub(crate) struct Use {
     pub pid: u32,
 }
 
+/// What somebody opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opened {
+    /// For writing.
+    pub for_writing: bool,
+    /// All of its bytes are here.
+    pub is_resident: bool,
+    /// Its size, as users see it.
+    pub size: u64,
+}
+
 /// Told of uses; asked before bytes are fetched for a reader. Called on the gate's threads: must not wait for the disk or the share,
 /// and must not call [`Tiered`] back.
 pub(crate) trait Uses: Debug + Send + Sync {
     /// A program opened a file.
-    fn opened(&self, who: &Use, for_writing: bool);
+    fn opened(&self, who: &Use, what: &Opened);
 
     /// A program reads so many bytes that are absent: what may it have? Asked once for each read that would wait.
     fn may_recall(&self, who: &Use, bytes: u64) -> Allowance;
 
     /// Bytes were fetched because this program asked for them.
     fn recalled(&self, who: &Use, bytes: u64);
+
+    /// The agent served bytes that were here already.
+    fn read(&self, who: &Use, bytes: u64);
 }
 
 /// Everybody may recall; nothing is remembered.
@@ -161,13 +176,15 @@ pub(crate) trait Uses: Debug + Send + Sync {
 pub(crate) struct NoRules;
 
 impl Uses for NoRules {
-    fn opened(&self, _: &Use, _: bool) {}
+    fn opened(&self, _: &Use, _: &Opened) {}
 
     fn may_recall(&self, _: &Use, _: u64) -> Allowance {
         Allowance::Recall
     }
 
     fn recalled(&self, _: &Use, _: u64) {}
+
+    fn read(&self, _: &Use, _: u64) {}
 }
 
 impl Tiered {
@@ -184,6 +201,16 @@ impl Tiered {
     /// Who is told of uses from now on.
     pub(crate) fn set_uses(&self, uses: Arc<dyn Uses>) {
         *self.0.uses.write().expect("no holder of this lock panics") = uses;
+    }
+
+    /// Number of the device that holds the real tree: endpoints of one volume have one.
+    pub(crate) fn device(&self) -> u64 {
+        0
+    }
+
+    /// Readers of the state database of this life.
+    pub(crate) fn readers(&self) -> StateReaders {
+        StateReaders::new(std::path::PathBuf::new(), polder_types::CaseRule::default())
     }
 
     /// The volume as policies see it now.

@@ -47,7 +47,8 @@ pub use text::{
     percent_decode, percent_encode,
 };
 pub use tiering::{
-    NewFiles, ProgramAction, ProgramRule, RULE_GLOB_BYTES_MAX, RULES_MAX, TierAction, TierRule,
+    NewFiles, ProgramAction, ProgramRecalls, ProgramRule, RULE_GLOB_BYTES_MAX, RULES_MAX, StayingFiles,
+    TierAction, TierRule, TieringStatus, percent,
 };
 
 fn yes() -> bool {

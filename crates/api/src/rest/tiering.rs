@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Time;
+
 /// Most rules about files of one endpoint, and as many about programs.
 pub const RULES_MAX: usize = 200;
 /// Longest pattern of a rule in bytes.
@@ -80,4 +82,67 @@ pub struct ProgramRule {
     #[serde(default = "super::yes")]
     #[schema(default = true)]
     pub counts: bool,
+}
+
+/// How tiering goes on an endpoint. Counts are since its agent started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TieringStatus {
+    /// Bytes of the endpoint's files on the disk.
+    pub cached_bytes: u64,
+    /// Files that are placeholders.
+    pub tiered_files: u64,
+    /// Bytes that are only in the share: the space that is saved.
+    pub saved_bytes: u64,
+    /// Opens of files that are not empty.
+    pub opens: u64,
+    /// Those of them that found all bytes here.
+    pub opens_here: u64,
+    /// Bytes that were read. A whole file counts with its size at each open: the kernel reads it past the agent.
+    pub read_bytes: u64,
+    /// Those of them that were here.
+    pub read_bytes_here: u64,
+    /// Whether recalls are served without being kept, because there is too little room.
+    pub low_disk: bool,
+    /// What is missing to the free-space policy even if everything leaves that may.
+    pub missing_bytes: u64,
+    /// Files whose mark is damaged: their bytes cannot be had.
+    pub orphaned_files: u64,
+    /// What was recalled, by program.
+    pub programs: Vec<ProgramRecalls>,
+    /// Files that do not leave, by reason.
+    pub stays: Vec<StayingFiles>,
+    /// When the files were last looked at; absent: not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked_at: Option<Time>,
+    /// What people should know, such as a budget that was exceeded, in sentences.
+    pub notices: Vec<String>,
+}
+
+/// What a program has recalled.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProgramRecalls {
+    /// As the kernel names it, escaped.
+    pub program: String,
+    /// Reads that waited for the share.
+    pub reads: u64,
+    /// Bytes that were fetched.
+    pub bytes: u64,
+    /// Reads that were refused.
+    pub refused: u64,
+}
+
+/// Files that do not leave, by reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StayingFiles {
+    /// A stable word, such as `in_use`, `not_verified`, `pinned`, `too_small`.
+    pub reason: String,
+    /// How many.
+    pub files: u64,
+    /// Their bytes on the disk.
+    pub bytes: u64,
+}
+
+/// A part of a whole in percent with one digit; absent where there is no whole.
+pub fn percent(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| (part as f64 * 1000.0 / whole as f64).round() / 10.0)
 }

@@ -84,6 +84,19 @@ impl StateDb {
     }
 }
 
+impl StateDb {
+    /// How many pins there are.
+    pub fn pin_count(&self) -> Result<usize> {
+        let count = self.get("SELECT count(*) FROM pin", &[], |row| Ok(row.get::<_, i64>(0)?))?;
+        Ok(count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0))
+    }
+
+    /// Whether exactly this node is pinned.
+    pub fn is_pinned(&self, node: NodeUid) -> Result<bool> {
+        Ok(self.get("SELECT 1 FROM pin WHERE uid = ?1", &[&node.0], |_| Ok(()))?.is_some())
+    }
+}
+
 impl StateReader {
     /// How warm a node is, if that was ever noted.
     pub fn heat(&self, node: NodeUid) -> Result<Option<HeatRow>> {
