@@ -77,6 +77,11 @@ impl Refusals {
         self.0.remove(&node);
     }
 
+    /// Why a file stayed when it was last asked to leave.
+    pub(crate) fn last(&self, node: NodeUid) -> Option<Stays> {
+        self.0.get(&node).map(|refusal| refusal.why)
+    }
+
     /// Why a file is left alone now.
     pub(crate) fn of(&self, node: NodeUid, now: Moment) -> Option<Stays> {
         self.0.get(&node).filter(|refusal| refusal.until_ms > now.mono_ms).map(|refusal| refusal.why)

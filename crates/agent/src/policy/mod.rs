@@ -17,12 +17,14 @@
 
 mod book;
 mod clock;
+mod command;
 mod desk;
 mod inventory;
 mod port;
 pub(crate) mod report;
 mod round;
 mod schedule;
+pub(crate) mod serve;
 #[cfg(test)]
 mod tests;
 mod volume;
