@@ -150,6 +150,7 @@ pub(crate) fn take(
 ) -> Result<Held, TieredError> {
     let pins = Pins::new(port.pins()?);
     let size_min = file_bytes_min(volume.cluster_bytes).max(policy.file_bytes_min);
+    let has_some = volume.cluster_bytes.saturating_mul(2);
     let mut held = Held::default();
     let mut after = None;
     loop {
@@ -172,9 +173,9 @@ pub(crate) fn take(
                 seen.stays = refusals.lock().expect(LOCK).of(file.node, now).or(seen.stays);
             }
             match seen.stays {
-                // A placeholder is for the plan only if some of it is here.
+                // A placeholder is for the plan only if some of it is here. The mark itself takes a block on ext4.
                 None => each(seen, file),
-                Some(Stays::Tiered) if file.on_disk_bytes > 0 => each(seen, file),
+                Some(Stays::Tiered) if file.on_disk_bytes > has_some => each(seen, file),
                 _ if wanted == Wanted::All => each(seen, file),
                 Some(why) => held.stay(why, file.on_disk_bytes),
             }
