@@ -11,19 +11,22 @@ use polder_types::EndpointId;
 
 use crate::agents::Report;
 
+/// A further label with its value, and a number.
+type Series<'a> = Vec<(Option<(&'static str, &'a str)>, u64)>;
+
 /// A family of series: one an endpoint, and more with a further label.
 struct Family {
     name: &'static str,
     form: &'static str,
     help: &'static str,
-    read: fn(&TieringStatus) -> Vec<(Option<(&'static str, &str)>, u64)>,
+    read: fn(&TieringStatus) -> Series<'_>,
 }
 
 const fn family(
     name: &'static str,
     form: &'static str,
     help: &'static str,
-    read: fn(&TieringStatus) -> Vec<(Option<(&'static str, &str)>, u64)>,
+    read: fn(&TieringStatus) -> Series<'_>,
 ) -> Family {
     Family { name, form, help, read }
 }

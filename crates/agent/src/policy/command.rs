@@ -68,11 +68,11 @@ pub(crate) struct Order<'a> {
     pub clock: &'a dyn Clock,
 }
 
-impl Chosen {
-    fn holds(&self, pins: &Pins, path: &[u8], order: &Order<'_>) -> bool {
-        pins.holds(path) && order.glob.is_none_or(|glob| glob.matches(path))
-    }
+fn is_meant(below: &Pins, path: &[u8], order: &Order<'_>) -> bool {
+    below.holds(path) && order.glob.is_none_or(|glob| glob.matches(path))
+}
 
+impl Chosen {
     fn absolute(&self, path: &RelPath) -> JsonBytes {
         let mut bytes = self.root.clone();
         if !path.names().is_empty() {
@@ -169,7 +169,7 @@ pub(crate) fn list(
         let Some(one) = chosen.get(&file.endpoint) else { continue };
         // Gone since it was looked at.
         let Ok(shown) = one.seat.port.file(file.node) else { continue };
-        if one.holds(&pins[&file.endpoint], &shown.path.to_bytes(), order) {
+        if is_meant(&pins[&file.endpoint], &shown.path.to_bytes(), order) {
             if count >= count_max || !say(Answer::File(one.row(&shown, file.heat, verdict))) {
                 break;
             }
@@ -265,7 +265,7 @@ fn select(
             Deed::Recall => !is_here,
         };
         let allowed = allowed.as_ref().is_none_or(|nodes| nodes.binary_search(&shown.node).is_ok());
-        if wanted && allowed && one.holds(&below, &shown.path.to_bytes(), order) {
+        if wanted && allowed && is_meant(&below, &shown.path.to_bytes(), order) {
             let bytes = match deed {
                 Deed::Tier => shown.on_disk_bytes,
                 Deed::Recall => shown.size.saturating_sub(shown.on_disk_bytes),

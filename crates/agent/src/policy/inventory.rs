@@ -18,7 +18,7 @@ const PAGE_FILES: usize = 4096;
 /// Refusals that are remembered.
 const REFUSALS_MAX: usize = 100_000;
 /// First and longest time for which a file is left alone that did not leave.
-const REFUSAL_MS: (u64, u64) = (5_000, 3_600_000);
+const REFUSAL_MS: (u64, u64) = (5_000, 600_000);
 /// Tiered files below a pin that are told of; the next inventory finds more.
 const WANTED_MAX: usize = 1024;
 
@@ -245,7 +245,7 @@ mod tests {
         for _ in 0..20 {
             refusals.note(file, Stays::InUse, at(20_000));
         }
-        assert_eq!(refusals.of(file, at(20_000 + REFUSAL_MS.1)), None, "an hour at most");
+        assert_eq!(refusals.of(file, at(20_000 + REFUSAL_MS.1)), None, "ten minutes at most");
         refusals.forget(file);
         refusals.note(file, Stays::InUse, at(0));
         assert_eq!(refusals.of(file, at(5_000)), None, "a file that left begins anew");

@@ -108,7 +108,7 @@ impl StateReader {
     /// What was noted of nodes with ids after `after` and up to `last`, in the order of ids.
     pub fn heat_between(&self, after: Option<NodeUid>, last: NodeUid) -> Result<Vec<(NodeUid, HeatRow)>> {
         // Without an `after`, every id is larger than nothing.
-        let after = after.as_ref().map_or(&[][..], |node| &node.0);
+        let after = after.as_ref().map_or(&[][..], |node| &node.0[..]);
         let sql = "SELECT uid, warm, used FROM heat WHERE uid > ?1 AND uid <= ?2 ORDER BY uid";
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query(params![after, last.0])?;
