@@ -18,7 +18,11 @@
 mod book;
 mod clock;
 mod command;
+#[cfg(test)]
+mod command_tests;
 mod desk;
+#[cfg(test)]
+mod fake;
 mod inventory;
 mod port;
 pub(crate) mod report;

@@ -89,6 +89,26 @@ fn a_recall_tells_what_came_and_what_did_not() {
 }
 
 #[test]
+fn explain_tells_where_the_bytes_are() {
+    let shell = Shell::bare();
+    let explain = r#"{"answer":"explain","endpoint":"000000000000000000000000000000e1","share":"demo","path":"b",
+        "state":"synced","reason":"it is in sync at version 7 of the share","synced_version":7,"tiering":{
+        "residency":"partial","size":2048,"on_disk_bytes":1024,"used_at":"2026-11-23T18:00:00Z",
+        "warm_at":"2026-11-25T18:00:00Z","reason":"its bytes are in the share and come when they are read",
+        "last_recall":{"program":"cat","user":1000,"at":"2026-11-23T18:00:00Z","bytes":1024}}}"#;
+    let agent = agent(&shell, &[explain]);
+    let state = shell.path("");
+    let said = shell.run(&["explain", "/srv/a/b", "--state", state.to_str().expect("text")]);
+    insta::assert_snapshot!(said.out, @r"
+    here: synced: it is in sync at version 7 of the share
+      partial: 1.0 KiB of 2.0 KiB on this disk; its bytes are in the share and come when they are read
+      last used 2026-11-23 18:00:00, as warm as a file used once at 2026-11-25 18:00:00
+      last recalled by cat of user 1000 at 2026-11-23 18:00:00, 1.0 KiB
+    ");
+    agent.join().expect("no panic");
+}
+
+#[test]
 fn lists_and_pins_change_nothing_that_was_not_asked_for() {
     let shell = Shell::bare();
     let state = shell.path("");
