@@ -153,7 +153,7 @@ fn statuses(hub: &Hub) -> Answer {
         }
         Ok(status)
     });
-    match endpoints.collect() {
+    match endpoints.collect::<Result<_, String>>() {
         Ok(endpoints) => Answer::Status { endpoints },
         Err(why) => problem(ProblemCode::Internal, &why, None),
     }
