@@ -27,7 +27,7 @@ from cluster import Cluster, descendants, wait_for
 
 SKIPPED = 3
 KIB, MIB = 1 << 10, 1 << 20
-SOON, LONG = 30, 120
+SOON, LONG = 90, 240
 RESIDENCY = "user.polder.residency"
 
 
@@ -65,7 +65,8 @@ class World:
         self.b = cluster.folder / "b"
         cluster.register("b")
         cluster.start_agent("b")
-        cluster.endpoint("b", self.b, "data", "--tiering", "--initial-download", "namespace-only")
+        # What the policies would tier by themselves is not what is looked at here.
+        cluster.endpoint("b", self.b, "data", "--tiering", "--free-space", "1%", "--initial-download", "namespace-only")
         wait_for("the mount", lambda: os.path.ismount(self.b), SOON)
 
     def make(self, size=300 * KIB, name=None, mode=0o644):
@@ -73,7 +74,8 @@ class World:
         self.count += 1
         name = name or f"file-{self.count}"
         data = content(self.count, size)
-        new = self.a / f".{name}.part"
+        # Made outside: seen half made, it would arrive in two steps, of which the second is an edit of a file that is here.
+        new = self.cluster.folder / "new"
         new.write_bytes(data)
         new.chmod(mode)
         new.rename(self.a / name)
@@ -219,6 +221,12 @@ def readers(world):
 
         return read
 
+    def within(path):
+        # The kernel copies ranges within one file system only.
+        copy = world.b / "ranged"
+        ranged(path, copy)
+        return copy.read_bytes()
+
     programs = {
         "cat": lambda path: run("cat", path),
         "dd": lambda path: run("dd", f"if={path}", "bs=4k", "status=none"),
@@ -234,7 +242,7 @@ def readers(world):
         "mmap": python_mmap,
         "splice": spliced,
         "sendfile": into(sent),
-        "copy_file_range": into(ranged),
+        "copy_file_range": within,
         "backwards": lambda path: backwards(path, size),
     }
     for name, read in programs.items():
@@ -252,8 +260,10 @@ def readers(world):
 
 def executables(world):
     """A tiered program runs."""
-    shutil.copyfile("/bin/cat", world.a / "program")
-    (world.a / "program").chmod(0o755)
+    new = world.cluster.folder / "new program"
+    shutil.copyfile("/bin/cat", new)
+    new.chmod(0o755)
+    new.rename(world.a / "program")
     here = world.b / "program"
     wait_for("the program", lambda: here.exists() and os.access(here, os.X_OK), SOON)
     check(residency(here) == "tiered", "it is here already")
@@ -278,6 +288,37 @@ def resident_again(world):
     check(residency(one[1]) == "partial", f"a piece made it {residency(one[1])}")
     blocks = world.real(one[1].name).stat().st_blocks * 512
     check(blocks <= 4 * MIB, f"4 KiB brought {blocks} bytes")
+
+
+def by_command(world):
+    """`polder tier` and `polder recall`: given up only when the share holds it verified, and the same bytes come back."""
+    state = world.cluster.folder / "state-b"
+    mine = content("mine", 3 * MIB)
+    made = world.b / "made on b"
+    made.write_bytes(mine)
+    world.on_a(made.name, mine)
+    before = (world.a / made.name).stat()
+    world.settled()
+
+    def tiered():
+        world.cluster.run("tier", made, "--state", state, check=False)
+        return residency(made) == "tiered"
+
+    with open(made, "rb"):
+        world.cluster.run("tier", made, "--state", state, check=False)
+        check(residency(made) == "resident", "given up while it was open")
+    wait_for("it is tiered", tiered, SOON)
+    check(world.real(made.name).stat().st_blocks <= 16, "its blocks are left")
+    # As it was, of course: tiering is not a change.
+    same(made, mine, "read back")
+    for _ in range(3):
+        wait_for("it is tiered", tiered, SOON)
+        world.cluster.run("recall", made, "--state", state)
+        check(residency(made) == "resident", "recalled")
+        same(made, mine, "recalled")
+    world.settled()
+    after = (world.a / made.name).stat()
+    check((before.st_mtime_ns, before.st_ctime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ctime_ns, after.st_ino), "a change came to a")
 
 
 def deaths(world):
@@ -332,7 +373,7 @@ def service_away(world):
                 check(reader.poll() is None, f"{command[0]} did not wait: exit {reader.poll()}")
                 began = time.monotonic()
                 reader.send_signal(sig)
-                reader.wait(5)
+                reader.wait(SOON)
                 check(time.monotonic() - began < 1, f"{command[0]} was gone {time.monotonic() - began:.2f} s after the signal")
         world.kill_worker()
         check(here.stat().st_size == len(data), "names, with a new worker and no service")
@@ -348,16 +389,16 @@ def service_away(world):
 
 def remote_changes(world):
     """Edits, removals, renames and attributes of tiered files that come from a: without a download."""
-    there, here, data = world.make(MIB)
+    there, here, data = world.make(5 * MIB)
     with open(here, "rb") as old:
         check(os.pread(old.fileno(), 4096, 0) == data[:4096], "the old version")
-        newer = content("newer", MIB + 5)
-        new = world.a / ".newer"
+        newer = content("newer", 5 * MIB + 5)
+        new = world.cluster.folder / "newer"
         new.write_bytes(newer)
         new.rename(there)
         wait_for("the new version", lambda: here.stat().st_size == len(newer), SOON)
         check(residency(here) == "tiered", f"the edit made it {residency(here)}")
-        check(os.pread(old.fileno(), MIB, 0) == data, "who has the old version open goes on with it")
+        check(os.pread(old.fileno(), 5 * MIB, 0) == data, "who has the old version open goes on with it")
     same(here, newer, "the new version")
     there, here, data = world.make(MIB)
     there.chmod(0o600)
@@ -509,7 +550,7 @@ def let_go(world):
 
 
 CASES = [
-    arrivals, readers, executables, resident_again, remote_changes, local_changes, deaths, service_away, reloads, damaged, holder_dead, let_go,
+    arrivals, readers, executables, resident_again, by_command, remote_changes, local_changes, deaths, service_away, reloads, damaged, holder_dead, let_go,
 ]
 QUICK = {"reloads"}
 

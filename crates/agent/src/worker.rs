@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use crate::chunks::random;
 use crate::endpoint::{Common, Endpoint, Input, Link};
 use crate::tiered::Gates;
-use crate::{Identity, StateDir, control, session};
+use crate::{Identity, StateDir, control, policy, session};
 
 /// How a worker is started.
 #[derive(Debug, Clone)]
@@ -42,6 +42,7 @@ pub async fn work(options: WorkerOptions) -> Result<i32> {
     let hub = Arc::new(Hub::new(state, identity));
     hub.begin_tiered();
     let socket = control::listen(&hub).context("open the control socket")?;
+    policy::start(&hub);
     let sessions = tokio::spawn(session::keep(Arc::clone(&hub)));
     let code = tokio::select! {
         () = end_of_input() => 0,

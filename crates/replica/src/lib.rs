@@ -66,7 +66,10 @@ pub use recycle::{Recycle, Recycled, RecycledName, Released, Since};
 pub use root::{Root, RootError, STATE_DIR};
 pub use scan::{PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, TimedOut};
 pub use staging::{Staged, Staging};
-pub use statedb::{Child, FileRow, PooledReader, StateDb, StateError, StateReader, StateReaders};
+pub use statedb::{
+    Child, FileRow, HeatBefore, HeatRow, PINS_MAX, PooledReader, StateDb, StateError, StateReader,
+    StateReaders,
+};
 pub use steps::{Act, Batch, BatchResult, Over, Place, Step, StepResult, Unknown};
 pub use volume::Volume;
 pub use walk::{Dir, DirAt, Walker};

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use polder_api::grpc::convert::{Assignment, InitialDownload};
+use polder_api::grpc::convert::{Assignment, InitialDownload, NewFiles};
 use polder_engine::{Dir, Failure, FailureClass, Look, LookAt, LookFound, Place, SeenEntry};
 use polder_replica::{
     AttrPolicy, Attributes, DirAt, ErrorClass, Found, FsError, Owners, Piece, Read, ReadOptions, Recycle,
@@ -92,9 +92,13 @@ impl Disk {
         known_entry(found, self.tiered.as_ref().map(Tiered::known).as_deref())
     }
 
-    /// Takes from the endpoint's settings whether new files arrive as placeholders.
-    pub(crate) fn set_arrivals(&self, assignment: &Assignment) {
-        let tiered = assignment.tiering.enabled && assignment.initial_download != InitialDownload::Full;
+    /// Takes from the endpoint's settings whether new files arrive as placeholders; `is_first` is the first download.
+    pub(crate) fn set_arrivals(&self, assignment: &Assignment, is_first: bool) {
+        let wanted = match is_first {
+            true => assignment.initial_download != InitialDownload::Full,
+            false => assignment.tiering.new_files == NewFiles::Tiered,
+        };
+        let tiered = assignment.tiering.enabled && wanted;
         self.arrives_tiered.store(tiered && self.root.is_tiered(), Ordering::Release);
     }
 

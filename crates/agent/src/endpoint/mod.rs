@@ -13,6 +13,7 @@ mod explain;
 mod jobs;
 mod life;
 mod network;
+mod pins;
 mod rate;
 mod root;
 
@@ -29,6 +30,7 @@ use polder_types::{Cursor, EndpointId};
 use tokio::runtime::Handle;
 
 use crate::connection::Client;
+use crate::policy::Desk;
 use crate::status::Extra;
 use crate::tiered::{Gates, Mounted, Tiered};
 use crate::{StateDir, status};
@@ -68,8 +70,25 @@ pub(crate) enum Input {
     Explain(polder_types::RelPath, Sender<Result<Explained, String>>),
     /// A decision about extras; answered with their number, once it is durable.
     Review(Decision, Sender<u64>),
+    /// Uses that count, each at a second since 1970: noted with the next commit.
+    Uses(Vec<(polder_types::NodeUid, u32)>),
+    /// Keep a path here with all below it, or no longer; answered once that is durable.
+    Pin(polder_types::RelPath, bool, Sender<Result<Pinned, String>>),
     /// Go.
     End,
+}
+
+/// What came of a pin or its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pinned {
+    /// It is as was wished.
+    Changed,
+    /// It was so already.
+    Already,
+    /// Nothing of that path was agreed on with the share.
+    NoSuch,
+    /// The endpoint has as many pins as it may have.
+    TooMany,
 }
 
 /// What a person has decided about extras of a long absence.
@@ -129,6 +148,8 @@ pub(crate) struct Endpoint {
     shown: Arc<Mutex<Shown>>,
     tiered: Arc<Mutex<Option<Tiered>>>,
     is_removed: Arc<AtomicBool>,
+    /// What the gate's hook, the policies and the commands share of it.
+    pub desk: Arc<Desk>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -170,7 +191,7 @@ impl Endpoint {
         };
         let thread = spawn_thread("endpoint", move || thread.run());
         let (assignment, thread) = (Mutex::new(Box::new(assignment)), Mutex::new(Some(thread)));
-        Self { assignment, to, shown, tiered, is_removed, thread }
+        Self { assignment, to, shown, tiered, is_removed, desk: Arc::default(), thread }
     }
 
     /// Its tiered files; `None` while it does not tier or its gate is not mounted. Another one for each life.
@@ -190,7 +211,9 @@ impl Endpoint {
 
     /// The message about it for the service.
     pub(crate) fn message(&self, endpoint: EndpointId) -> polder_api::grpc::pb::EndpointStatus {
-        status::message_of(endpoint, &self.shown())
+        let mut message = status::message_of(endpoint, &self.shown());
+        crate::policy::report::fill(&mut message, &self.desk);
+        message
     }
 
     /// Ends it because it was removed from this server: its mount goes with it. Waits until its files are closed.

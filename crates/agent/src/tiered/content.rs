@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 
 use polder_gate::errno::{self, Errno};
-use polder_gate::ports::{self, Access, Caller, Content, Interrupt, Node, Opened, Result};
+use polder_gate::ports::{self, Access, Caller, Content, Interrupt, Namespace as _, Node, Opened, Result};
 use polder_replica::{Marked, Pledge};
 use polder_tiering::{Allowance, Fetch, Lane, PIECE_BYTES, Program};
 use polder_types::FileIdent;
@@ -18,6 +18,8 @@ use super::files::{FileState, Held, ident_of, key_of};
 use super::queue::Failed;
 use super::{Inner, Keep, LOCK, RECALL_WAIT_MAX, Residency, TieredError, Use};
 
+/// How often it is looked whether a reader still lives.
+const GONE_LOOK: Duration = Duration::from_millis(60);
 /// Streams of one file that are told apart for read-ahead.
 const STREAMS: u64 = 16;
 /// How soon a piece is asked for again when the share cannot be reached.
@@ -29,7 +31,7 @@ pub(super) struct OpenedBy {
     node: Node,
     pid: u32,
     uid: u32,
-    for_writing: bool,
+    what: super::Opened,
 }
 
 /// What a failure is to a caller.
@@ -56,6 +58,20 @@ fn program(pid: u32) -> Program {
         pid => std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default(),
     };
     Program::new(name.strip_suffix(b"\n").unwrap_or(&name))
+}
+
+/// Whether a calling thread has ended. One that cannot be asked about has not.
+fn is_gone(pid: u32) -> bool {
+    if pid == 0 {
+        return false;
+    }
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat
+            .rsplit(')')
+            .next()
+            .is_some_and(|rest| matches!(rest.trim_start().as_bytes(), [b'Z' | b'X', ..])),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
 }
 
 fn read_whole(file: BorrowedFd<'_>, offset: u64, out: &mut [u8]) -> Result<usize> {
@@ -176,7 +192,7 @@ impl Inner {
                 reader.by_ident(FileIdent { ino, generation }).ok().flatten()
             });
             let who = Use { node, program: program(opened.pid), uid: opened.uid, pid: opened.pid };
-            self.uses.read().expect(LOCK).opened(&who, opened.for_writing);
+            self.uses.read().expect(LOCK).opened(&who, &opened.what);
         }
     }
 }
@@ -188,6 +204,16 @@ enum Here {
 
 /// The port, over the tiered files of an endpoint.
 pub(super) struct Port(pub Arc<Inner>);
+
+impl Port {
+    /// Bytes of a placeholder were served; `were_here` says that nothing had to be fetched for it.
+    fn told_of_read(&self, held: Option<&Held>, caller: &Caller, were_here: bool, count: usize) {
+        if let (true, Some(held)) = (were_here, held) {
+            let who = self.0.who(&held.pledge, caller);
+            self.0.uses.read().expect(LOCK).read(&who, count as u64);
+        }
+    }
+}
 
 impl Content for Port {
     fn open(
@@ -251,7 +277,10 @@ impl Content for Port {
         loop {
             let here = inner.read_here(file, state.lock().as_ref(), offset, out);
             let pledge = match here {
-                Ok(count) => return Ok(count),
+                Ok(count) => {
+                    self.told_of_read(state.lock().as_ref(), caller, allowed.is_none(), count);
+                    return Ok(count);
+                }
                 Err(Here::Failed(errno)) => return Err(errno),
                 Err(Here::Absent(pledge)) => pledge,
             };
@@ -278,7 +307,19 @@ impl Content for Port {
                 Allowance::Recall => state.wants_whole.store(true, Ordering::Release),
             }
             let stream = u64::from(caller.pid) % STREAMS;
-            match inner.wait_for(ident, Lane::Access, stream, (offset, len), &|| interrupt.is_raised()) {
+            let looked = std::cell::Cell::new(Instant::now());
+            // What the kernel reads ahead is not interrupted when its reader dies, and whoever opens the file next waits for these pages.
+            let is_over = || {
+                if interrupt.is_raised() {
+                    return true;
+                }
+                if looked.get().elapsed() < GONE_LOOK {
+                    return false;
+                }
+                looked.set(Instant::now());
+                is_gone(caller.pid)
+            };
+            match inner.wait_for(ident, Lane::Access, stream, (offset, len), &is_over) {
                 Ok(()) => inner.uses.read().expect(LOCK).recalled(who, len),
                 // Bytes that cannot be kept can still be given.
                 Err(TieredError::NoSpace) => {
@@ -308,7 +349,10 @@ impl Content for Port {
     }
 
     fn opened(&self, node: Node, caller: &Caller, for_writing: bool) {
-        let opened = OpenedBy { node, pid: caller.pid, uid: caller.uid, for_writing };
+        let Ok(attributes) = self.0.tree.attributes(node) else { return };
+        let is_resident = attributes.residency == ports::Residency::Resident;
+        let what = super::Opened { for_writing, is_resident, size: attributes.size };
+        let opened = OpenedBy { node, pid: caller.pid, uid: caller.uid, what };
         // When there are more than can be told of, some do not count.
         let _ = self.0.opened.try_send(opened);
     }
@@ -319,5 +363,24 @@ impl Content for Port {
         if self.0.files.find(ident).is_some() {
             self.0.queue.closed(key_of(ident), 0..STREAMS);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_has_ended_is_gone() {
+        assert!(!is_gone(0) && !is_gone(std::process::id()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        // Dead and not yet collected.
+        while !is_gone(child.id()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(is_gone(child.id()));
+        let _ = child.wait();
+        assert!(is_gone(child.id()));
     }
 }

@@ -209,17 +209,31 @@ pub(crate) struct Use {
     pub pid: u32,
 }
 
+/// What somebody opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opened {
+    /// For writing.
+    pub for_writing: bool,
+    /// All of its bytes are here.
+    pub is_resident: bool,
+    /// Its size, as users see it.
+    pub size: u64,
+}
+
 /// Told of uses; asked before bytes are fetched for a reader. Called on the gate's threads: must not wait for the disk or the share,
 /// and must not call [`Tiered`] back.
 pub(crate) trait Uses: Debug + Send + Sync {
     /// A program opened a file.
-    fn opened(&self, who: &Use, for_writing: bool);
+    fn opened(&self, who: &Use, what: &Opened);
 
     /// A program reads so many bytes that are absent: what may it have? Asked once for each read that would wait.
     fn may_recall(&self, who: &Use, bytes: u64) -> Allowance;
 
     /// Bytes were fetched because this program asked for them.
     fn recalled(&self, who: &Use, bytes: u64);
+
+    /// The agent served bytes that were here already.
+    fn read(&self, who: &Use, bytes: u64);
 }
 
 /// Everybody may recall; nothing is remembered.
@@ -227,13 +241,15 @@ pub(crate) trait Uses: Debug + Send + Sync {
 pub(crate) struct NoRules;
 
 impl Uses for NoRules {
-    fn opened(&self, _: &Use, _: bool) {}
+    fn opened(&self, _: &Use, _: &Opened) {}
 
     fn may_recall(&self, _: &Use, _: u64) -> Allowance {
         Allowance::Recall
     }
 
     fn recalled(&self, _: &Use, _: u64) {}
+
+    fn read(&self, _: &Use, _: u64) {}
 }
 
 impl Tiered {
@@ -245,6 +261,21 @@ impl Tiered {
     /// Whether two handles are of the same mount.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Number of the device that holds the real tree: endpoints of one volume have one.
+    pub(crate) fn device(&self) -> u64 {
+        self.0.root.device()
+    }
+
+    /// Readers of the state database of this life.
+    pub(crate) fn readers(&self) -> StateReaders {
+        let source = self.0.source.lock().expect(LOCK).clone();
+        let readers = source.map(|source| source.readers);
+        // Before the first life there is nothing to be read; then these fail.
+        readers.unwrap_or_else(|| {
+            StateReaders::new(self.0.root.database_path(), polder_types::CaseRule::default())
+        })
     }
 
     /// Who is told of uses from now on.

@@ -1,7 +1,7 @@
 //! The state database of an endpoint: what must survive a restart and cannot be observed again.
 //!
 //! One SQLite file in `.polder`, in WAL mode: the synced rows, the cloud rows where they differ from them, attributes
-//! by hash, the cursor, the next batch number, offers and notes. The local tree is not in it: the scan observes it.
+//! by hash, the cursor, the next batch number, offers and notes; beside them heat and pins, for tiering. The local tree is not in it: the scan observes it.
 //!
 //! Order of use: [`StateDb::open`]; then the [`polder_sync::TreeStore`] of the one control thread, while scans read
 //! what is committed through [`StateReader`]s of their own.
@@ -13,6 +13,7 @@
 //! A database of a newer version is refused. One that is damaged gives [`StateError::Corrupt`]: the agent moves it aside
 //! and re-baselines (I8), it never repairs.
 
+mod heat;
 mod order;
 mod reader;
 mod recent;
@@ -29,13 +30,15 @@ use polder_sync::{CloudNode, SyncedNode, TreeError};
 use polder_types::{Attrs, AttrsHash, CaseRule, NodeUid};
 use rusqlite::{Connection, OpenFlags};
 
+use heat::SCHEMA_2;
 use order::Ages;
 use recent::Recent;
 
+pub use heat::{HeatBefore, HeatRow, PINS_MAX};
 pub use reader::{Child, FileRow, PooledReader, StateReader, StateReaders};
 
 /// Version of the schema, in `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Tells our databases from others, in `application_id`: "plds".
 const APPLICATION_ID: i64 = 0x706c_6473;
 /// Most attributes and depths that are kept in memory; beyond it they are read again.
@@ -275,15 +278,19 @@ fn migrate(connection: &Connection) -> Result<(), StateError> {
             if tables > 0 {
                 return Err(StateError::Corrupt { what: "it is another program's database".into() });
             }
-            connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA_1}"))?;
+            connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA_1}{SCHEMA_2}"))?;
             Ages::begin(connection)?;
             let sql =
                 format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;");
             connection.execute_batch(&sql)?;
             Ok(())
         }
-        VERSION if application == APPLICATION_ID => Ok(()),
-        VERSION => Err(StateError::Corrupt { what: "it is another program's database".into() }),
+        1 if application == APPLICATION_ID => {
+            let sql = format!("BEGIN IMMEDIATE; {SCHEMA_2} PRAGMA user_version = {VERSION}; COMMIT;");
+            Ok(connection.execute_batch(&sql)?)
+        }
+        VERSION if application == APPLICATION_ID => Ok(connection.execute_batch(SCHEMA_2)?),
+        1 | VERSION => Err(StateError::Corrupt { what: "it is another program's database".into() }),
         found => Err(StateError::Newer { found }),
     }
 }

@@ -55,7 +55,7 @@ fn file_row(row: &rusqlite::Row<'_>) -> Result<Option<FileRow>, StateError> {
 /// A reading connection. One a thread; sees whole committed transactions.
 #[derive(Debug)]
 pub struct StateReader {
-    connection: Connection,
+    pub(super) connection: Connection,
     case: CaseRule,
 }
 
