@@ -56,6 +56,14 @@ async fn serve(hub: Arc<Hub>, stream: UnixStream) {
     let (from, mut to) = stream.into_split();
     let request = tokio::time::timeout(PATIENCE, read_line::<Request>(&mut BufReader::new(from))).await;
     let answers = match request {
+        Ok(Ok(Some(
+            request @ (Request::Tier { .. }
+            | Request::Recall { .. }
+            | Request::TierList { .. }
+            | Request::RecallList { .. }
+            | Request::Pin { .. }
+            | Request::Pins),
+        ))) => return crate::policy::serve::serve(&hub, request, &mut to).await,
         Ok(Ok(Some(request))) => answer(&hub, request).await,
         Ok(Ok(None)) | Err(_) => return,
         Ok(Err(error)) => vec![problem(ProblemCode::BadRequest, &error.to_string(), None)],
@@ -67,8 +75,12 @@ async fn serve(hub: Arc<Hub>, stream: UnixStream) {
     }
 }
 
+fn told(code: ProblemCode, message: &str, hint: Option<&str>) -> Problem {
+    Problem { code, message: message.to_owned(), hint: hint.map(str::to_owned) }
+}
+
 fn problem(code: ProblemCode, message: &str, hint: Option<&str>) -> Answer {
-    Answer::Problem(Problem { code, message: message.to_owned(), hint: hint.map(str::to_owned) })
+    Answer::Problem(told(code, message, hint))
 }
 
 async fn answer(hub: &Arc<Hub>, request: Request) -> Vec<Answer> {
@@ -88,6 +100,13 @@ async fn answer(hub: &Arc<Hub>, request: Request) -> Vec<Answer> {
             answers
         }
         Request::Explain { path } => vec![explain(hub, &path).await],
+        // Their answers come line by line: `policy::serve`.
+        Request::Tier { .. }
+        | Request::Recall { .. }
+        | Request::TierList { .. }
+        | Request::RecallList { .. }
+        | Request::Pin { .. }
+        | Request::Pins => Vec::new(),
     }
 }
 
@@ -127,9 +146,14 @@ fn info_inner(hub: &Hub) -> Result<Answer, String> {
 fn statuses(hub: &Hub) -> Answer {
     let endpoints = hub.endpoints().into_iter().map(|(id, endpoint)| {
         let path = endpoint.assignment.lock().expect("no holder of this lock panics").path.clone();
-        crate::status::rest(id, &hub.identity, path, &endpoint.shown())
+        let mut status = crate::status::rest(id, &hub.identity, path, &endpoint.shown())?;
+        status.tiering = polder_api::grpc::convert::tiering_status(&endpoint.message(id));
+        if let Some(tiering) = &status.tiering {
+            (status.local_bytes, status.tiered_bytes) = (tiering.cached_bytes, tiering.saved_bytes);
+        }
+        Ok(status)
     });
-    match endpoints.collect() {
+    match endpoints.collect::<Result<_, String>>() {
         Ok(endpoints) => Answer::Status { endpoints },
         Err(why) => problem(ProblemCode::Internal, &why, None),
     }
@@ -158,32 +182,52 @@ fn set_paused(hub: &Hub, endpoint: Option<EndpointId>, paused: bool) -> Answer {
     info(hub)
 }
 
-async fn explain(hub: &Hub, path: &JsonBytes) -> Answer {
+/// The endpoint that a path of this server lies in, and the path below its root.
+pub(crate) fn find_endpoint(
+    hub: &Hub,
+    path: &JsonBytes,
+) -> Result<(EndpointId, Arc<Endpoint>, RelPath), Box<Problem>> {
     // The deepest endpoint whose path is above; they do not nest, so there is at most one.
     let found = hub.endpoints().into_iter().find_map(|(id, endpoint)| {
         let root = endpoint.assignment.lock().expect("no holder of this lock panics").path.clone();
         let below = path.0.strip_prefix(root.as_slice())?;
         (below.is_empty() || below.starts_with(b"/")).then(|| (id, endpoint, below.to_vec()))
     });
-    let Some((id, endpoint, below)) = found else { return unknown_path(hub) };
-    let Ok(below) = RelPath::parse(&below) else {
-        return problem(ProblemCode::BadRequest, "this is no path below an endpoint", None);
+    let Some((id, endpoint, below)) = found else { return Err(Box::new(unknown_path(hub))) };
+    let below = RelPath::parse(&below).map_err(|_| {
+        let message = "this is no path below an endpoint".to_owned();
+        Box::new(Problem { code: ProblemCode::BadRequest, message, hint: None })
+    })?;
+    Ok((id, endpoint, below))
+}
+
+async fn explain(hub: &Hub, path: &JsonBytes) -> Answer {
+    let (id, endpoint, below) = match find_endpoint(hub, path) {
+        Ok(found) => found,
+        Err(why) => return Answer::Problem(*why),
     };
     match ask_endpoint(endpoint.clone(), below.clone()).await {
-        Ok(explained) => local_explain(id, &endpoint, below, explained)
-            .map_or_else(|why| problem(ProblemCode::Internal, &why, None), Answer::Explain),
+        Ok(explained) => {
+            let (of_file, path) = (Arc::clone(&endpoint), below.clone());
+            let tiering = tokio::task::spawn_blocking(move || crate::policy::serve::explain(&of_file, &path));
+            let tiering = tiering.await.ok().flatten();
+            match local_explain(id, &endpoint, below, explained) {
+                Ok(local) => Answer::Explain(LocalExplain { tiering, ..local }),
+                Err(why) => problem(ProblemCode::Internal, &why, None),
+            }
+        }
         Err(why) => problem(ProblemCode::Unavailable, &why, Some("`polder status` says how the endpoint is")),
     }
 }
 
 /// No endpoint has the path, or none is known yet: the service tells which there are.
-fn unknown_path(hub: &Hub) -> Answer {
+fn unknown_path(hub: &Hub) -> Problem {
     match hub.unreachable() {
         Some(why) if hub.endpoints().is_empty() => {
             let why = format!("this server knows no endpoint yet: {}", crate::status::unreachable(&why));
-            problem(ProblemCode::Unavailable, &why, Some("it goes on by itself when the cause is gone"))
+            told(ProblemCode::Unavailable, &why, Some("it goes on by itself when the cause is gone"))
         }
-        _ => problem(
+        _ => told(
             ProblemCode::NotFound,
             "no endpoint of this server holds the path",
             Some("polder endpoint list"),
@@ -231,6 +275,7 @@ fn local_explain(
         },
         hint: found.hint,
         synced_version: found.synced.map(|seq| seq.0),
+        tiering: None,
     })
 }
 
@@ -315,7 +360,14 @@ async fn carry_out_inner(hub: &Arc<Hub>, command: pb::Command) -> Result<Vec<u8>
             serde_json::to_vec(&answers::Decided { items }).map_err(|error| error.to_string())
         }
         Wire::Detach(_) => {
-            // Nothing is tiered on an endpoint without a gate: all bytes are here, so it can be let go at once.
+            let found = hub.endpoints().remove(&endpoint).ok_or("this server has no such endpoint")?;
+            if let Some(tiered) = found.tiered() {
+                // Outside of the gate nobody could read what is tiered.
+                tiered.stop_arrivals();
+                let recalled = tokio::task::spawn_blocking(move || tiered.recall_all()).await;
+                recalled.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            }
+            // All bytes are here, so it can be let go.
             tell(Command::Stop)
         }
         Wire::Explain(explain) => {

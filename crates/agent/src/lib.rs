@@ -29,13 +29,18 @@ mod control;
 mod endpoint;
 mod enrol;
 mod holder;
+mod noted;
+mod policy;
 mod session;
 mod state_dir;
 mod status;
+mod survey;
 mod sync;
+mod tiered;
 mod worker;
 
 pub use enrol::{RegisterOptions, Registered, default_name, register};
 pub use holder::{HolderOptions, hold};
 pub use state_dir::{Identity, StateDir, StateDirError};
+pub use survey::{Survey, is_left_out, survey};
 pub use worker::{WorkerOptions, work};

@@ -293,6 +293,7 @@ pub(crate) fn rest(
         nodes: extra.nodes,
         local_bytes: extra.bytes,
         tiered_bytes: 0,
+        tiering: None,
         recycled_bytes: shown.extra.recycled_bytes,
         errors: status.map_or(0, |status| status.problem_count - status.review_count),
         held: status

@@ -110,6 +110,16 @@ pub enum Command {
     Agent(commands::agent::AgentCommand),
     /// Check a machine and a folder before deploying
     Evaluate(commands::evaluate::EvaluateArgs),
+    /// The disk space that a tiered endpoint of a folder needs
+    Estimate(commands::estimate::EstimateArgs),
+    /// Free the bytes of files on this server
+    Tier(commands::tier::TierArgs),
+    /// Bring the bytes of tiered files back to this server
+    Recall(commands::tier::RecallArgs),
+    /// Always keep a file or folder on this server
+    Pin(commands::pin::PinArgs),
+    /// Let a file or folder be tiered again
+    Unpin(commands::pin::UnpinArgs),
     /// Pause sync on this server
     Pause(commands::pause::PauseArgs),
     /// Go on after a pause

@@ -17,6 +17,8 @@ pub enum HostRequest {
     AgentWorker(AgentRun),
     /// Check a machine and a data set before deploying.
     Evaluate(Evaluate),
+    /// Tell the disk space that a folder needs as a tiered endpoint.
+    Estimate(Estimate),
     /// Run everything on this machine.
     Up(Up),
 }
@@ -77,6 +79,17 @@ pub struct Evaluate {
     pub skip_system: bool,
     /// Leave out the checks of the data set.
     pub skip_dataset: bool,
+}
+
+/// `polder estimate`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Estimate {
+    /// Folder that is to become an endpoint.
+    pub path: PathBuf,
+    /// Share of the volume to keep free, 1 to 99.
+    pub free_space_percent: u8,
+    /// Rows as comma-separated values instead of a table.
+    pub csv: bool,
 }
 
 /// `polder up`.

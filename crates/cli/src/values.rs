@@ -76,7 +76,8 @@ pub fn parse_size_or_none(text: &str) -> Result<OrNone<u64>, String> {
     or_none(text, parse_size)
 }
 
-fn or_none<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<OrNone<T>, String> {
+/// A value, or `none`.
+pub fn or_none<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<OrNone<T>, String> {
     if text == "none" { Ok(OrNone(None)) } else { parse(text).map(|value| OrNone(Some(value))) }
 }
 

@@ -339,6 +339,9 @@ impl Engine {
             Kind::Directory => LocalContent::Stored(Content::Directory),
             Kind::Symlink => LocalContent::Stored(Content::Symlink(entry.target.unwrap_or_default())),
             Kind::File => match (&old, &row) {
+                _ if entry.stands_for.is_some() => {
+                    LocalContent::Stored(entry.stands_for.unwrap_or_else(Content::empty_file))
+                }
                 (Some(old), _) if old.stamp == stamp => old.content.clone(),
                 (_, Some(row)) if row.stamp == stamp => LocalContent::Stored(row.content.clone()),
                 _ => LocalContent::Unread,
@@ -383,7 +386,7 @@ impl Engine {
         let Some(node) = (View { store, overlay: &self.overlay }).local_row(uid)? else { return Ok(()) };
         let SeenDir { stamp, attrs } = dir;
         let seen = Seen { name: node.at.name.clone(), kind: Some(Kind::Directory), stamp, links: 1 };
-        self.set_present(store, uid, node.at, SeenEntry { seen, attrs, target: None })
+        self.set_present(store, uid, node.at, SeenEntry { seen, attrs, target: None, stands_for: None })
     }
 
     /// A file left a name. What was changed through it before, the watcher told under this name alone: the others that are

@@ -44,7 +44,7 @@ fn cursor(seq: Seq) -> Cursor {
 /// A directory as it is seen under its name, changed at a moment.
 fn seen(ino: u64, called: &str, mode: u16, changed: i64) -> LookFound {
     let seen = Seen { name: name(called), kind: Some(Kind::Directory), stamp: stamp(ino, changed), links: 2 };
-    LookFound::Entry(SeenEntry { seen, attrs: attrs(mode).into(), target: None })
+    LookFound::Entry(SeenEntry { seen, attrs: attrs(mode).into(), target: None, stands_for: None })
 }
 
 fn is_root(at: &LookAt) -> bool {

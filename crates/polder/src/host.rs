@@ -15,6 +15,7 @@ impl Host for Binary {
             HostRequest::AgentRun(request) => agent::run(request, ui),
             HostRequest::AgentWorker(request) => agent::work(request, ui),
             HostRequest::Evaluate(request) => evaluate::run(&request, ui),
+            HostRequest::Estimate(request) => evaluate::estimate::run(&request, ui),
             HostRequest::Up(request) => up::run(request, ui),
         }
     }

@@ -1,5 +1,7 @@
 //! What a volume tells of itself, for status and for deciding what is possible on it.
 
+use std::os::fd::AsFd;
+
 use rustix::fs::StatVfsMountFlags;
 
 use crate::error::{Doing, FsError};
@@ -14,6 +16,8 @@ pub struct Volume {
     pub bytes: u64,
     /// Bytes that we can still write.
     pub free_bytes: u64,
+    /// Bytes of a block: every file takes a multiple of it.
+    pub cluster_bytes: u64,
     /// Inodes that are left; `None` where they are made as needed.
     pub free_inodes: Option<u64>,
     /// Mounted read-only, perhaps by the kernel after an error.
@@ -25,12 +29,19 @@ pub struct Volume {
 impl Volume {
     /// Asks the file system of a root.
     pub fn of(root: &Root) -> Result<Self, FsError> {
-        let stat = rustix::fs::fstatvfs(root.state()).doing("ask the file system of", b".")?;
-        let kind = rustix::fs::fstatfs(root.state()).doing("ask the file system of", b".")?.f_type;
+        Self::at(root.state())
+    }
+
+    /// Asks the file system of any file or directory.
+    pub fn at(fd: impl AsFd) -> Result<Self, FsError> {
+        let fd = fd.as_fd();
+        let stat = rustix::fs::fstatvfs(fd).doing("ask the file system of", b".")?;
+        let kind = rustix::fs::fstatfs(fd).doing("ask the file system of", b".")?.f_type;
         Ok(Self {
             file_system: name_of(kind as u64 & 0xffff_ffff),
             bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
             free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            cluster_bytes: stat.f_frsize,
             free_inodes: (stat.f_files > 0).then_some(stat.f_favail),
             read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
             name_bytes_max: stat.f_namemax,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use polder_replica::{StateDb, StateError};
+use polder_replica::{HeatRow, StateDb, StateError};
 use polder_sync::mem::MemStore;
 use polder_sync::{CloudNode, Offer, SyncedNode, TreeStore};
 use polder_types::{
@@ -431,17 +431,26 @@ fn golden_rows() -> Vec<(NodeUid, SyncedNode)> {
 }
 
 /// I20: a database of each version that was ever released is read. `golden/state-1.sql` was dumped from one that was
-/// written by the first version; it is never changed.
+/// written by the first version; it is never changed. The second has heat and pins.
 /// Scenario 106.
 #[test]
 fn i20_databases_of_all_versions_are_read() {
+    let warm = HeatRow { warm: 1_700_000_900, used: 1_700_000_000 };
+    is_read(include_str!("golden/state-1.sql"), None, &[]);
+    is_read(include_str!("golden/state-2.sql"), Some(warm), &[node(3)]);
+}
+
+fn is_read(golden: &str, heat: Option<HeatRow>, pins: &[NodeUid]) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     let raw = rusqlite::Connection::open(&path).unwrap();
-    raw.execute_batch(include_str!("golden/state-1.sql")).unwrap();
+    raw.execute_batch(golden).unwrap();
     drop(raw);
     let db = StateDb::open(&path, CaseRule::Insensitive).unwrap();
     db.verify().unwrap();
+    let reader = db.reader().unwrap();
+    assert_eq!(reader.heat(node(1)).unwrap(), heat);
+    assert_eq!(reader.pins().unwrap(), pins);
     let rows = golden_rows();
     for (uid, row) in &rows {
         assert_eq!(db.synced(*uid).unwrap().as_ref(), Some(row));
@@ -484,6 +493,9 @@ fn write_a_golden_database() {
         becomes: Some(rows[0].1.clone()),
     })
     .unwrap();
+    let warm = HeatRow { warm: 1_700_000_900, used: 1_700_000_000 };
+    db.note_uses(&[(node(1), 1_700_000_000)], |_, _| warm).unwrap();
+    db.set_pin(node(3), true).unwrap();
     db.commit(true).unwrap();
 }
 

@@ -221,6 +221,13 @@ impl Agents {
         lock(&self.reports).get(&endpoint).cloned()
     }
 
+    /// The last reports of all endpoints since this process started, in the order of ids.
+    pub fn reports(&self) -> Vec<(EndpointId, Report)> {
+        let mut all: Vec<_> = lock(&self.reports).iter().map(|(id, report)| (*id, report.clone())).collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all
+    }
+
     /// Gives an order to the endpoint's agent and waits for the answer, for `wait` at most.
     pub async fn order(
         &self,

@@ -25,6 +25,7 @@ mod server;
 mod shares;
 mod start;
 pub mod state;
+mod tiering_metrics;
 mod trust;
 mod work;
 

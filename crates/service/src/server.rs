@@ -20,7 +20,7 @@ use tower::ServiceExt;
 
 use crate::state::ServiceState;
 use crate::trust::PeerCertificate;
-use crate::{grpc, metric, packs};
+use crate::{grpc, metric, packs, tiering_metrics};
 
 /// For the handshake, and for the head of a request.
 const HEAD_WAIT: Duration = Duration::from_secs(10);
@@ -32,6 +32,8 @@ const STREAMS_MAX: u32 = 256;
 /// Bytes in flight of one request, and of one connection: a gigabit over 30 ms.
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// How long an endpoint's report is shown in the metrics.
+const REPORT_KEPT_SECS: i64 = 300;
 /// How long requests may run on after the stop was asked for.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -40,12 +42,21 @@ pub fn router(state: &ServiceState, rest: Router) -> Router {
     let own = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route("/metrics", get(async || metric::recorder().render()))
+        .route("/metrics", get(metrics))
         .merge(packs::router())
         .with_state(state.clone());
     // gRPC has a fallback of its own; REST's is what people should see.
     let grpc = grpc::routes(state).into_axum_router().reset_fallback();
     own.merge(rest).merge(grpc)
+}
+
+/// The process's own metrics, and those of the endpoints whose agents report here.
+async fn metrics(State(state): State<ServiceState>) -> String {
+    let now = state.now();
+    let mut reports = state.agents().reports();
+    // An agent repeats its reports every minute. What is older is of an endpoint that is gone, or that reports elsewhere.
+    reports.retain(|(_, report)| now.secs.saturating_sub(report.at.secs) < REPORT_KEPT_SECS);
+    metric::recorder().render() + &tiering_metrics::render(&reports)
 }
 
 /// Whether the stores answer.

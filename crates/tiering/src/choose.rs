@@ -19,15 +19,16 @@ pub struct File {
     pub endpoint: usize,
     /// Which node.
     pub node: NodeUid,
-    /// Names from the endpoint down, joined by slashes.
-    pub path: Vec<u8>,
     /// Size in bytes.
     pub size: u64,
     /// Bytes that it takes on the disk.
     pub on_disk_bytes: u64,
     /// How warm it is.
     pub heat: Heat,
-    /// What forbids that it leaves, as far as the caller knows.
+    /// What the endpoint's rules say of it: [`crate::Rules::of`], asked while its path was at hand, so that a million files
+    /// cost no paths.
+    pub rule: Option<RuleAction>,
+    /// What forbids that it leaves, as far as the caller knows; of every placeholder [`Stays::Tiered`].
     pub stays: Option<Stays>,
 }
 
@@ -70,21 +71,21 @@ fn order(file: &File) -> (Heat, Reverse<u64>, NodeUid) {
 }
 
 /// Why a file may not leave whatever a policy wants.
-fn stays(file: &File, volume: &Volume, endpoints: &[Endpoint], now_s: i64) -> Option<Stays> {
+fn stays(file: &File, volume: &Volume, endpoints: &[Endpoint]) -> Option<Stays> {
     let Some(endpoint) = endpoints.get(file.endpoint).filter(|endpoint| endpoint.tiering) else {
         return Some(Stays::TieringOff);
     };
-    if file.stays.is_some() {
-        return file.stays;
+    match file.stays {
+        // Pieces that were read and not made whole: they are given back like whole files.
+        Some(Stays::Tiered) if file.on_disk_bytes > volume.cluster_bytes.saturating_mul(2) => (),
+        Some(_) => return file.stays,
+        None if file.size < file_bytes_min(volume.cluster_bytes).max(endpoint.file_bytes_min) => {
+            return Some(Stays::TooSmall);
+        }
+        None if file.on_disk_bytes < file.size / 8 || file.on_disk_bytes == 0 => return Some(Stays::Sparse),
+        None => (),
     }
-    if file.size < file_bytes_min(volume.cluster_bytes) {
-        return Some(Stays::TooSmall);
-    }
-    if file.on_disk_bytes < file.size / 8 || file.on_disk_bytes == 0 {
-        return Some(Stays::Sparse);
-    }
-    let rule = endpoint.rules.of(&file.path, file.size, file.heat, now_s);
-    (rule == Some(RuleAction::Keep)).then_some(Stays::Rule)
+    (file.rule == Some(RuleAction::Keep)).then_some(Stays::Rule)
 }
 
 struct Choice<'a> {
@@ -103,7 +104,8 @@ impl Choice<'_> {
     }
 }
 
-/// Chooses who leaves. `files` are all files of all endpoints of the volume, tiered ones too.
+/// Chooses who leaves. `files` are the files of all endpoints of the volume, tiered ones too; those that are certain to stay may
+/// be left out, their bytes counted in [`Endpoint::other_bytes`].
 pub fn plan(volume: &Volume, endpoints: &[Endpoint], files: &[File], now_s: i64) -> Plan {
     let (mut able, mut why) = (Vec::new(), BTreeMap::<Stays, (u64, u64)>::new());
     let mut count = |reason, file: &File| {
@@ -111,7 +113,7 @@ pub fn plan(volume: &Volume, endpoints: &[Endpoint], files: &[File], now_s: i64)
         *entry = (entry.0 + 1, entry.1.saturating_add(file.on_disk_bytes));
     };
     for (index, file) in files.iter().enumerate() {
-        match stays(file, volume, endpoints, now_s) {
+        match stays(file, volume, endpoints) {
             Some(reason) => count(reason, file),
             None => able.push(index),
         }
@@ -134,7 +136,7 @@ fn by_age(choice: &mut Choice<'_>, able: &[usize], endpoints: &[Endpoint], now_s
     for index in able {
         let file = &choice.files[*index];
         let (endpoint, idle) = (&endpoints[file.endpoint], file.heat.idle_s(now_s));
-        match endpoint.rules.of(&file.path, file.size, file.heat, now_s) {
+        match file.rule {
             Some(RuleAction::Tier { idle_s }) if idle >= idle_s => choice.take(*index, Policy::Rule),
             _ if endpoint.idle_s.is_some_and(|idle_s| idle >= idle_s) => choice.take(*index, Policy::Date),
             _ => (),
@@ -146,8 +148,11 @@ fn by_quota(choice: &mut Choice<'_>, able: &[usize], endpoints: &[Endpoint]) {
     for (number, endpoint) in endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.tiering) {
         let Some(quota) = endpoint.quota_bytes else { continue };
         let mine = |file: &&File| file.endpoint == number;
-        let all: u64 =
-            choice.files.iter().filter(mine).fold(0, |sum, file| sum.saturating_add(file.on_disk_bytes));
+        let all: u64 = choice
+            .files
+            .iter()
+            .filter(mine)
+            .fold(endpoint.other_bytes, |sum, file| sum.saturating_add(file.on_disk_bytes));
         let taken = choice.victims.iter().map(|victim| &choice.files[victim.file]).filter(mine);
         let mut left = taken.fold(all, |left, file| left.saturating_sub(file.on_disk_bytes));
         for index in able.iter().filter(|index| choice.files[**index].endpoint == number) {
@@ -192,6 +197,11 @@ fn by_free_space(
     line.saturating_sub(free(choice))
 }
 
+/// Why a file does not leave that no policy wants now.
+pub fn why_stays(file: &File, volume: &Volume, endpoints: &[Endpoint]) -> Stays {
+    stays(file, volume, endpoints).unwrap_or(Stays::NotNeeded)
+}
+
 /// Everything in the order of leaving: what a policy wants now, then by heat, with why each of the others stays.
 pub fn listed(volume: &Volume, endpoints: &[Endpoint], files: &[File], now_s: i64) -> Vec<Listed> {
     let plan = plan(volume, endpoints, files, now_s);
@@ -202,7 +212,7 @@ pub fn listed(volume: &Volume, endpoints: &[Endpoint], files: &[File], now_s: i6
     let first = plan.victims.iter().map(|victim| Listed { file: victim.file, verdict: Ok(victim.policy) });
     let rest = rest.into_iter().map(|index| Listed {
         file: index,
-        verdict: Err(stays(&files[index], volume, endpoints, now_s).unwrap_or(Stays::NotNeeded)),
+        verdict: Err(stays(&files[index], volume, endpoints).unwrap_or(Stays::NotNeeded)),
     });
     first.chain(rest).collect()
 }
@@ -212,7 +222,7 @@ pub fn listed(volume: &Volume, endpoints: &[Endpoint], files: &[File], now_s: i6
 pub fn recall_order(volume: &Volume, endpoints: &[Endpoint], files: &[File], now_s: i64) -> Vec<usize> {
     let line = Volume::free_percent(endpoints).map_or(0, |percent| volume.share(percent));
     let mut room = volume.free_bytes.saturating_sub(line);
-    let mut held = vec![0u64; endpoints.len()];
+    let mut held: Vec<u64> = endpoints.iter().map(|endpoint| endpoint.other_bytes).collect();
     let mut tiered = Vec::new();
     for (index, file) in files.iter().enumerate() {
         if let Some(held) = held.get_mut(file.endpoint) {
@@ -227,8 +237,7 @@ pub fn recall_order(volume: &Volume, endpoints: &[Endpoint], files: &[File], now
         let file = &files[*index];
         let endpoint = &endpoints[file.endpoint];
         let idle = file.heat.idle_s(now_s);
-        let rule = endpoint.rules.of(&file.path, file.size, file.heat, now_s);
-        let leaves_again = match rule {
+        let leaves_again = match file.rule {
             Some(RuleAction::Keep) => false,
             Some(RuleAction::Tier { idle_s }) if idle >= idle_s => true,
             _ => endpoint.idle_s.is_some_and(|idle_s| idle >= idle_s),

@@ -58,6 +58,16 @@ impl Heat {
         now_s.saturating_sub(self.used_s.into()).max(0).unsigned_abs()
     }
 
+    /// What is kept of it: `warm`, and the second of the last use.
+    pub fn parts(self) -> (i64, u32) {
+        (self.warm_s, self.used_s)
+    }
+
+    /// From what was kept.
+    pub fn from_parts(warm_s: i64, used_s: u32) -> Self {
+        Self { warm_s, used_s }
+    }
+
     /// The record: `warm`, last use; little-endian.
     pub fn encode(self) -> [u8; RECORD_BYTES] {
         let mut out = [0; RECORD_BYTES];

@@ -17,7 +17,7 @@ mod recall;
 mod residency;
 mod rules;
 
-pub use choose::{File, Listed, Plan, Victim, listed, plan, recall_order};
+pub use choose::{File, Listed, Plan, Victim, listed, plan, recall_order, why_stays};
 pub use glob::{Glob, GlobError};
 pub use heat::{Heat, RECORD_BYTES};
 pub use policy::{Endpoint, Policy, Stays, Volume, file_bytes_min};

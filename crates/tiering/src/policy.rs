@@ -36,6 +36,10 @@ pub struct Endpoint {
     pub idle_s: Option<u64>,
     /// Most bytes of the endpoint on the disk.
     pub quota_bytes: Option<u64>,
+    /// Bytes on the disk of its files that are not in the list.
+    pub other_bytes: u64,
+    /// Smallest file that leaves, where it is more than the volume's own ([`file_bytes_min`]).
+    pub file_bytes_min: u64,
     /// Rules about single files.
     pub rules: Rules,
     /// Whether everything that was here at the beginning is in the share.
@@ -86,11 +90,35 @@ pub enum Stays {
     Changed,
     /// This file system was not tested for tiering.
     FileSystem,
+    /// The last try failed; there will be another.
+    Failed,
     /// Nothing wants it to leave.
     NotNeeded,
 }
 
 impl Stays {
+    /// The reason as a stable word, for metrics and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::TieringOff => "tiering_off",
+            Self::NotAFile => "not_a_file",
+            Self::Tiered => "tiered",
+            Self::TooSmall => "too_small",
+            Self::Pinned => "pinned",
+            Self::Rule => "rule",
+            Self::NotSynced => "not_synced",
+            Self::NotVerified => "not_verified",
+            Self::NotCanonical => "not_canonical",
+            Self::HardLinked => "hard_linked",
+            Self::Sparse => "sparse",
+            Self::InUse => "in_use",
+            Self::Changed => "changed",
+            Self::FileSystem => "file_system",
+            Self::Failed => "failed",
+            Self::NotNeeded => "not_needed",
+        }
+    }
+
     /// The reason as a part of a sentence: "stays because …".
     pub fn text(self) -> &'static str {
         match self {
@@ -107,6 +135,7 @@ impl Stays {
             Self::Sparse => "most of it is holes",
             Self::InUse => "somebody has it open",
             Self::Changed => "it was changed since it was last hashed",
+            Self::Failed => "the last try failed; there will be another",
             Self::FileSystem => "this file system was not tested for tiering",
             Self::NotNeeded => "there is room for it",
         }
@@ -157,6 +186,8 @@ mod tests {
             free_percent,
             idle_s: None,
             quota_bytes: None,
+            other_bytes: 0,
+            file_bytes_min: 0,
             rules: Rules::default(),
             is_uploaded: true,
         }

@@ -1,7 +1,7 @@
 //! The worked examples of free space, date and quota, and properties of every plan.
 
 use polder_tiering::{
-    Endpoint, File, Glob, Heat, Policy, Rule, RuleAction, Rules, Stays, Volume, listed, plan, recall_order,
+    Endpoint, File, Heat, Policy, RuleAction, Rules, Stays, Volume, listed, plan, recall_order,
 };
 use polder_types::NodeUid;
 use proptest::prelude::*;
@@ -16,6 +16,8 @@ fn endpoint(free_percent: u8, days: Option<u64>) -> Endpoint {
         free_percent,
         idle_s: days.map(|days| days * 86_400),
         quota_bytes: None,
+        other_bytes: 0,
+        file_bytes_min: 0,
         rules: Rules::default(),
         is_uploaded: true,
     }
@@ -26,10 +28,10 @@ fn file(number: u8, size: u64, age_days: i64) -> File {
     File {
         endpoint: 0,
         node: NodeUid([number; 16]),
-        path: format!("d/{number}").into_bytes(),
         size,
         on_disk_bytes: size,
         heat: Heat::of_times(at, at, NOW),
+        rule: None,
         stays: None,
     }
 }
@@ -93,27 +95,26 @@ fn five_points_of_reserve() {
 
 #[test]
 fn why_files_stay() {
-    let mut rules = endpoint(99, Some(1));
-    let keep = |glob: &str| Rule {
-        glob: Some(Glob::parse(glob.as_bytes()).unwrap()),
-        size_bytes_min: 0,
-        size_bytes_max: u64::MAX,
-        idle_s_min: 0,
-        action: RuleAction::Keep,
-    };
-    rules.rules = Rules(vec![keep("*.db")]);
+    let rules = endpoint(99, Some(1));
+    let large = Endpoint { file_bytes_min: GIB + 1, ..rules.clone() };
     let off = Endpoint { tiering: false, ..endpoint(20, None) };
     let case = |change: &dyn Fn(&mut File)| {
         let mut file = file(1, GIB, 100);
         change(&mut file);
         let volume = Volume { bytes: 500 * GIB, free_bytes: 1, cluster_bytes: 65_536 };
-        listed(&volume, &[rules.clone(), off.clone()], &[file], NOW)[0].verdict
+        listed(&volume, &[rules.clone(), off.clone(), large.clone()], &[file], NOW)[0].verdict
     };
     assert_eq!(case(&|_| ()), Ok(Policy::Date));
     assert_eq!(case(&|file| file.size = 131_071), Err(Stays::TooSmall));
     assert!(case(&|file| (file.size, file.on_disk_bytes) = (131_072, 131_072)).is_ok());
     assert_eq!(case(&|file| file.on_disk_bytes = 4096), Err(Stays::Sparse));
-    assert_eq!(case(&|file| file.path = b"x/a.db".to_vec()), Err(Stays::Rule));
+    assert_eq!(case(&|file| file.rule = Some(RuleAction::Keep)), Err(Stays::Rule));
+    assert_eq!(case(&|file| file.endpoint = 2), Err(Stays::TooSmall), "the endpoint wants larger ones");
+    let placeholder = |on_disk_bytes| {
+        move |file: &mut File| (file.stays, file.on_disk_bytes) = (Some(Stays::Tiered), on_disk_bytes)
+    };
+    assert_eq!(case(&placeholder(65_536)), Err(Stays::Tiered));
+    assert_eq!(case(&placeholder(1 << 20)), Ok(Policy::Date), "what was read of it is given back");
     assert_eq!(case(&|file| file.endpoint = 1), Err(Stays::TieringOff));
     assert_eq!(case(&|file| file.stays = Some(Stays::Pinned)), Err(Stays::Pinned));
 }
@@ -130,6 +131,10 @@ fn a_quota_is_per_endpoint_and_the_volume_is_shared() {
     // The quota takes 4 − 3 = 1 GiB of endpoint 0; that makes 5 GiB free, which is the largest policy of both.
     let plan_now = plan(&volume, &endpoints, &files, NOW);
     assert_eq!(plan_now.victims.iter().map(|v| (v.file, v.policy)).collect::<Vec<_>>(), [(3, Policy::Quota)]);
+    let mut unlisted = endpoints.clone();
+    unlisted[0].other_bytes = GIB;
+    let plan_now = plan(&volume, &unlisted, &files, NOW);
+    assert_eq!(plan_now.victims.len(), 2, "what is not listed counts to the quota");
     let volume = Volume { free_bytes: 3 * GIB, ..volume };
     let plan_now = plan(&volume, &endpoints, &files, NOW);
     assert_eq!(

@@ -66,10 +66,8 @@ pub(crate) fn explain(
         false => Explained {
             synced,
             code: None,
-            reason: format!(
-                "it is in sync at version {} of the share, with its whole content here",
-                row.since
-            ),
+            // Where its bytes are is told beside it, for endpoints that tier.
+            reason: format!("it is in sync at version {} of the share", row.since),
             hint: None,
         },
     })

@@ -5,6 +5,7 @@
 //! is in the database.
 
 mod apply;
+mod changes;
 pub(crate) mod disk;
 mod displaced;
 mod expiry;
@@ -12,12 +13,14 @@ mod explain;
 mod jobs;
 mod life;
 mod network;
+mod pins;
 mod rate;
 mod root;
 
 pub(crate) use explain::Explained;
 pub(crate) use root::path;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
@@ -27,7 +30,9 @@ use polder_types::{Cursor, EndpointId};
 use tokio::runtime::Handle;
 
 use crate::connection::Client;
+use crate::policy::Desk;
 use crate::status::Extra;
+use crate::tiered::{Gates, Mounted, Tiered};
 use crate::{StateDir, status};
 
 /// A connection to the service in which a session stands.
@@ -65,8 +70,25 @@ pub(crate) enum Input {
     Explain(polder_types::RelPath, Sender<Result<Explained, String>>),
     /// A decision about extras; answered with their number, once it is durable.
     Review(Decision, Sender<u64>),
+    /// Uses that count, each at a second since 1970: noted with the next commit.
+    Uses(Vec<(polder_types::NodeUid, u32)>),
+    /// Keep a path here with all below it, or no longer; answered once that is durable.
+    Pin(polder_types::RelPath, bool, Sender<Result<Pinned, String>>),
     /// Go.
     End,
+}
+
+/// What came of a pin or its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pinned {
+    /// It is as was wished.
+    Changed,
+    /// It was so already.
+    Already,
+    /// Nothing of that path was agreed on with the share.
+    NoSuch,
+    /// The endpoint has as many pins as it may have.
+    TooMany,
 }
 
 /// What a person has decided about extras of a long absence.
@@ -124,6 +146,10 @@ pub(crate) struct Endpoint {
     pub assignment: Mutex<Box<Assignment>>,
     to: Sender<Input>,
     shown: Arc<Mutex<Shown>>,
+    tiered: Arc<Mutex<Option<Tiered>>>,
+    is_removed: Arc<AtomicBool>,
+    /// What the gate's hook, the policies and the commands share of it.
+    pub desk: Arc<Desk>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -136,6 +162,8 @@ pub(crate) struct Common {
     pub server_name: Arc<str>,
     /// Where the network runs.
     pub runtime: Handle,
+    /// What the holder keeps for this worker.
+    pub gates: Arc<Gates>,
     /// Paths of all endpoints of this machine, which must not overlap.
     pub paths: Arc<Mutex<Vec<(EndpointId, std::path::PathBuf)>>>,
 }
@@ -147,17 +175,28 @@ impl Endpoint {
     pub(crate) fn start(common: Common, assignment: Assignment) -> Self {
         let (to, from) = channel();
         let shown: Arc<Mutex<Shown>> = Arc::default();
+        let tiered: Arc<Mutex<Option<Tiered>>> = Arc::default();
+        let is_removed: Arc<AtomicBool> = Arc::default();
         let thread = Thread {
             common,
             assignment: assignment.clone(),
             facts: Facts(to.clone()),
             from,
             shown: Arc::clone(&shown),
+            tiered: Arc::clone(&tiered),
             link: None,
             head: Cursor::default(),
+            mounted: None,
+            is_removed: Arc::clone(&is_removed),
         };
         let thread = spawn_thread("endpoint", move || thread.run());
-        Self { assignment: Mutex::new(Box::new(assignment)), to, shown, thread: Mutex::new(Some(thread)) }
+        let (assignment, thread) = (Mutex::new(Box::new(assignment)), Mutex::new(Some(thread)));
+        Self { assignment, to, shown, tiered, is_removed, desk: Arc::default(), thread }
+    }
+
+    /// Its tiered files; `None` while it does not tier or its gate is not mounted. Another one for each life.
+    pub(crate) fn tiered(&self) -> Option<Tiered> {
+        self.tiered.lock().expect(LOCK).clone()
     }
 
     /// Tells the endpoint something.
@@ -172,10 +211,18 @@ impl Endpoint {
 
     /// The message about it for the service.
     pub(crate) fn message(&self, endpoint: EndpointId) -> polder_api::grpc::pb::EndpointStatus {
-        status::message_of(endpoint, &self.shown())
+        let mut message = status::message_of(endpoint, &self.shown());
+        crate::policy::report::fill(&mut message, &self.desk);
+        message
     }
 
-    /// Ends it and waits until its files are closed.
+    /// Ends it because it was removed from this server: its mount goes with it. Waits until its files are closed.
+    pub(crate) fn remove(&self) {
+        self.is_removed.store(true, Ordering::Release);
+        self.end();
+    }
+
+    /// Ends it and waits until its files are closed. A mount stays, for the worker that follows.
     pub(crate) fn end(&self) {
         self.tell(Input::End);
         if let Some(thread) = self.thread.lock().expect(LOCK).take() {
@@ -198,8 +245,12 @@ struct Thread {
     facts: Facts,
     from: Receiver<Input>,
     shown: Arc<Mutex<Shown>>,
+    tiered: Arc<Mutex<Option<Tiered>>>,
     link: Option<Link>,
     head: Cursor,
+    /// The gate, from the moment that the root was first proven until the endpoint ends.
+    mounted: Option<Mounted>,
+    is_removed: Arc<AtomicBool>,
 }
 
 impl Thread {
@@ -209,21 +260,49 @@ impl Thread {
         );
         let _entered = span.entered();
         loop {
-            let why = match root::open(&self.common, &self.assignment) {
+            let why = match self.open() {
                 Ok(root) => match self.live(root) {
-                    Ended::ForGood => return,
+                    Ended::ForGood => break,
                     Ended::Again(why) => why,
                 },
-                Err(error) => status::chain(&error).into(),
+                Err(error) => status::sentence(error.chain()).into(),
             };
             if self.wait(why) {
-                return;
+                break;
             }
+        }
+        *self.tiered.lock().expect(LOCK) = None;
+        if self.is_removed.load(Ordering::Acquire)
+            && let Some(mounted) = self.mounted.take()
+            && let Err(error) = mounted.leave(&self.common.gates)
+        {
+            tracing::warn!(error = status::sentence(error.chain()), "the folder stays laid out for tiering");
         }
     }
 
-    fn live(&mut self, root: polder_replica::Root) -> Ended {
+    /// The root, with the gate mounted over it if it tiers. Both outlive a life.
+    fn open(&mut self) -> anyhow::Result<Arc<polder_replica::Root>> {
+        if let Some(mounted) = &self.mounted {
+            mounted.root.check()?;
+            if mounted.is_served() {
+                return Ok(Arc::clone(&mounted.root));
+            }
+            tracing::warn!("somebody took the mount away; it is made anew");
+            *self.tiered.lock().expect(LOCK) = None;
+            self.mounted = None;
+        }
+        let root::Opened { root, inherited } = root::open(&self.common, &self.assignment)?;
         let root = Arc::new(root);
+        if root.is_tiered() {
+            let endpoint = self.assignment.endpoint;
+            let mounted = Mounted::start(&self.common.gates, endpoint, Arc::clone(&root), inherited)?;
+            *self.tiered.lock().expect(LOCK) = Some(mounted.tiered.clone());
+            self.mounted = Some(mounted);
+        }
+        Ok(root)
+    }
+
+    fn live(&mut self, root: Arc<polder_replica::Root>) -> Ended {
         if let Err(error) = root.keep_reserve() {
             tracing::debug!(error = status::chain(&error), "no room is kept for the state database");
         }

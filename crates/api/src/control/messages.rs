@@ -3,6 +3,7 @@
 use polder_types::{EndpointId, ServerId};
 use serde::{Deserialize, Serialize};
 
+use super::tiering::{FileChoice, FileRow, FileTiering, Moved, PinRow};
 use crate::rest::{EndpointStatus, ItemState, JsonBytes, JsonPath, ObjectName, Problem, Time};
 
 /// What the command line asks of an agent.
@@ -35,6 +36,43 @@ pub enum Request {
         /// Absolute path on this server.
         path: JsonBytes,
     },
+    /// Give up the bytes of files now. Answers: [`Answer::Moved`] every now and then and at the end, [`Answer::File`] for each that
+    /// stays, then [`Answer::Done`].
+    Tier {
+        /// Which.
+        choice: FileChoice,
+    },
+    /// Bring the bytes of files back. Answers as to [`Request::Tier`].
+    Recall {
+        /// Which.
+        choice: FileChoice,
+        /// So many at once, 1 to [`super::THREADS_MAX`].
+        threads: u32,
+    },
+    /// Files in the order in which they would be tiered, with why each of the others stays. Answers: [`Answer::File`] each, then
+    /// [`Answer::Done`].
+    TierList {
+        /// Which; no path: of all endpoints that tier.
+        choice: FileChoice,
+        /// At most so many.
+        count_max: u64,
+    },
+    /// Tiered files in the order in which they would be recalled. Answers as to [`Request::TierList`].
+    RecallList {
+        /// Which; no path: of all endpoints that tier.
+        choice: FileChoice,
+        /// At most so many.
+        count_max: u64,
+    },
+    /// Keep a file or folder on this server, or no longer. Answer: [`Answer::Pinned`].
+    Pin {
+        /// Absolute path on this server.
+        path: JsonBytes,
+        /// Keep it.
+        pinned: bool,
+    },
+    /// What is kept. Answers: [`Answer::Pin`] each, then [`Answer::Done`].
+    Pins,
 }
 
 /// What an agent answers.
@@ -52,6 +90,17 @@ pub enum Answer {
     Network(NetworkCheck),
     /// To [`Request::Explain`].
     Explain(LocalExplain),
+    /// A file in a list, or one that stays as it is.
+    File(FileRow),
+    /// How far a command is.
+    Moved(Moved),
+    /// To [`Request::Pin`].
+    Pinned {
+        /// Whether something was changed; else it was so already.
+        changed: bool,
+    },
+    /// To [`Request::Pins`].
+    Pin(PinRow),
     /// The end of several answers.
     Done,
     /// Instead of any answer: it failed.
@@ -131,4 +180,7 @@ pub struct LocalExplain {
     /// The version that this server and the share last agreed on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synced_version: Option<u64>,
+    /// Of a file of an endpoint that tiers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiering: Option<FileTiering>,
 }

@@ -9,9 +9,13 @@
 
 mod client;
 mod messages;
+mod tiering;
 
 pub use client::{ControlError, ask, ask_each, read_line, write_line};
 pub use messages::{AgentEndpoint, AgentInfo, Answer, LocalExplain, NetworkCheck, Request};
+pub use tiering::{
+    FILES_LISTED_MAX, FileChoice, FileResidency, FileRow, FileTiering, LastRecall, Moved, PinRow, THREADS_MAX,
+};
 
 /// Name of the socket in the agent's state folder.
 pub const SOCKET: &str = "control.sock";

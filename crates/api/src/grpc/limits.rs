@@ -28,6 +28,10 @@ pub const PACK_REFERENCE_BYTES_MAX: usize = 16 + 5 + 32;
 pub const SLOT_BYTES_MAX: usize = 24;
 /// Most exclude globs of an endpoint.
 pub const GLOBS_MAX: usize = 1024;
+/// Most rules about files of an endpoint, and as many about programs.
+pub const RULES_MAX: usize = 256;
+/// Most programs, reasons or notices in one report about tiering.
+pub const TIERING_ROWS_MAX: usize = 128;
 /// Longest text for people, address, glob or name of an object.
 pub const TEXT_BYTES_MAX: usize = 4096;
 /// Longest path of an item: PATH_MAX does not bound what exists below a root, this does what is reported.

@@ -4,7 +4,7 @@ use polder_types::{EndpointId, GroupId, ServerId, ShareId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{JsonBytes, ObjectName, Time};
+use super::{JsonBytes, NewFiles, ObjectName, ProgramRule, TierRule, Time};
 
 /// How an empty or new endpoint gets the share's files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -47,6 +47,18 @@ pub struct EndpointSettings {
     /// Most bytes of local content; absent: no such rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_quota_bytes: Option<u64>,
+    /// Smallest file that is tiered; absent: 8 KiB or two clusters of the volume, whichever is more. Never less than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_bytes_min: Option<u64>,
+    /// How files arrive that were made or changed elsewhere; for tiering.
+    #[serde(default)]
+    pub new_files: NewFiles,
+    /// Rules about single files, before all policies; the first that fits decides.
+    #[serde(default)]
+    pub tier_rules: Vec<TierRule>,
+    /// Rules about programs, in place of the built-in ones.
+    #[serde(default)]
+    pub program_rules: Vec<ProgramRule>,
     /// How the share's files come here at first.
     #[serde(default)]
     pub initial_download: InitialDownload,
@@ -58,7 +70,7 @@ pub struct EndpointSettings {
     #[serde(default)]
     pub excludes: Vec<String>,
     /// Whether the default list of names that are never synced (temporary and system files) is in force.
-    #[serde(default = "yes")]
+    #[serde(default = "super::yes")]
     #[schema(default = true)]
     pub default_excludes: bool,
     /// Whether setuid, setgid and `security.*` attributes from elsewhere are applied here.
@@ -80,10 +92,6 @@ fn default_free_space_percent() -> u8 {
     FREE_SPACE_PERCENT_DEFAULT
 }
 
-fn yes() -> bool {
-    true
-}
-
 impl Default for EndpointSettings {
     fn default() -> Self {
         Self {
@@ -91,6 +99,10 @@ impl Default for EndpointSettings {
             free_space_percent: FREE_SPACE_PERCENT_DEFAULT,
             older_than_days: None,
             cache_quota_bytes: None,
+            file_bytes_min: None,
+            new_files: NewFiles::default(),
+            tier_rules: Vec::new(),
+            program_rules: Vec::new(),
             initial_download: InitialDownload::default(),
             initial_upload: InitialUpload::default(),
             excludes: Vec::new(),
@@ -164,6 +176,19 @@ pub struct EndpointChange {
     #[serde(default, with = "super::maybe_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     pub cache_quota_bytes: Option<Option<u64>>,
+    /// See [`EndpointSettings::file_bytes_min`]; `null`: the default.
+    #[serde(default, with = "super::maybe_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub file_bytes_min: Option<Option<u64>>,
+    /// See [`EndpointSettings::new_files`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_files: Option<NewFiles>,
+    /// The whole new list of rules about files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier_rules: Option<Vec<TierRule>>,
+    /// The whole new list of rules about programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program_rules: Option<Vec<ProgramRule>>,
     /// The whole new list of patterns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excludes: Option<Vec<String>>,
@@ -186,6 +211,10 @@ impl EndpointChange {
         new.free_space_percent = self.free_space_percent.unwrap_or(new.free_space_percent);
         new.older_than_days = self.older_than_days.unwrap_or(new.older_than_days);
         new.cache_quota_bytes = self.cache_quota_bytes.unwrap_or(new.cache_quota_bytes);
+        new.file_bytes_min = self.file_bytes_min.unwrap_or(new.file_bytes_min);
+        new.new_files = self.new_files.unwrap_or(new.new_files);
+        new.tier_rules = self.tier_rules.clone().unwrap_or(new.tier_rules);
+        new.program_rules = self.program_rules.clone().unwrap_or(new.program_rules);
         new.excludes = self.excludes.clone().unwrap_or(new.excludes);
         new.default_excludes = self.default_excludes.unwrap_or(new.default_excludes);
         new.privileges = self.privileges.unwrap_or(new.privileges);

@@ -19,6 +19,7 @@ mod server;
 mod share;
 mod status;
 mod text;
+mod tiering;
 
 pub use background::{AuditEntry, AuditOutcome, Reconciler, ReconcilerState};
 pub use client::{Client, ClientConfig, ClientError};
@@ -45,3 +46,11 @@ pub use text::{
     JsonBytes, JsonName, JsonPath, ObjectName, PATH_BYTES_MAX, TextError, Time, decode_path, encode_path,
     percent_decode, percent_encode,
 };
+pub use tiering::{
+    NewFiles, ProgramAction, ProgramRecalls, ProgramRule, RULE_GLOB_BYTES_MAX, RULES_MAX, StayingFiles,
+    TierAction, TierRule, TieringStatus, percent,
+};
+
+fn yes() -> bool {
+    true
+}

@@ -106,6 +106,9 @@ pub struct EndpointStatus {
     pub local_bytes: u64,
     /// Bytes of files that are only in the share.
     pub tiered_bytes: u64,
+    /// Tiering; absent while the endpoint does not tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiering: Option<super::TieringStatus>,
     /// Bytes in the recycle area.
     pub recycled_bytes: u64,
     /// Items that are not in sync and will not be by themselves: `polder errors` lists them.

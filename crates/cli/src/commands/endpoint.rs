@@ -5,14 +5,17 @@ use std::{ffi::OsString, os::unix::ffi::OsStrExt as _};
 use clap::{ArgGroup, Args, Subcommand};
 use polder_api::rest::{
     Client, Endpoint, EndpointChange, EndpointCreate, EndpointSettings, InitialDownload, InitialUpload,
-    JsonBytes, Release,
+    JsonBytes, NewFiles, ProgramRule, Release, TierRule,
 };
 
 use crate::{
     CliError, Ui,
     confirm::Confirm,
-    render,
-    values::{OrNone, parse_days, parse_days_or_none, parse_percent, parse_size, parse_size_or_none},
+    render, rules,
+    rules::{parse_program_rule, parse_tier_rule},
+    values::{
+        OrNone, or_none, parse_days, parse_days_or_none, parse_percent, parse_size, parse_size_or_none,
+    },
 };
 
 /// Server endpoints: folders on registered servers that follow a share
@@ -55,6 +58,23 @@ enum UploadArg {
     Authoritative,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum NewFilesArg {
+    /// Names and sizes; bytes on demand
+    Tiered,
+    /// With their whole content
+    Full,
+}
+
+impl From<NewFilesArg> for NewFiles {
+    fn from(arg: NewFilesArg) -> Self {
+        match arg {
+            NewFilesArg::Tiered => Self::Tiered,
+            NewFilesArg::Full => Self::Full,
+        }
+    }
+}
+
 /// Create a server endpoint
 #[derive(Debug, Args)]
 #[command(
@@ -82,6 +102,19 @@ pub struct CreateArgs {
     /// Most bytes of local content
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     cache_quota: Option<u64>,
+    /// Smallest file that is tiered [default: 8 KiB or two clusters, whichever is more]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    file_size_min: Option<u64>,
+    /// How files arrive that were made or changed elsewhere, on an endpoint that tiers
+    #[arg(long, value_name = "MODE", default_value = "tiered")]
+    new_files: NewFilesArg,
+    /// A rule about files, such as `keep,glob=*.db` or `tier=2d,larger=1GiB,glob=media/**`; may be given again, the first
+    /// that fits decides
+    #[arg(long, value_name = "RULE", value_parser = parse_tier_rule)]
+    tier_rule: Vec<TierRule>,
+    /// A rule about a program, such as `serve,budget=64GiB,cold,name=clamd`; may be given again
+    #[arg(long, value_name = "RULE", value_parser = parse_program_rule)]
+    program_rule: Vec<ProgramRule>,
     /// How the share's files come here at first
     #[arg(long, value_name = "MODE", default_value = "full")]
     initial_download: DownloadArg,
@@ -123,8 +156,8 @@ pub struct SetArgs {
     /// Its id, SERVER:PATH, GROUP/SERVER, or SERVER
     #[arg(value_name = "E")]
     endpoint: String,
-    /// Allow cold files to be tiered
-    #[arg(long, value_name = "BOOL")]
+    /// Allow cold files to be tiered; off: all of them are recalled first
+    #[arg(long, value_name = "BOOL", value_parser = clap::builder::BoolishValueParser::new())]
     tiering: Option<bool>,
     /// Share of the volume to keep free
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
@@ -135,6 +168,18 @@ pub struct SetArgs {
     /// Most bytes of local content
     #[arg(long, value_name = "SIZE", value_parser = parse_size_or_none)]
     cache_quota: Option<OrNone<u64>>,
+    /// Smallest file that is tiered
+    #[arg(long, value_name = "SIZE", value_parser = parse_size_or_none)]
+    file_size_min: Option<OrNone<u64>>,
+    /// How files arrive that were made or changed elsewhere
+    #[arg(long, value_name = "MODE")]
+    new_files: Option<NewFilesArg>,
+    /// The whole new list of rules about files; may be given again; `none` empties it
+    #[arg(long, value_name = "RULE", value_parser = |text: &str| or_none(text, parse_tier_rule))]
+    tier_rule: Vec<OrNone<TierRule>>,
+    /// The whole new list of rules about programs; may be given again; `none` empties it
+    #[arg(long, value_name = "RULE", value_parser = |text: &str| or_none(text, parse_program_rule))]
+    program_rule: Vec<OrNone<ProgramRule>>,
     /// The whole new list of what is left out; may be given again; `none` empties it
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
@@ -222,6 +267,10 @@ async fn create(args: CreateArgs, client: &Client, ui: &mut Ui) -> Result<(), Cl
         free_space_percent: args.free_space.unwrap_or(defaults.free_space_percent),
         older_than_days: args.older_than,
         cache_quota_bytes: args.cache_quota,
+        file_bytes_min: args.file_size_min,
+        new_files: args.new_files.into(),
+        tier_rules: args.tier_rule,
+        program_rules: args.program_rule,
         initial_download: match args.initial_download {
             DownloadArg::NamespaceOnly => InitialDownload::NamespaceOnly,
             DownloadArg::NamespaceFirst => InitialDownload::NamespaceFirst,
@@ -255,6 +304,10 @@ async fn set(args: SetArgs, client: &Client, ui: &mut Ui) -> Result<(), CliError
         free_space_percent: args.free_space,
         older_than_days: args.older_than.map(|OrNone(days)| days),
         cache_quota_bytes: args.cache_quota.map(|OrNone(bytes)| bytes),
+        file_bytes_min: args.file_size_min.map(|OrNone(bytes)| bytes),
+        new_files: args.new_files.map(Into::into),
+        tier_rules: new_list(args.tier_rule),
+        program_rules: new_list(args.program_rule),
         excludes,
         default_excludes: args.default_excludes,
         privileges: args.privileges,
@@ -268,6 +321,11 @@ async fn set(args: SetArgs, client: &Client, ui: &mut Ui) -> Result<(), CliError
     let done = if args.dry_run { "would change" } else { "changed" };
     ui.say(format_args!("{done} the endpoint {}", label(&endpoint)));
     ui.show(&endpoint, show)
+}
+
+/// A list that replaces the old one; `none` alone empties it, none given leaves it.
+fn new_list<T>(given: Vec<OrNone<T>>) -> Option<Vec<T>> {
+    (!given.is_empty()).then(|| given.into_iter().filter_map(|OrNone(one)| one).collect())
 }
 
 async fn release(args: ReleaseArgs, client: &Client, ui: &mut Ui) -> Result<(), CliError> {
@@ -326,8 +384,13 @@ fn row(endpoint: &Endpoint) -> Vec<String> {
     ]
 }
 
+fn joined<T>(list: &[T], shown: fn(&T) -> String) -> Option<String> {
+    (!list.is_empty()).then(|| list.iter().map(shown).collect::<Vec<_>>().join(" "))
+}
+
 fn show(endpoint: &Endpoint) -> String {
     let settings = &endpoint.settings;
+    let or_default = |text: Option<String>| text.unwrap_or_else(|| "default".to_owned());
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
     let excludes = if settings.excludes.is_empty() { "none".to_owned() } else { settings.excludes.join(" ") };
     render::fields(&[
@@ -340,6 +403,13 @@ fn show(endpoint: &Endpoint) -> String {
         ("free space", format!("{}%", settings.free_space_percent)),
         ("older than", or_none(settings.older_than_days.map(|days| format!("{days} days")))),
         ("cache quota", or_none(settings.cache_quota_bytes.map(render::bytes))),
+        ("smallest tiered", or_default(settings.file_bytes_min.map(render::bytes))),
+        ("new files", render::word(&settings.new_files)),
+        ("tier rules", or_none(joined(&settings.tier_rules, rules::tier_rule))),
+        (
+            "program rules",
+            joined(&settings.program_rules, rules::program_rule).unwrap_or_else(|| "built-in".to_owned()),
+        ),
         ("initial download", render::word(&settings.initial_download)),
         ("initial upload", render::word(&settings.initial_upload)),
         ("excludes", excludes),

@@ -4,7 +4,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStrExt as _, path::Path};
 
 use clap::Args;
 use polder_api::{
-    control::{Answer, LocalExplain, Request, ask},
+    control::{Answer, FileTiering, LocalExplain, Request, ask},
     rest::{Explain, JsonBytes},
 };
 use polder_types::RelPath;
@@ -79,12 +79,38 @@ async fn ask_share(
     }
 }
 
+/// Where a file's bytes are and why, on lines of their own.
+fn tiering_text(tiering: &FileTiering) -> String {
+    let mut out = format!(
+        "  {}: {} of {} on this disk; {}\n  last used {}, as warm as a file used once at {}\n",
+        render::word(&tiering.residency),
+        render::bytes(tiering.on_disk_bytes),
+        render::bytes(tiering.size),
+        render::safe(&tiering.reason),
+        render::time(tiering.used_at),
+        render::time(tiering.warm_at),
+    );
+    if let Some(last) = &tiering.last_recall {
+        out.push_str(&format!(
+            "  last recalled by {} of user {} at {}, {}\n",
+            render::safe(&last.program),
+            last.user,
+            render::time(last.at),
+            render::bytes(last.bytes)
+        ));
+    }
+    out
+}
+
 fn text(both: &Both) -> String {
     let mut out = String::new();
     if let Some(local) = &both.local {
         out.push_str(&format!("here: {}: {}\n", render::word(&local.state), render::safe(&local.reason)));
         if let Some(hint) = &local.hint {
             out.push_str(&format!("  hint: {}\n", render::safe(hint)));
+        }
+        if let Some(tiering) = &local.tiering {
+            out.push_str(&tiering_text(tiering));
         }
     }
     let Some(share) = &both.share else {

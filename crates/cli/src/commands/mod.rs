@@ -7,6 +7,7 @@ pub mod completions;
 pub mod conflicts;
 pub mod endpoint;
 pub mod errors;
+pub mod estimate;
 pub mod evaluate;
 pub mod explain;
 pub mod files;
@@ -16,12 +17,14 @@ pub mod man;
 pub mod network;
 pub mod pages;
 pub mod pause;
+pub mod pin;
 pub mod review;
 pub mod server;
 pub mod service;
 pub mod share;
 pub mod snapshot;
 pub mod status;
+pub mod tier;
 pub mod up;
 
 use polder_api::rest::Client;
@@ -39,9 +42,14 @@ pub fn run(cli: Cli, ui: &mut Ui, host: &dyn Host) -> Result<Exit, CliError> {
         Command::Up(args) => host.carry_out(HostRequest::Up(args.request()), ui),
         Command::Service(command) => host.carry_out(command.request(), ui),
         Command::Evaluate(args) => host.carry_out(HostRequest::Evaluate(args.request()), ui),
+        Command::Estimate(args) => host.carry_out(HostRequest::Estimate(args.request()), ui),
         Command::Agent(command) => agent::run(command, &global, ui, host),
         Command::Login(args) => done(block_on(login::run(args, &global, ui))),
         Command::Explain(args) => done(block_on(explain::run(args, &global, ui))),
+        Command::Tier(args) => block_on(tier::tier(args, ui)),
+        Command::Recall(args) => block_on(tier::recall(args, ui)),
+        Command::Pin(args) => done(block_on(pin::pin(args, ui))),
+        Command::Unpin(args) => done(block_on(pin::unpin(args, ui))),
         Command::Pause(args) => done(block_on(pause::pause(args, ui))),
         Command::Resume(args) => done(block_on(pause::resume(args, ui))),
         Command::Network(command) => block_on(network::run(command, ui)),
@@ -71,9 +79,14 @@ async fn administer(command: Command, client: &Client, ui: &mut Ui) -> Result<Ex
         Command::Up(_)
         | Command::Service(_)
         | Command::Evaluate(_)
+        | Command::Estimate(_)
         | Command::Agent(_)
         | Command::Login(_)
         | Command::Explain(_)
+        | Command::Tier(_)
+        | Command::Recall(_)
+        | Command::Pin(_)
+        | Command::Unpin(_)
         | Command::Pause(_)
         | Command::Resume(_)
         | Command::Network(_)

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use clap::Args;
-use polder_api::rest::{Client, EndpointStatus, Flow, GroupStatus, Notice, Status};
+use polder_api::rest::{Client, EndpointStatus, Flow, GroupStatus, Notice, Status, TieringStatus, percent};
 
 use crate::{CliError, Ui, render};
 
 /// How often `--watch` looks.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Programs whose recalls are shown; the JSON has all.
+const PROGRAMS_SHOWN: usize = 5;
 
 /// Health of groups and endpoints
 ///
@@ -88,9 +91,54 @@ fn group_text(group: &GroupStatus) -> String {
         if let Some(reason) = &endpoint.reason {
             out.push_str(&format!("  {}: {}\n", endpoint.server, render::safe(reason)));
         }
+        if let Some(tiering) = &endpoint.tiering {
+            out.push_str(&tiering_text(endpoint.server.as_str(), tiering));
+        }
         notices(&mut out, endpoint.server.as_str(), &endpoint.problems);
     }
     out
+}
+
+/// What is here, how often that was enough, who recalled, and what stays.
+fn tiering_text(server: &str, tiering: &TieringStatus) -> String {
+    let rate = |part, whole| {
+        percent(part, whole).map_or_else(|| "none yet".to_owned(), |percent| format!("{percent:.1}%"))
+    };
+    let mut out = format!(
+        "  {server}: {} here, {} saved by {}; hits: {} of opens, {} of bytes\n",
+        render::bytes(tiering.cached_bytes),
+        render::bytes(tiering.saved_bytes),
+        render::counted(tiering.tiered_files, "tiered file"),
+        rate(tiering.opens_here, tiering.opens),
+        rate(tiering.read_bytes_here, tiering.read_bytes)
+    );
+    let mut programs: Vec<_> = tiering.programs.iter().collect();
+    programs.sort_by_key(|one| std::cmp::Reverse((one.bytes, one.refused)));
+    let shown = programs.iter().take(PROGRAMS_SHOWN).map(|one| {
+        let refused =
+            if one.refused > 0 { format!(", {} refused", render::count(one.refused)) } else { String::new() };
+        format!(
+            "{} {} ({}{refused})",
+            render::safe(&one.program),
+            render::bytes(one.bytes),
+            render::counted(one.reads, "read")
+        )
+    });
+    list(&mut out, server, "recalls", shown.collect());
+    let mut stays: Vec<_> = tiering.stays.iter().collect();
+    stays.sort_by_key(|one| std::cmp::Reverse(one.bytes));
+    let stays = stays.iter().map(|one| {
+        let reason = render::safe(&one.reason).replace('_', " ");
+        format!("{} {reason} ({})", render::count(one.files), render::bytes(one.bytes))
+    });
+    list(&mut out, server, "files that stay", stays.collect());
+    out
+}
+
+fn list(out: &mut String, server: &str, what: &str, items: Vec<String>) {
+    if !items.is_empty() {
+        out.push_str(&format!("  {server}: {what}: {}\n", items.join(", ")));
+    }
 }
 
 fn row(endpoint: &EndpointStatus) -> Vec<String> {

@@ -87,6 +87,26 @@ fn settings_that_are_cleared_travel_as_null() {
         ["endpoint", "set", "site-a", "--older-than", "none", "--free-space", "30%", "--exclude", "*.iso"];
     assert_eq!(Shell::with(&fake).run(&arguments).exit, Exit::Done);
     assert_eq!(fake.last_body(), r#"{"free_space_percent":30,"older_than_days":null,"excludes":["*.iso"]}"#);
+    let arguments = [
+        "endpoint",
+        "set",
+        "site-a",
+        "--tiering",
+        "off",
+        "--file-size-min",
+        "1M",
+        "--new-files",
+        "full",
+        "--tier-rule",
+        "keep,glob=*.db",
+        "--program-rule",
+        "none",
+    ];
+    assert_eq!(Shell::with(&fake).run(&arguments).exit, Exit::Done);
+    assert_eq!(
+        fake.last_body(),
+        r#"{"tiering":false,"file_bytes_min":1048576,"new_files":"full","tier_rules":[{"action":"keep","after_days":0,"glob":"*.db"}],"program_rules":[]}"#
+    );
 }
 
 #[test]

@@ -47,6 +47,105 @@ fn pause_asks_the_agent() {
 }
 
 #[test]
+fn a_recall_tells_what_came_and_what_did_not() {
+    let shell = Shell::bare();
+    let agent = agent(
+        &shell,
+        &[
+            r#"{"answer":"moved","files":3,"files_done":1,"files_failed":0,"bytes":3000,"bytes_done":1000}"#,
+            r#"{"answer":"file","path":"/srv/a/b","size":1000,"on_disk_bytes":0,"residency":"tiered",
+                "used_at":"2026-11-23T18:00:00Z","verdict":"no_space","reason":"the volume would be nearly full"}"#,
+            r#"{"answer":"moved","files":3,"files_done":3,"files_failed":1,"bytes":3000,"bytes_done":2000}"#,
+            r#"{"answer":"done"}"#,
+        ],
+    );
+    let state = shell.path("");
+    let state = state.to_str().expect("text");
+    let said = shell.run(&[
+        "recall",
+        "/srv/a",
+        "--pattern",
+        "*.pdf",
+        "--order",
+        "heat",
+        "--threads",
+        "8",
+        "--state",
+        state,
+    ]);
+    insta::assert_snapshot!(said.all(), @r"
+    exit 3
+    --- data
+    PATH        SIZE  ON DISK  IS      USED                 VERDICT   WHY
+    /srv/a/b  1000 B      0 B  tiered  2026-11-23 18:00:00  no_space  the volume would be nearly full
+    --- talk
+    2 files, 2.0 KiB fetched; 1 stay as they were
+    ");
+    let asked = agent.join().expect("no panic");
+    assert_eq!(
+        asked,
+        "{\"request\":\"recall\",\"choice\":{\"paths\":[\"/srv/a\"],\"pattern\":\"*.pdf\",\"by_heat\":true},\"threads\":8}\n"
+    );
+}
+
+#[test]
+fn explain_tells_where_the_bytes_are() {
+    let shell = Shell::bare();
+    let explain = r#"{"answer":"explain","endpoint":"000000000000000000000000000000e1","share":"demo","path":"b",
+        "state":"synced","reason":"it is in sync at version 7 of the share","synced_version":7,"tiering":{
+        "residency":"partial","size":2048,"on_disk_bytes":1024,"used_at":"2026-11-23T18:00:00Z",
+        "warm_at":"2026-11-25T18:00:00Z","reason":"its bytes are in the share and come when they are read",
+        "last_recall":{"program":"cat","user":1000,"at":"2026-11-23T18:00:00Z","bytes":1024}}}"#;
+    let agent = agent(&shell, &[explain]);
+    let state = shell.path("");
+    let said = shell.run(&["explain", "/srv/a/b", "--state", state.to_str().expect("text")]);
+    insta::assert_snapshot!(said.out, @r"
+    here: synced: it is in sync at version 7 of the share
+      partial: 1.0 KiB of 2.0 KiB on this disk; its bytes are in the share and come when they are read
+      last used 2026-11-23 18:00:00, as warm as a file used once at 2026-11-25 18:00:00
+      last recalled by cat of user 1000 at 2026-11-23 18:00:00, 1.0 KiB
+    ");
+    agent.join().expect("no panic");
+}
+
+#[test]
+fn lists_and_pins_change_nothing_that_was_not_asked_for() {
+    let shell = Shell::bare();
+    let state = shell.path("");
+    let state = state.to_str().expect("text");
+    let row = r#"{"answer":"file","path":"/srv/a/b","size":9,"on_disk_bytes":4096,"residency":"resident",
+        "used_at":"2026-11-23T18:00:00Z","verdict":"in_use","reason":"somebody has it open"}"#;
+    let of = |answers: &[&str], command: &[&str]| {
+        let _ = std::fs::remove_file(shell.path("control.sock"));
+        let agent = agent(&shell, answers);
+        let said = shell.run(command);
+        (said, agent.join().expect("no panic"))
+    };
+    let (said, asked) = of(&[row, r#"{"answer":"done"}"#], &["tier", "--list", "--state", state]);
+    assert!(said.exit == Exit::Done && said.out.contains("in_use"), "{}", said.all());
+    assert_eq!(
+        asked,
+        "{\"request\":\"tier_list\",\"choice\":{\"paths\":[],\"by_heat\":false},\"count_max\":1000}\n"
+    );
+    let (said, asked) = of(&[r#"{"answer":"pinned","changed":true}"#], &["pin", "/srv/a", "--state", state]);
+    assert_eq!(said.exit, Exit::Done);
+    assert_eq!(asked, "{\"request\":\"pin\",\"path\":\"/srv/a\",\"pinned\":true}\n");
+    let (said, _) = of(&[r#"{"answer":"pinned","changed":false}"#], &["unpin", "/srv/a", "--state", state]);
+    assert!(said.err.contains("not pinned"), "{}", said.err);
+    let pins = [r#"{"answer":"pin","path":"/srv/a"}"#, r#"{"answer":"done"}"#];
+    let (said, _) = of(&pins, &["pin", "--list", "--state", state]);
+    assert!(said.out.contains("/srv/a"), "{}", said.out);
+    let refusal = r#"{"answer":"problem","code":"precondition_failed","message":"the endpoint does not tier","hint":"turn it on"}"#;
+    let (said, _) = of(&[refusal], &["tier", "/srv/a", "--state", state]);
+    assert_eq!(said.exit, Exit::Refused, "{}", said.all());
+    for wrong in
+        [&["tier"][..], &["recall"], &["recall", "/a", "--threads", "33"], &["tier", "/a", "--limit", "3"]]
+    {
+        assert_eq!(shell.run(wrong).exit, Exit::Usage, "{wrong:?}");
+    }
+}
+
+#[test]
 fn a_network_test_that_fails_is_one() {
     let shell = Shell::bare();
     let agent = agent(

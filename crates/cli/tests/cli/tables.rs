@@ -50,6 +50,26 @@ fn shares() {
     insta::assert_snapshot!("shares_json", shell.run(&["share", "list", "--json"]).all());
 }
 
+#[test]
+fn status_tells_how_tiering_goes() {
+    let tiering = r#""tiering":{"cached_bytes":1073741824,"tiered_files":12,"saved_bytes":3221225472,"opens":200,
+        "opens_here":197,"read_bytes":0,"read_bytes_here":0,"low_disk":true,"missing_bytes":0,"orphaned_files":0,
+        "programs":[{"program":"cat","reads":3,"bytes":2048,"refused":0},
+                    {"program":"updatedb","reads":0,"bytes":0,"refused":1200}],
+        "stays":[{"reason":"in_use","files":2,"bytes":1024},{"reason":"too_small","files":1500,"bytes":4096}],
+        "notices":[]},"recycled_bytes""#;
+    let status = STATUS.replacen("\"recycled_bytes", tiering, 1);
+    let fake = Fake::canned(&[("GET /v1/status", 200, &status)]);
+    let said = Shell::with(&fake).run(&["status"]).out;
+    for line in [
+        "  site-a: 1.0 GiB here, 3.0 GiB saved by 12 tiered files; hits: 98.5% of opens, none yet of bytes",
+        "  site-a: recalls: cat 2.0 KiB (3 reads), updatedb 0 B (0 reads, 1,200 refused)",
+        "  site-a: files that stay: 1,500 too small (4.0 KiB), 2 in use (1.0 KiB)",
+    ] {
+        assert!(said.lines().any(|found| found == line), "{line}\n{said}");
+    }
+}
+
 /// Scenario 59, in a table.
 #[test]
 fn a_folder_with_names_that_bite() {

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::names::ParseError;
 use super::rows::{self, Object, Rows, Table};
-use super::{Acting, AuditNote, Control, ControlError, Glob, Group, OlderThan, Percent, Server, audit};
+use super::{
+    Acting, AuditNote, Control, ControlError, Glob, Group, NewFiles, OlderThan, Percent, ProgramRule,
+    RULES_MAX, Server, TierRule, audit,
+};
 
 /// Longest path of an endpoint (Linux: `PATH_MAX`).
 const PATH_BYTES_MAX: usize = 4095;
@@ -133,6 +136,18 @@ pub struct EndpointSettings {
     pub older_than: Option<OlderThan>,
     /// Most bytes of content that are kept.
     pub cache_quota_bytes: Option<u64>,
+    /// Smallest file that is tiered, where somebody wants it larger than the default.
+    #[serde(default)]
+    pub file_bytes_min: Option<u64>,
+    /// How files arrive that were made or changed elsewhere.
+    #[serde(default)]
+    pub new_files: NewFiles,
+    /// Rules about single files; the first that fits decides.
+    #[serde(default)]
+    pub tier_rules: Vec<TierRule>,
+    /// Rules about programs.
+    #[serde(default)]
+    pub program_rules: Vec<ProgramRule>,
     /// Used once.
     pub initial_download: InitialDownload,
     /// Used once.
@@ -156,6 +171,10 @@ impl Default for EndpointSettings {
             free_space: Percent::DEFAULT_FREE_SPACE,
             older_than: None,
             cache_quota_bytes: None,
+            file_bytes_min: None,
+            new_files: NewFiles::default(),
+            tier_rules: Vec::new(),
+            program_rules: Vec::new(),
             initial_download: InitialDownload::default(),
             initial_upload: InitialUpload::default(),
             excludes: Vec::new(),
@@ -493,6 +512,9 @@ fn ensure_valid(settings: &EndpointSettings) -> Result<(), ControlError> {
     }
     if settings.excludes.len() > EXCLUDES_MAX {
         return refuse("an endpoint has at most 1,000 patterns");
+    }
+    if settings.tier_rules.len() > RULES_MAX || settings.program_rules.len() > RULES_MAX {
+        return refuse("an endpoint has at most 200 rules about files and 200 about programs");
     }
     Ok(())
 }

@@ -99,6 +99,42 @@ impl std::str::FromStr for Glob {
     }
 }
 
+/// A pattern of a rule about files: 1–512 bytes without NUL, relative to the endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RuleGlob(Box<str>);
+parsed_text!(RuleGlob);
+
+impl std::str::FromStr for RuleGlob {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let sound = (1..=512).contains(&text.len()) && !text.starts_with('/') && !text.contains('\0');
+        if sound {
+            Ok(Self(text.into()))
+        } else {
+            Err(ParseError::new(text, "a pattern of 1 to 512 bytes, relative to the endpoint"))
+        }
+    }
+}
+
+/// A program's name of 1–255 bytes, or `*` for all that no rule names. The kernel tells 15 bytes of a name; a longer one
+/// is cut where it is compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ProgramName(Box<str>);
+parsed_text!(ProgramName);
+
+impl std::str::FromStr for ProgramName {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        if (1..=255).contains(&text.len()) && !text.contains(['\0', '/']) {
+            Ok(Self(text.into()))
+        } else {
+            Err(ParseError::new(text, "a program's name of 1 to 255 bytes without a slash"))
+        }
+    }
+}
+
 /// A share of a whole, 1–99 %.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]

@@ -26,10 +26,12 @@ struct Totals {
     folders: u64,
     symlinks: u64,
     bytes: u64,
+    /// Files that could be tiered, and their bytes on the disk.
+    able: (u64, u64),
 }
 
-/// Walks everything below `root`, in memory that follows the largest folder.
-pub fn check(root: &Path, findings: &mut Findings, ui: &Ui) {
+/// Walks everything below `root`, in memory that follows the largest folder. `file_bytes_min`: the smallest file that is tiered there.
+pub fn check(root: &Path, file_bytes_min: u64, findings: &mut Findings, ui: &Ui) {
     let progress = Progress::new(ui, "look");
     let mut totals = Totals::default();
     let device = root.symlink_metadata().map(|metadata| metadata.dev()).unwrap_or(0);
@@ -63,16 +65,19 @@ pub fn check(root: &Path, findings: &mut Findings, ui: &Ui) {
                     break;
                 }
             };
-            look(&path, device, &mut folders, &mut totals, findings);
+            look(&path, (device, file_bytes_min), &mut folders, &mut totals, findings);
             same_but_for_case(&path, &mut folded, findings);
             progress.add_item();
         }
     }
     progress.finish();
-    let Totals { files, folders, symlinks, bytes } = totals;
+    let Totals { files, folders, symlinks, bytes, able } = totals;
     let size = shown_bytes(bytes);
     let result = format!("{files} files, {folders} folders, {symlinks} symlinks, {size}");
     add(findings, root, Level::Info, "content", result);
+    let (able, able_bytes) = (able.0, shown_bytes(able.1));
+    let result = format!("{able} of {files} files could be tiered, which would free {able_bytes}");
+    add(findings, root, Level::Info, "what tiering could free", result);
 }
 
 fn add(
@@ -86,7 +91,13 @@ fn add(
     findings.add(Row { kind: "dataset", path, level, description, result: result.into() });
 }
 
-fn look(path: &Path, device: u64, folders: &mut Vec<PathBuf>, totals: &mut Totals, findings: &mut Findings) {
+fn look(
+    path: &Path,
+    (device, file_bytes_min): (u64, u64),
+    folders: &mut Vec<PathBuf>,
+    totals: &mut Totals,
+    findings: &mut Findings,
+) {
     let metadata = match path.symlink_metadata() {
         Ok(metadata) => metadata,
         // Removed meanwhile: nothing to say of it.
@@ -95,7 +106,7 @@ fn look(path: &Path, device: u64, folders: &mut Vec<PathBuf>, totals: &mut Total
             return add(findings, path, Level::Error, "readable", format!("cannot be read: {error}"));
         }
     };
-    name(path, findings);
+    name(path, metadata.is_dir(), findings);
     let kind = metadata.file_type();
     if metadata.is_dir() {
         totals.folders += 1;
@@ -123,6 +134,11 @@ fn look(path: &Path, device: u64, folders: &mut Vec<PathBuf>, totals: &mut Total
     } else if metadata.is_file() {
         totals.files += 1;
         totals.bytes += metadata.len();
+        let on_disk = metadata.blocks() * 512;
+        let is_dense = on_disk > 0 && on_disk >= metadata.len() / 8;
+        if metadata.len() >= file_bytes_min && metadata.nlink() == 1 && is_dense {
+            totals.able = (totals.able.0 + 1, totals.able.1 + on_disk);
+        }
         file(path, &metadata, findings);
     } else {
         let what = if kind.is_socket() {
@@ -154,7 +170,7 @@ fn file(path: &Path, metadata: &fs::Metadata, findings: &mut Findings) {
     }
 }
 
-fn name(path: &Path, findings: &mut Findings) {
+fn name(path: &Path, is_dir: bool, findings: &mut Findings) {
     let bytes = path.as_os_str().as_bytes();
     if bytes.len() > PATH_BYTES_MAX {
         add(
@@ -166,6 +182,10 @@ fn name(path: &Path, findings: &mut Findings) {
         );
     }
     let Some(name) = path.file_name() else { return };
+    if polder_agent::is_left_out(name.as_bytes(), is_dir) {
+        let result = "is left out by the default list of temporary and system files";
+        add(findings, path, Level::Info, "left out", result);
+    }
     let Some(text) = name.to_str() else {
         let result = "is not UTF-8; it is kept byte for byte, and Windows clients do not see it";
         return add(findings, path, Level::Info, "name", result);
@@ -240,9 +260,21 @@ mod tests {
             terminal: polder_cli::Terminal { stdin: false, stdout: false, stderr: false, width: 80 },
         };
         let mut findings = Findings::default();
-        check(root, &mut findings, &Ui::new(environment));
+        fs::write(root.join("draft.tmp"), vec![7u8; 20_000]).expect("write");
+        check(root, 8192, &mut findings, &Ui::new(environment));
         let mut found: Vec<&str> = findings.finish().iter().map(|row| row.description).collect();
         found.sort_unstable();
-        assert_eq!(found, ["case", "content", "hard link", "hard link", "special file"]);
+        assert_eq!(
+            found,
+            [
+                "case",
+                "content",
+                "hard link",
+                "hard link",
+                "left out",
+                "special file",
+                "what tiering could free"
+            ]
+        );
     }
 }

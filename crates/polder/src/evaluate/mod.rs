@@ -4,6 +4,7 @@
 //! that something will not be as before, `info` that it is as expected or merely worth knowing.
 
 mod dataset;
+pub mod estimate;
 mod system;
 
 use polder_cli::{CliError, Evaluate, Exit, Ui, shown_table};
@@ -100,7 +101,9 @@ pub fn run(request: &Evaluate, ui: &mut Ui) -> Result<Exit, CliError> {
         system::check(&path, &mut findings);
     }
     if !request.skip_dataset {
-        dataset::check(&path, &mut findings, ui);
+        // Where the volume cannot be asked, the system's checks say so.
+        let file_bytes_min = polder_agent::survey(&path).map_or(8192, |survey| survey.file_bytes_min);
+        dataset::check(&path, file_bytes_min, &mut findings, ui);
     }
     let rows = findings.finish();
     show(&rows, request.csv, ui)?;

@@ -2,6 +2,8 @@
 
 use std::{fs, os::unix::ffi::OsStrExt as _, path::Path};
 
+use polder_agent::Survey;
+
 use super::{Findings, Level, Row};
 
 /// Since this version fanotify reports renames with both names in one event.
@@ -10,6 +12,13 @@ const KERNEL_MIN: (u32, u32) = (5, 17);
 const TESTED: [&str; 3] = ["ext4", "xfs", "btrfs"];
 /// File systems whose changes are made elsewhere, or that have no lasting identity of files.
 const REMOTE: [&str; 8] = ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs", "vfat"];
+/// FUSE passthrough, and file systems that tell their UUID.
+const TIERING_KERNEL_MIN: (u32, u32) = (6, 9);
+/// The state database, its log and its reserve.
+const FREE_BYTES_MIN: u64 = 64 << 20;
+/// The free-space policy's default.
+const FREE_PERCENT_ADVISED: u64 = 20;
+const INODES_MIN: u64 = 10_000;
 const MEMORY_KIB_MIN: u64 = 1024 * 1024;
 const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
@@ -44,15 +53,57 @@ pub fn check(path: &Path, findings: &mut Findings) {
     add(path, level, "file system", result);
     let (level, result) = place(path);
     add(path, level, "place", result);
+    match polder_agent::survey(path) {
+        Ok(survey) => volume(&survey, &read("/proc/sys/kernel/osrelease"), |level, description, result| {
+            add(path, level, description, result);
+        }),
+        Err(error) => add(path, Level::Error, "volume", format!("cannot be asked: {error:#}")),
+    }
+}
+
+/// What the volume has room for, and whether it can be tiered.
+fn volume(survey: &Survey, release: &str, mut add: impl FnMut(Level, &'static str, String)) {
+    let free = polder_cli::shown_bytes(survey.free_bytes);
+    let percent = survey.free_bytes.saturating_mul(100) / survey.bytes.max(1);
+    let result = format!("{free} free ({percent} %)");
+    if survey.free_bytes < FREE_BYTES_MIN {
+        add(Level::Error, "free space", format!("{result}; the agent needs 64 MiB for its own books"));
+    } else if percent < FREE_PERCENT_ADVISED {
+        let text = format!("{result}; with cloud tiering and the default policy files leave at once");
+        add(Level::Warning, "free space", text);
+    } else {
+        add(Level::Info, "free space", result);
+    }
+    match survey.free_inodes {
+        Some(inodes) if inodes < INODES_MIN => {
+            add(Level::Warning, "free inodes", format!("{inodes}; every file and placeholder takes one"));
+        }
+        Some(inodes) => add(Level::Info, "free inodes", inodes.to_string()),
+        None => add(Level::Info, "free inodes", "made as needed".to_owned()),
+    }
+    let smallest = polder_cli::shown_bytes(survey.file_bytes_min);
+    match &survey.tiering_refused {
+        Some(why) => add(Level::Warning, "tiering", format!("refused: {why}")),
+        None if version(release) < TIERING_KERNEL_MIN => {
+            let (major, minor) = TIERING_KERNEL_MIN;
+            add(Level::Warning, "tiering", format!("needs Linux {major}.{minor} for reads past the agent"));
+        }
+        None => add(Level::Info, "tiering", format!("tested here; files from {smallest} on can leave")),
+    }
 }
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-fn kernel(release: &str) -> (Level, String) {
+/// Major and minor number.
+fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.trim().split(['.', '-', '+']).map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn kernel(release: &str) -> (Level, String) {
+    let version = version(release);
     let release = release.trim();
     if version >= KERNEL_MIN {
         (Level::Info, format!("Linux {release}"))
@@ -171,6 +222,32 @@ mod tests {
         assert_eq!(kernel("5.17.0").0, Level::Info);
         assert_eq!(kernel("5.10.0-30-amd64").0, Level::Warning);
         assert_eq!(kernel("").0, Level::Warning);
+    }
+
+    #[test]
+    fn volumes() {
+        let good = Survey {
+            file_system: "ext4".to_owned(),
+            bytes: 100 << 30,
+            free_bytes: 50 << 30,
+            cluster_bytes: 4096,
+            free_inodes: Some(1 << 20),
+            file_bytes_min: 8192,
+            tiering_refused: None,
+        };
+        let of = |survey: &Survey, release: &str| {
+            let mut rows = Vec::new();
+            volume(survey, release, |level, description, _| rows.push((description, level)));
+            rows
+        };
+        let levels =
+            |space, inodes, tiering| [("free space", space), ("free inodes", inodes), ("tiering", tiering)];
+        assert_eq!(of(&good, "6.18.1"), levels(Level::Info, Level::Info, Level::Info));
+        assert_eq!(of(&good, "6.8.0"), levels(Level::Info, Level::Info, Level::Warning));
+        let tight = Survey { free_bytes: 19 << 30, free_inodes: Some(9), ..good.clone() };
+        assert_eq!(of(&tight, "6.18.1"), levels(Level::Warning, Level::Warning, Level::Info));
+        let full = Survey { free_bytes: 1 << 20, tiering_refused: Some("x".to_owned()), ..good };
+        assert_eq!(of(&full, "6.18.1"), levels(Level::Error, Level::Info, Level::Warning));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The state database of an endpoint: what must survive a restart and cannot be observed again.
 //!
 //! One SQLite file in `.polder`, in WAL mode: the synced rows, the cloud rows where they differ from them, attributes
-//! by hash, the cursor, the next batch number, offers and notes. The local tree is not in it: the scan observes it.
+//! by hash, the cursor, the next batch number, offers and notes; beside them heat and pins, for tiering. The local tree is not in it: the scan observes it.
 //!
 //! Order of use: [`StateDb::open`]; then the [`polder_sync::TreeStore`] of the one control thread, while scans read
 //! what is committed through [`StateReader`]s of their own.
@@ -13,6 +13,7 @@
 //! A database of a newer version is refused. One that is damaged gives [`StateError::Corrupt`]: the agent moves it aside
 //! and re-baselines (I8), it never repairs.
 
+mod heat;
 mod order;
 mod reader;
 mod recent;
@@ -29,13 +30,15 @@ use polder_sync::{CloudNode, SyncedNode, TreeError};
 use polder_types::{Attrs, AttrsHash, CaseRule, NodeUid};
 use rusqlite::{Connection, OpenFlags};
 
+use heat::SCHEMA_2;
 use order::Ages;
 use recent::Recent;
 
-pub use reader::{Child, PooledReader, StateReader, StateReaders};
+pub use heat::{HeatBefore, HeatRow, PINS_MAX};
+pub use reader::{Child, FileRow, PooledReader, StateReader, StateReaders};
 
 /// Version of the schema, in `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Tells our databases from others, in `application_id`: "plds".
 const APPLICATION_ID: i64 = 0x706c_6473;
 /// Most attributes and depths that are kept in memory; beyond it they are read again.
@@ -159,7 +162,7 @@ impl std::fmt::Debug for StateDb {
 impl StateDb {
     /// Opens or makes the database of a share with this rule of names.
     pub fn open(path: &Path, case: CaseRule) -> Result<Self, StateError> {
-        let connection = Connection::open(path)?;
+        let connection = connect(path, OpenFlags::default())?;
         ensure_writable(&connection)?;
         configure(&connection, false)?;
         migrate(&connection)?;
@@ -223,6 +226,15 @@ impl StateDb {
     }
 }
 
+/// Connects. A path by descriptor is taken as it is: SQLite would follow it to the text of a path, which may lead into our own mount.
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StateError> {
+    if !path.starts_with(crate::sys::BY_DESCRIPTOR) {
+        return Ok(Connection::open_with_flags(path, flags)?);
+    }
+    let vfs = crate::sys::sqlite_without_paths().ok_or(StateError::Closed)?;
+    Ok(Connection::open_with_flags_and_vfs(path, flags, vfs)?)
+}
+
 /// SQLite opens a file for reading alone when it may not be written *now*, for whatever reason, and the connection stays so for
 /// ever: an error of a moment would end only with the process.
 fn ensure_writable(connection: &Connection) -> Result<(), StateError> {
@@ -266,15 +278,19 @@ fn migrate(connection: &Connection) -> Result<(), StateError> {
             if tables > 0 {
                 return Err(StateError::Corrupt { what: "it is another program's database".into() });
             }
-            connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA_1}"))?;
+            connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA_1}{SCHEMA_2}"))?;
             Ages::begin(connection)?;
             let sql =
                 format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;");
             connection.execute_batch(&sql)?;
             Ok(())
         }
-        VERSION if application == APPLICATION_ID => Ok(()),
-        VERSION => Err(StateError::Corrupt { what: "it is another program's database".into() }),
+        1 if application == APPLICATION_ID => {
+            let sql = format!("BEGIN IMMEDIATE; {SCHEMA_2} PRAGMA user_version = {VERSION}; COMMIT;");
+            Ok(connection.execute_batch(&sql)?)
+        }
+        VERSION if application == APPLICATION_ID => Ok(connection.execute_batch(SCHEMA_2)?),
+        1 | VERSION => Err(StateError::Corrupt { what: "it is another program's database".into() }),
         found => Err(StateError::Newer { found }),
     }
 }
@@ -282,7 +298,7 @@ fn migrate(connection: &Connection) -> Result<(), StateError> {
 /// Opens a database for reading only.
 fn open_read_only(path: &Path) -> Result<Connection, StateError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = connect(path, flags)?;
     configure(&connection, true)?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version == VERSION { Ok(connection) } else { Err(StateError::Newer { found: version }) }

@@ -19,7 +19,7 @@ const DELETED: i64 = 2;
 /// Depth of a directory whose ancestors are not known yet: after all others.
 const DEPTH_UNKNOWN: u32 = 1 << 30;
 /// Longest chain that is followed for a depth.
-const DEPTH_MAX: u32 = 16_384;
+pub(super) const DEPTH_MAX: u32 = 16_384;
 
 type Result<T> = std::result::Result<T, StateError>;
 
@@ -30,7 +30,7 @@ fn doing<T>(what: &'static str, result: Result<T>) -> std::result::Result<T, Tre
 
 impl StateDb {
     /// Runs a statement that writes, inside the transaction, which it begins if need be.
-    fn write(&mut self, sql: &str, values: &[&dyn ToSql]) -> Result<usize> {
+    pub(super) fn write(&mut self, sql: &str, values: &[&dyn ToSql]) -> Result<usize> {
         self.ensure_open()?;
         let result = self.begin().and_then(|()| {
             let mut statement = self.connection.prepare_cached(sql)?;
@@ -53,7 +53,7 @@ impl StateDb {
         if self.failed.get() { Err(StateError::Closed) } else { Ok(()) }
     }
 
-    fn get<T>(
+    pub(super) fn get<T>(
         &self,
         sql: &str,
         values: &[&dyn ToSql],
@@ -201,6 +201,7 @@ impl StateDb {
     fn drop_synced(&mut self, uid: NodeUid) -> Result<()> {
         self.count_synced(uid, None)?;
         self.write("DELETE FROM synced WHERE uid = ?1", &[&uid.0])?;
+        self.write("DELETE FROM heat WHERE uid = ?1", &[&uid.0])?;
         self.recent_synced.borrow_mut().put(uid, None);
         Ok(())
     }

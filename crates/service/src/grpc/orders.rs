@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use polder_api::grpc::{Secret, convert, pb};
 use polder_ledger::LedgerError;
-use polder_metadata::control::{self, Endpoint, Group, Release, Share};
+use polder_metadata::control::{self, Endpoint, EndpointSettings, Group, Release, Share};
 use polder_types::{Cursor, EndpointId, ServerId, ShareId};
 use prost::Message;
 use tonic::Status;
@@ -96,12 +96,7 @@ fn assignment(
             control::InitialDownload::NamespaceFirst => convert::InitialDownload::NamespaceFirst,
             control::InitialDownload::NamespaceOnly => convert::InitialDownload::NamespaceOnly,
         },
-        tiering: convert::Tiering {
-            enabled: settings.tiering,
-            free_space_percent: settings.free_space.get(),
-            older_than_s: settings.older_than.map(|age| u64::from(age.days()) * 24 * 3600),
-            cache_quota_bytes: settings.cache_quota_bytes,
-        },
+        tiering: tiering(settings),
         paused: settings.paused,
         brake: convert::Brake {
             enabled: settings.brake.enabled,
@@ -112,6 +107,49 @@ fn assignment(
         },
         apply_privileged_attrs: settings.privileges,
         stopped_why,
+    }
+}
+
+/// Seconds of a day.
+const DAY_S: u64 = 24 * 3600;
+
+fn tiering(settings: &EndpointSettings) -> convert::Tiering {
+    let rules = settings.tier_rules.iter().map(|rule| convert::TierRule {
+        action: match rule.action {
+            control::TierAction::Keep => convert::TierAction::Keep,
+            control::TierAction::Tier { after_days } => {
+                convert::TierAction::Tier { after_s: u64::from(after_days) * DAY_S }
+            }
+        },
+        glob: rule.glob.as_ref().map(ToString::to_string).unwrap_or_default(),
+        size_bytes_min: rule.size_bytes_min.unwrap_or(0),
+        // 0 is "no bound" in the message, and no file of one byte is tiered.
+        size_bytes_max: rule.size_bytes_max.map(|bytes| bytes.max(1)),
+        unused_s_min: rule.unused_days_min.map_or(0, |days| u64::from(days) * DAY_S),
+    });
+    let programs = settings.program_rules.iter().map(|rule| convert::ProgramRule {
+        name: rule.name.to_string(),
+        action: match rule.action {
+            control::ProgramAction::Recall => convert::ProgramAction::Recall,
+            control::ProgramAction::Serve => convert::ProgramAction::Serve,
+            control::ProgramAction::Refuse => convert::ProgramAction::Refuse,
+        },
+        // 0 is "no bound" in the message; nothing of use is fetched for one byte.
+        bytes_per_hour: rule.bytes_per_hour.map(|bytes| bytes.max(1)),
+        counts: rule.counts,
+    });
+    convert::Tiering {
+        enabled: settings.tiering,
+        free_space_percent: settings.free_space.get(),
+        older_than_s: settings.older_than.map(|age| u64::from(age.days()) * DAY_S),
+        cache_quota_bytes: settings.cache_quota_bytes,
+        file_bytes_min: settings.file_bytes_min.unwrap_or(0),
+        new_files: match settings.new_files {
+            control::NewFiles::Tiered => convert::NewFiles::Tiered,
+            control::NewFiles::Full => convert::NewFiles::Full,
+        },
+        rules: rules.collect(),
+        programs: programs.collect(),
     }
 }
 

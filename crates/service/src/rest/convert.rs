@@ -66,6 +66,13 @@ pub fn settings(settings: &rows::EndpointSettings) -> api::EndpointSettings {
         free_space_percent: settings.free_space.get(),
         older_than_days: settings.older_than.map(rows::OlderThan::days),
         cache_quota_bytes: settings.cache_quota_bytes,
+        file_bytes_min: settings.file_bytes_min,
+        new_files: match settings.new_files {
+            rows::NewFiles::Tiered => api::NewFiles::Tiered,
+            rows::NewFiles::Full => api::NewFiles::Full,
+        },
+        tier_rules: settings.tier_rules.iter().map(super::convert_tiering::tier_rule).collect(),
+        program_rules: settings.program_rules.iter().map(super::convert_tiering::program_rule).collect(),
         initial_download: match settings.initial_download {
             rows::InitialDownload::Full => api::InitialDownload::Full,
             rows::InitialDownload::NamespaceFirst => api::InitialDownload::NamespaceFirst,
@@ -95,6 +102,21 @@ pub fn row_settings(
         free_space: wish.free_space_percent.try_into()?,
         older_than: wish.older_than_days.map(TryInto::try_into).transpose()?,
         cache_quota_bytes: wish.cache_quota_bytes,
+        file_bytes_min: wish.file_bytes_min,
+        new_files: match wish.new_files {
+            api::NewFiles::Tiered => rows::NewFiles::Tiered,
+            api::NewFiles::Full => rows::NewFiles::Full,
+        },
+        tier_rules: wish
+            .tier_rules
+            .iter()
+            .map(super::convert_tiering::row_tier_rule)
+            .collect::<Result<_, _>>()?,
+        program_rules: wish
+            .program_rules
+            .iter()
+            .map(super::convert_tiering::row_program_rule)
+            .collect::<Result<_, _>>()?,
         initial_download: match wish.initial_download {
             api::InitialDownload::Full => rows::InitialDownload::Full,
             api::InitialDownload::NamespaceFirst => rows::InitialDownload::NamespaceFirst,

@@ -16,6 +16,7 @@ mod body;
 mod conflicts;
 mod content;
 mod convert;
+mod convert_tiering;
 mod edit;
 mod endpoints;
 pub mod error;

@@ -156,6 +156,9 @@ fn notices(facts: &Facts<'_>, now: Timestamp) -> Vec<Notice> {
             since,
         });
     }
+    if let Some(tiering) = &report.status.tiering {
+        tiering_notices(tiering, since, &mut found);
+    }
     if report.status.held_nodes > 0 {
         found.push(Notice {
             code: "held".into(),
@@ -165,6 +168,34 @@ fn notices(facts: &Facts<'_>, now: Timestamp) -> Vec<Notice> {
         });
     }
     found
+}
+
+fn tiering_notices(tiering: &pb::TieringStatus, since: api::Time, found: &mut Vec<Notice>) {
+    let mut add = |code: &str, message: String, hint: &str| {
+        found.push(Notice { code: code.into(), message, hint: Some(hint.into()), since });
+    };
+    if tiering.low_disk {
+        add(
+            "low_disk",
+            "the volume is nearly full: what is recalled is not kept".into(),
+            "make room, or see in `polder status` why files stay",
+        );
+    }
+    if tiering.missing_bytes > 0 {
+        let message = format!(
+            "{} bytes are missing to the free space that is to be kept, and nothing more may leave now",
+            tiering.missing_bytes
+        );
+        add("free_space", message, "`polder tier --list` says why files stay");
+    }
+    if tiering.orphaned_nodes > 0 {
+        let message =
+            format!("the bytes of {} files cannot be had: their mark is damaged", tiering.orphaned_nodes);
+        add("orphaned", message, "restore them from the share: `polder share get`");
+    }
+    for text in &tiering.notices {
+        add("tiering", text.clone(), "`polder explain PATH` and the agent's log say more");
+    }
 }
 
 fn endpoint_status(facts: &Facts<'_>, now: Timestamp) -> api::EndpointStatus {
@@ -195,8 +226,13 @@ fn endpoint_status(facts: &Facts<'_>, now: Timestamp) -> api::EndpointStatus {
             status.received_bytes,
         ),
         nodes: status.nodes,
-        local_bytes: status.bytes.saturating_sub(status.tiered_bytes),
+        // What the disk holds is known once the files were looked at; until then what is not tiered is here.
+        local_bytes: match &status.tiering {
+            Some(tiering) if tiering.looked_unix_ms > 0 => status.cached_bytes,
+            _ => status.bytes.saturating_sub(status.tiered_bytes),
+        },
         tiered_bytes: status.tiered_bytes,
+        tiering: polder_api::grpc::convert::tiering_status(status),
         recycled_bytes: status.recycled_bytes,
         errors: status.problem_count.saturating_sub(status.review_count),
         held: status.held_nodes,

@@ -2,7 +2,7 @@
 
 use polder_types::{CaseRule, EndpointId, GroupId, ShareId};
 
-use super::{BadMessage, at_most, id, limits, text};
+use super::{BadMessage, Tiering, at_most, id, limits, some, text};
 use crate::grpc::{Secret, pb};
 
 /// One endpoint of a server, with all that its agent needs to follow the share.
@@ -79,19 +79,6 @@ pub enum InitialDownload {
     NamespaceOnly,
 }
 
-/// Cloud tiering.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tiering {
-    /// On or off.
-    pub enabled: bool,
-    /// How much of the volume is kept free, at most 99.
-    pub free_space_percent: u8,
-    /// What was not used for so long is tiered.
-    pub older_than_s: Option<u64>,
-    /// Most bytes kept locally.
-    pub cache_quota_bytes: Option<u64>,
-}
-
 /// The mass-change brake: more changes than `max(count_min, min(count_max, share of the items))` within the window
 /// are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,10 +150,6 @@ impl TryFrom<pb::Assignment> for Assignment {
     }
 }
 
-fn some(value: u64) -> Option<u64> {
-    Some(value).filter(|value| *value > 0)
-}
-
 impl From<Assignment> for pb::Assignment {
     fn from(from: Assignment) -> Self {
         let case_rule = match from.case {
@@ -200,12 +183,7 @@ impl From<Assignment> for pb::Assignment {
             }),
             initial_upload: initial_upload.into(),
             initial_download: initial_download.into(),
-            tiering: Some(pb::Tiering {
-                enabled: from.tiering.enabled,
-                free_space_percent: from.tiering.free_space_percent.into(),
-                older_than_s: from.tiering.older_than_s.unwrap_or(0),
-                cache_quota_bytes: from.tiering.cache_quota_bytes.unwrap_or(0),
-            }),
+            tiering: Some(from.tiering.into()),
             paused: from.paused,
             brake: Some(pb::Brake {
                 enabled: from.brake.enabled,
@@ -229,20 +207,6 @@ impl TryFrom<pb::Filters> for Filters {
         Ok(Self {
             default_skip_list: from.default_skip_list,
             exclude_globs: globs.collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl TryFrom<pb::Tiering> for Tiering {
-    type Error = BadMessage;
-
-    fn try_from(from: pb::Tiering) -> Result<Self, BadMessage> {
-        let percent = u8::try_from(from.free_space_percent).ok().filter(|percent| *percent <= 99);
-        Ok(Self {
-            enabled: from.enabled,
-            free_space_percent: percent.ok_or(BadMessage::Range("free_space_percent"))?,
-            older_than_s: some(from.older_than_s),
-            cache_quota_bytes: some(from.cache_quota_bytes),
         })
     }
 }

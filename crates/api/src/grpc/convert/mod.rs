@@ -6,6 +6,7 @@ mod commit;
 mod feed;
 mod places;
 mod status;
+mod tiering;
 
 use std::fmt;
 
@@ -16,7 +17,7 @@ use polder_types::{
 
 use super::{Reason, limits, pb};
 
-pub use assignment::{Assignment, Brake, Filters, InitialDownload, InitialUpload, Tiering};
+pub use assignment::{Assignment, Brake, Filters, InitialDownload, InitialUpload};
 pub use commit::{
     CommitOutcome, OfferedBatch, decode_commit, decode_opening, decode_reply, encode_answer, encode_commit,
     encode_opening,
@@ -25,7 +26,8 @@ pub use feed::{BadRow, FeedDecoder, FeedEncoder, FeedPage, FeedRow, LiveRow};
 pub use places::{
     ChunkPlace, PackPlace, decode_chunk_ids, decode_have, decode_located, encode_chunk_ids, encode_have,
 };
-pub use status::ensure_status;
+pub use status::{ensure_status, tiering_status};
+pub use tiering::{NewFiles, ProgramAction, ProgramRule, TierAction, TierRule, Tiering};
 
 /// Why a message was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +92,11 @@ impl fmt::Display for Chain<'_> {
 
 /// Largest sequence number: 63 bits.
 const SEQ_MAX: u64 = i64::MAX as u64;
+
+/// A number of which 0 means that there is none.
+fn some(value: u64) -> Option<u64> {
+    Some(value).filter(|value| *value > 0)
+}
 
 /// An id of a fixed length; the error names the field. Works for every `polder_types` id:
 /// `id(&bytes, "share_id", ShareId::from_slice)`.

@@ -208,6 +208,30 @@ fn an_assignment_survives_the_wire() {
             free_space_percent: 20,
             older_than_s: Some(1),
             cache_quota_bytes: None,
+            file_bytes_min: 65_536,
+            new_files: NewFiles::Full,
+            rules: vec![
+                TierRule {
+                    action: TierAction::Tier { after_s: 3600 },
+                    glob: "media/**".into(),
+                    size_bytes_min: 1 << 30,
+                    size_bytes_max: None,
+                    unused_s_min: 0,
+                },
+                TierRule {
+                    action: TierAction::Keep,
+                    glob: String::new(),
+                    size_bytes_min: 0,
+                    size_bytes_max: Some(7),
+                    unused_s_min: 8,
+                },
+            ],
+            programs: vec![ProgramRule {
+                name: "clamd".into(),
+                action: ProgramAction::Serve,
+                bytes_per_hour: Some(9),
+                counts: false,
+            }],
         },
         paused: true,
         brake: Brake::default(),
@@ -218,4 +242,8 @@ fn an_assignment_survives_the_wire() {
     assert_eq!(Assignment::try_from(wire.clone()), Ok(assignment));
     let relative = pb::Assignment { path: Bytes::from_static(b"srv"), ..wire };
     assert!(Assignment::try_from(relative).is_err());
+    let rule = |action: pb::TierAction| pb::TierRule { action: action.into(), ..Default::default() };
+    let with = |rules| pb::Tiering { rules, ..Default::default() };
+    assert!(Tiering::try_from(with(vec![rule(pb::TierAction::Unspecified)])).is_err());
+    assert!(Tiering::try_from(with(vec![rule(pb::TierAction::Keep); limits::RULES_MAX + 1])).is_err());
 }

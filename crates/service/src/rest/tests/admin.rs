@@ -161,6 +161,22 @@ async fn endpoints_are_made_set_and_removed() {
         (&json!(30), &json!([]))
     );
     assert_eq!(world.last_audit().1, "endpoint.set");
+    let rules = json!({
+        "file_bytes_min": 65536, "new_files": "full",
+        "tier_rules": [{"action": "tier", "after_days": 2, "glob": "*.iso", "size_bytes_min": 1}],
+        "program_rules": [{"name": "clamd", "action": "serve", "bytes_per_hour": 7, "counts": false}],
+    });
+    let changed = world.call("PATCH", &id, Some(rules.clone())).await.ok();
+    for (name, value) in rules.as_object().expect("an object") {
+        assert_eq!(&changed["settings"][name], value, "{name}");
+    }
+    let cleared =
+        world.call("PATCH", &id, Some(json!({"file_bytes_min": null, "tier_rules": []}))).await.ok();
+    assert_eq!(
+        (&cleared["settings"]["file_bytes_min"], &cleared["settings"]["tier_rules"]),
+        (&json!(null), &json!([]))
+    );
+    assert_eq!(cleared["settings"]["program_rules"], rules["program_rules"], "what is not named stays");
     for (query, count) in [("?group=demo", 1), ("?server=site-a", 1), ("?group=demo&limit=1", 1)] {
         let listed = world.get(&format!("/v1/endpoints{query}")).await.ok();
         assert_eq!(listed["items"].as_array().map(Vec::len), Some(count), "{query}");
@@ -184,6 +200,15 @@ async fn what_this_version_cannot_do_is_said() {
         (json!({"teiring": true}), 400, "teiring"),
         (json!({"free_space_percent": 100}), 400, "percentage"),
         (json!({"excludes": [""]}), 400, "pattern"),
+        (json!({"tier_rules": [{"action": "keep", "glob": "/a"}]}), 400, "relative"),
+        (json!({"tier_rules": [{"action": "keep", "after_days": 1}]}), 400, "after_days"),
+        (
+            json!({"tier_rules": [{"action": "tier", "size_bytes_min": 2, "size_bytes_max": 1}]}),
+            400,
+            "no file",
+        ),
+        (json!({"tier_rules": vec![json!({"action": "keep"}); 201]}), 412, "rules"),
+        (json!({"program_rules": [{"name": "a/b", "action": "serve"}]}), 400, "program"),
     ];
     for (settings, status, says) in cases {
         let answer = world.post(routes::ENDPOINTS, endpoint(json!("/srv/a"), settings.clone())).await;

@@ -101,6 +101,47 @@ async fn health_is_told_in_sentences() {
 }
 
 #[tokio::test]
+async fn tiering_is_told_with_what_needs_attention() {
+    let site = site().await;
+    site.online();
+    site.report(in_sync(0));
+    let status = site.world.get("/v1/status").await.ok();
+    assert_eq!(status["groups"][0]["endpoints"][0].get("tiering"), None, "it does not tier");
+    let stays = pb::StayingFiles { reason: "in_use".into(), nodes: 2, bytes: 30 };
+    let program = pb::TieringProgram { name: "cat".into(), reads: 1, bytes: 9, refused: 0 };
+    let tiering = pb::TieringStatus {
+        opens: 4,
+        opens_here: 3,
+        low_disk: true,
+        missing_bytes: 77,
+        looked_unix_ms: 5000,
+        programs: vec![program],
+        stays: vec![stays],
+        notices: vec!["a budget".into()],
+        ..Default::default()
+    };
+    let report = pb::EndpointStatus {
+        bytes: 100,
+        cached_bytes: 40,
+        tiered_bytes: 60,
+        tiered_nodes: 2,
+        tiering: Some(tiering),
+        ..in_sync(0)
+    };
+    site.report(report);
+    let status = site.world.get("/v1/status").await.ok();
+    let endpoint = &status["groups"][0]["endpoints"][0];
+    assert_eq!((&endpoint["local_bytes"], &endpoint["tiered_bytes"]), (&json!(40), &json!(60)));
+    let told = &endpoint["tiering"];
+    assert_eq!((&told["saved_bytes"], &told["opens_here"]), (&json!(60), &json!(3)));
+    assert_eq!(told["stays"], json!([{"reason": "in_use", "files": 2, "bytes": 30}]));
+    assert_eq!(told["programs"], json!([{"program": "cat", "reads": 1, "bytes": 9, "refused": 0}]));
+    let codes: Vec<_> =
+        endpoint["problems"].as_array().expect("a list").iter().map(|one| one["code"].clone()).collect();
+    assert_eq!(codes, [json!("low_disk"), json!("free_space"), json!("tiering")]);
+}
+
+#[tokio::test]
 async fn rates_give_a_time_that_is_left() {
     let site = site().await;
     site.online();
