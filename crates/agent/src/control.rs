@@ -360,7 +360,14 @@ async fn carry_out_inner(hub: &Arc<Hub>, command: pb::Command) -> Result<Vec<u8>
             serde_json::to_vec(&answers::Decided { items }).map_err(|error| error.to_string())
         }
         Wire::Detach(_) => {
-            // Nothing is tiered on an endpoint without a gate: all bytes are here, so it can be let go at once.
+            let found = hub.endpoints().remove(&endpoint).ok_or("this server has no such endpoint")?;
+            if let Some(tiered) = found.tiered() {
+                // Outside of the gate nobody could read what is tiered.
+                tiered.stop_arrivals();
+                let recalled = tokio::task::spawn_blocking(move || tiered.recall_all()).await;
+                recalled.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            }
+            // All bytes are here, so it can be let go.
             tell(Command::Stop)
         }
         Wire::Explain(explain) => {

@@ -1,16 +1,17 @@
 //! The holder: a small process that outlives the worker and starts it again.
 //!
-//! It parses nothing that comes from outside, so it has little to die of. With the gate it will keep the mounts; today
-//! its work is that a crash of the worker costs a moment and not a night. The worker ends with its holder: it reads
-//! its standard input, which ends when the holder does.
+//! It parses nothing that comes from outside, so it has little to die of. A crash of the worker costs a moment and not a night: the holder
+//! keeps the mounts of tiered endpoints, and hands them to the next worker, so that nobody who reads there notices. The worker ends with
+//! its holder: it reads its standard input, which ends when the holder does.
 
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::pin::Pin;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use std::pin::Pin;
-
 use anyhow::{Context, Result, bail};
+use polder_gate::HeldMounts;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -33,8 +34,10 @@ const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
 const HEALTHY: Duration = Duration::from_secs(10);
 /// A worker that exits with this code says that starting it again is of no use (not registered, revoked folder).
 pub(crate) const EXIT_HOPELESS: i32 = 78;
+const SIGKILL: i32 = 9;
+const LOCK: &str = "no holder of this lock panics";
 
-/// Keeps a worker running until `stop` is ready; SIGHUP replaces it. Returns when the worker has ended for good.
+/// Keeps a worker running until `stop` is ready; SIGHUP replaces it. Returns when the worker has ended for good; the mounts then end with it.
 pub async fn hold(options: HolderOptions, stop_it: impl Future<Output = ()>) -> Result<()> {
     let state = StateDir::open(&options.state)?;
     state.identity()?;
@@ -42,35 +45,49 @@ pub async fn hold(options: HolderOptions, stop_it: impl Future<Output = ()>) -> 
         hangup: signal(SignalKind::hangup()).context("listen to signals")?,
         stop: std::pin::pin!(stop_it),
     };
+    let mounts: Mounts = Arc::default();
     let mut wait = RESTART_WAIT_MIN;
     loop {
         let began = Instant::now();
-        let mut worker = start(&options)?;
+        let mut worker = start(&options, &mounts)?;
         // Taken out, because `wait` closes what it finds, and that is how a worker is asked to end.
         let input = worker.stdin.take();
         let ended = tokio::select! {
             status = worker.wait() => Ended::ByItself(status.context("wait for the worker")?),
             signal = signals.next() => signal,
         };
-        match ended {
-            Ended::Stop => return stop(worker, input).await,
+        let status = match ended {
+            Ended::Stop => {
+                stop(worker, input).await?;
+                return Ok(());
+            }
             Ended::Reload => {
                 tracing::info!("the worker is replaced");
-                stop(worker, input).await?;
+                stop(worker, input).await?
+            }
+            Ended::ByItself(status) => status,
+        };
+        let (given_up, pause) = mounts.lock().expect(LOCK).worker_ended(as_asked(status), began.elapsed());
+        if given_up > 0 {
+            tracing::error!(
+                given_up,
+                "mounts were given up: workers die of them, or none came to serve them"
+            );
+        }
+        use std::os::unix::process::ExitStatusExt;
+        match status.code() {
+            Some(0 | crate::control::EXIT_RELOAD) => {
                 wait = RESTART_WAIT_MIN;
                 continue;
             }
-            Ended::ByItself(status) if status.code() == Some(crate::control::EXIT_RELOAD) => {
-                tracing::info!("the worker is replaced");
-                wait = RESTART_WAIT_MIN;
-                continue;
-            }
-            Ended::ByItself(status) if status.code() == Some(EXIT_HOPELESS) => {
-                bail!("the worker gave up; its last message says why");
-            }
-            Ended::ByItself(status) => tracing::error!(%status, "the worker ended and is started again"),
+            Some(EXIT_HOPELESS) => bail!("the worker gave up; its last message says why"),
+            _ => tracing::error!(%status, "the worker ended and is started again"),
         }
         wait = if began.elapsed() > HEALTHY { RESTART_WAIT_MIN } else { (wait * 2).min(RESTART_WAIT_MAX) };
+        if mounts.lock().expect(LOCK).count() > 0 {
+            // Programs wait for the next worker. One that was killed from outside has done nothing wrong.
+            wait = if status.signal() == Some(SIGKILL) { Duration::ZERO } else { pause };
+        }
         tokio::select! {
             () = tokio::time::sleep(wait) => (),
             ended = signals.next() => if matches!(ended, Ended::Stop) { return Ok(()) },
@@ -78,8 +95,20 @@ pub async fn hold(options: HolderOptions, stop_it: impl Future<Output = ()>) -> 
     }
 }
 
+/// Mounts are noted by the thread that listens to a worker.
+type Mounts = Arc<Mutex<HeldMounts>>;
+
+/// A worker that was asked to end has not failed, whatever the gate takes its code for.
+fn as_asked(status: ExitStatus) -> ExitStatus {
+    use std::os::unix::process::ExitStatusExt;
+    match status.code() {
+        Some(0 | crate::control::EXIT_RELOAD) => ExitStatus::from_raw(polder_gate::EXIT_AGAIN << 8),
+        _ => status,
+    }
+}
+
 enum Ended {
-    ByItself(std::process::ExitStatus),
+    ByItself(ExitStatus),
     Stop,
     Reload,
 }
@@ -98,20 +127,37 @@ impl<F: Future<Output = ()>> Signals<'_, F> {
     }
 }
 
-fn start(options: &HolderOptions) -> Result<Child> {
-    Command::new(&options.executable)
-        .args(&options.arguments)
-        .stdin(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("start the worker \"{}\"", options.executable.display()))
+fn start(options: &HolderOptions, mounts: &Mounts) -> Result<Child> {
+    let (from_worker, to_holder) = polder_gate::channel()?;
+    let mut command = Command::new(&options.executable);
+    command.args(&options.arguments).stdin(Stdio::piped());
+    let started =
+        mounts.lock().expect(LOCK).handing_on(&to_holder, |environment| command.envs(environment).spawn());
+    let child = started.with_context(|| format!("start the worker \"{}\"", options.executable.display()))?;
+    drop(to_holder);
+    let mounts = Arc::clone(mounts);
+    // Ends with the worker, whose end of the channel is the only one.
+    std::thread::spawn(move || {
+        while let Some(told) = from_worker.receive() {
+            match mounts.lock().expect(LOCK).take(told) {
+                Ok(()) => from_worker.noted(),
+                // Not answered: the worker gives the mount up.
+                Err(error) => tracing::error!(error = crate::status::chain(&error), "a mount cannot be kept"),
+            }
+        }
+    });
+    Ok(child)
 }
 
 /// Ends the worker: closing its standard input asks it to, a kill follows if it does not.
-async fn stop(mut worker: Child, input: Option<ChildStdin>) -> Result<()> {
+async fn stop(mut worker: Child, input: Option<ChildStdin>) -> Result<ExitStatus> {
     drop(input);
-    if tokio::time::timeout(Duration::from_secs(10), worker.wait()).await.is_err() {
-        tracing::warn!("the worker did not end within 10 s and is killed");
-        worker.kill().await.context("kill the worker")?;
+    match tokio::time::timeout(Duration::from_secs(10), worker.wait()).await {
+        Ok(status) => status.context("wait for the worker"),
+        Err(_) => {
+            tracing::warn!("the worker did not end within 10 s and is killed");
+            worker.kill().await.context("kill the worker")?;
+            worker.wait().await.context("wait for the worker")
+        }
     }
-    Ok(())
 }

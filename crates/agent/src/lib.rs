@@ -29,6 +29,7 @@ mod control;
 mod endpoint;
 mod enrol;
 mod holder;
+mod noted;
 mod policy;
 mod session;
 mod state_dir;

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::chunks::random;
 use crate::endpoint::{Common, Endpoint, Input, Link};
+use crate::tiered::Gates;
 use crate::{Identity, StateDir, control, policy, session};
 
 /// How a worker is started.
@@ -39,6 +40,7 @@ pub async fn work(options: WorkerOptions) -> Result<i32> {
     };
     tracing::info!(server = %identity.server_id, name = identity.server_name, "the agent starts");
     let hub = Arc::new(Hub::new(state, identity));
+    hub.begin_tiered();
     let socket = control::listen(&hub).context("open the control socket")?;
     policy::start(&hub);
     let sessions = tokio::spawn(session::keep(Arc::clone(&hub)));
@@ -101,6 +103,7 @@ impl Hub {
             state: state.clone(),
             server_name: identity.server_name.as_str().into(),
             runtime: Handle::current(),
+            gates: Arc::new(Gates::take()),
             paths: Arc::default(),
         };
         let renewal = Renewal {
@@ -130,8 +133,30 @@ impl Hub {
         self.endpoints.lock().expect(LOCK).clone()
     }
 
+    /// Begins the tiered endpoints that this server had when it last heard of the service: programs wait for them, and the service
+    /// may be out of reach.
+    fn begin_tiered(&self) {
+        let noted = match crate::noted::read(&self.state) {
+            Ok(noted) => noted,
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "the noted endpoints cannot be read");
+                return;
+            }
+        };
+        let paths = noted.iter().map(|one| (one.endpoint, crate::endpoint::path(one)));
+        *self.common.paths.lock().expect(LOCK) = paths.collect();
+        let mut endpoints = self.endpoints.lock().expect(LOCK);
+        for assignment in noted.into_iter().filter(|assignment| assignment.tiering.enabled) {
+            let id = assignment.endpoint;
+            endpoints.insert(id, Arc::new(Endpoint::start(self.common.clone(), assignment)));
+        }
+    }
+
     /// Starts, changes and ends endpoints until they are those of the list.
     pub(crate) async fn assign(&self, assignments: Vec<Assignment>, link: &Link) {
+        if let Err(error) = crate::noted::write(&self.state, &assignments) {
+            tracing::warn!(error = format!("{error:#}"), "the endpoints of this server cannot be noted");
+        }
         let wanted: BTreeSet<EndpointId> = assignments.iter().map(|assignment| assignment.endpoint).collect();
         let paths = assignments.iter().map(|one| (one.endpoint, crate::endpoint::path(one)));
         *self.common.paths.lock().expect(LOCK) = paths.collect();
@@ -146,7 +171,7 @@ impl Hub {
         for endpoint in gone {
             let endpoint_id = endpoint.assignment.lock().expect(LOCK).endpoint;
             tracing::info!(endpoint = %endpoint_id, "the endpoint was removed from this server; its files stay");
-            let _ = tokio::task::spawn_blocking(move || endpoint.end()).await;
+            let _ = tokio::task::spawn_blocking(move || endpoint.remove()).await;
         }
         let mut endpoints = self.endpoints.lock().expect(LOCK);
         for assignment in assignments {

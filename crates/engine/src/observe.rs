@@ -298,6 +298,9 @@ impl Engine {
             Kind::Directory => LocalContent::Stored(Content::Directory),
             Kind::Symlink => LocalContent::Stored(Content::Symlink(entry.target.unwrap_or_default())),
             Kind::File => match (&old, &row) {
+                _ if entry.stands_for.is_some() => {
+                    LocalContent::Stored(entry.stands_for.unwrap_or_else(Content::empty_file))
+                }
                 (Some(old), _) if old.stamp == stamp => old.content.clone(),
                 (_, Some(row)) if row.stamp == stamp => LocalContent::Stored(row.content.clone()),
                 _ => LocalContent::Unread,

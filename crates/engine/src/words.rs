@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use polder_sync::Seen;
-use polder_types::{Attrs, FileIdent, Name, NodeUid, RelPath};
+use polder_types::{Attrs, Content, FileIdent, Name, NodeUid, RelPath};
 
 /// The moment of a step. The engine reads no clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,6 +60,9 @@ pub struct SeenEntry {
     pub attrs: Arc<Attrs>,
     /// The target, for a symlink alone.
     pub target: Option<Box<[u8]>>,
+    /// The content that a file is known to have without being read: it is a placeholder of ours, or was recalled and did not change
+    /// since. Verified bytes of the share, so all of its chunks are stored.
+    pub stands_for: Option<Content>,
 }
 
 /// Why a job could not be done. Nothing of this is fatal: the item is reported and tried again.

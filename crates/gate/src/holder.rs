@@ -47,7 +47,7 @@ pub enum HolderError {
     Dying,
 }
 
-fn doing(doing: &'static str) -> impl FnOnce(Errno) -> HolderError {
+pub(crate) fn doing(doing: &'static str) -> impl FnOnce(Errno) -> HolderError {
     move |source| HolderError::System { doing, source }
 }
 
@@ -122,7 +122,31 @@ impl Holder {
         self.mount = None;
     }
 
-    fn handed(&self) -> [BorrowedFd<'_>; 3] {
+    pub(crate) fn answered(&self) -> u64 {
+        self.shared.answered()
+    }
+
+    /// A worker of this mount has ended. Gives the mount up when that happens too often.
+    pub(crate) fn worker_ended(
+        &self,
+        strikes: &mut Strikes,
+        status: ExitStatus,
+        lived: Duration,
+        unserved: Duration,
+    ) -> Fate {
+        self.shared.set_crashed(is_crash(status));
+        match strikes.after(status, lived, unserved) {
+            Next::End => Fate::Next(Duration::ZERO),
+            Next::Start(pause) => Fate::Next(pause),
+            Next::GiveUp => {
+                self.abort();
+                let _ = self.detach();
+                Fate::GivenUp
+            }
+        }
+    }
+
+    pub(crate) fn handed(&self) -> [BorrowedFd<'_>; 3] {
         [self.device.as_fd(), self.state.as_fd(), self.tree.as_fd()]
     }
 
@@ -208,8 +232,17 @@ fn is_crash(status: ExitStatus) -> bool {
     !status.success() && status.code() != Some(EXIT_AGAIN) && status.signal() != Some(SIGKILL)
 }
 
+/// What becomes of a mount after a worker's death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It waits for the next worker, which is to be started after so long.
+    Next(Duration),
+    /// It is gone.
+    GivenUp,
+}
+
 #[derive(Debug, Default)]
-struct Strikes(u32);
+pub(crate) struct Strikes(u32);
 
 impl Strikes {
     /// What follows a death after a life of `lived`; `unserved` is the time since a worker was last seen to serve.

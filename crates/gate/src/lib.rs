@@ -7,9 +7,11 @@
 //! are reached through the two ports alone; a process never touches its own mount.
 
 mod device;
+pub mod errno;
 mod fs;
 mod holder;
 mod interrupt;
+mod keep;
 mod mount;
 mod pool;
 pub mod ports;
@@ -23,5 +25,9 @@ pub mod tree;
 
 pub use holder::{EXIT_AGAIN, Handed, Holder, HolderError, Kept};
 pub use interrupt::{INTERRUPT_POLL, Interrupt};
+pub use keep::{
+    FromWorker, Heirlooms, HeldMount, HeldMounts, MountName, ToHolder, Told, channel, is_mounted, mount_over,
+    unmount,
+};
 pub use mount::clear_stale;
 pub use session::{Connection, Gate, GateError, Settings};

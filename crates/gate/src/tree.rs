@@ -95,6 +95,11 @@ impl Tree {
         if ident == self.root_ident { Ok(Node::ROOT) } else { self.form.node(ident).ok_or(Errno::OVERFLOW) }
     }
 
+    /// The node of an inode; `None` when its number is too large.
+    pub fn node_of_inode(&self, ino: u64, generation: u32) -> Option<Node> {
+        self.node_of(Ident { ino, generation }).ok()
+    }
+
     /// Opens a node by handle; nothing is followed, a FIFO does not block.
     pub fn open_node(&self, node: Node, flags: OFlags) -> Result<OwnedFd> {
         if node == Node::ROOT {
@@ -118,6 +123,35 @@ impl Tree {
                 open(Ident { generation, ..ident })
             }
         }
+    }
+
+    /// Opens a regular file for reading, and for writing if `write` says so. With `now`, `EAGAIN` while somebody gives it up under a lease; else it waits.
+    /// Where a file may only be appended to (a flag of its own) the descriptor appends if `append` says that this will do.
+    pub fn open_file(&self, node: Node, write: bool, append: bool, now: bool) -> Result<OwnedFd> {
+        let waits = if now { OFlags::NONBLOCK } else { OFlags::empty() };
+        let open = |flags| self.open_node(node, flags | waits | OFlags::NOFOLLOW);
+        match (write, append) {
+            (false, _) => open(OFlags::RDONLY),
+            // The gate tells the place of each write, so the descriptor is not to append.
+            (true, true) => match open(OFlags::RDWR) {
+                Err(Errno::PERM) => open(OFlags::RDWR | OFlags::APPEND),
+                opened => opened,
+            },
+            (true, false) => open(OFlags::RDWR),
+        }
+    }
+
+    /// A descriptor that only stands for a node (`O_PATH`), with the inode's number and generation.
+    pub fn locate(&self, node: Node) -> Result<(OwnedFd, u64, u32)> {
+        let file = self.path_to(node)?;
+        let ident = self.form.ident(&sys::name_to_handle(file.as_fd(), EMPTY)?).ok_or(Errno::OPNOTSUPP)?;
+        Ok((file, ident.ino, ident.generation))
+    }
+
+    /// Inode number and generation behind a descriptor.
+    pub fn inode_of(&self, file: impl AsFd) -> Result<(u64, u32)> {
+        let ident = self.form.ident(&sys::name_to_handle(file.as_fd(), EMPTY)?).ok_or(Errno::OPNOTSUPP)?;
+        Ok((ident.ino, ident.generation))
     }
 
     /// Whether nobody can write to a file now, through a descriptor or a mapping.

@@ -330,7 +330,8 @@ impl Applier<'_> {
             return found;
         }
         let seen = Seen { name: at.name.clone(), kind: Some(staged.kind()), stamp: *stamp, links: 1 };
-        Some(Found { seen, attrs: Some(attrs.clone()), target: staged.target().map(Into::into) })
+        let target = staged.target().map(Into::into);
+        Some(Found { seen, attrs: Some(attrs.clone()), target, stands_for: staged.stands_for().cloned() })
     }
 
     fn place_over(&mut self, at: &Place, staged: Staged, over: Over) -> Acted {

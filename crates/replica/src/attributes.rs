@@ -8,13 +8,14 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use polder_types::{Attrs, AttrsHash, Kind, XATTR_COUNT_MAX, XATTR_TOTAL_BYTES_MAX};
+use polder_types::{Attrs, AttrsHash, Content, FileIdent, Kind, XATTR_COUNT_MAX, XATTR_TOTAL_BYTES_MAX};
 use rustix::fs::{AtFlags, Gid, Mode, Statx, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Doing, FsError};
 use crate::owners::Owners;
-use crate::xattrs;
+use crate::presence::MarksOf;
+use crate::{Root, xattrs};
 
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
@@ -93,12 +94,25 @@ pub struct Attributes {
     policy: AttrPolicy,
     owners: Arc<Owners>,
     plain: HashMap<(u16, u32, u32), (Arc<Attrs>, AttrsHash)>,
+    /// Whose placeholders stand for what their marks say.
+    marks: Option<MarksOf>,
 }
 
 impl Attributes {
     /// With an endpoint's policy and its memory of owners.
     pub fn new(policy: AttrPolicy, owners: Arc<Owners>) -> Self {
-        Self { policy, owners, plain: HashMap::new() }
+        Self { policy, owners, plain: HashMap::new(), marks: None }
+    }
+
+    /// Takes placeholders of this root for what they stand for. Without it every one is somebody else's.
+    pub fn with_marks_of(mut self, root: &Root) -> Self {
+        self.marks = MarksOf::root(root);
+        self
+    }
+
+    /// The content that `name` in `dir` stands for, if it is a placeholder of our root.
+    pub(crate) fn stands_for(&self, dir: BorrowedFd<'_>, name: &CStr, ident: FileIdent) -> Option<Content> {
+        self.marks.as_ref()?.content(dir, name, ident)
     }
 
     /// Attributes of `name` in `dir` (of `dir` itself for an empty name), of which `stat` was just taken.

@@ -12,6 +12,7 @@ use crate::error::{Doing, ErrorClass, FsError};
 use crate::ident::{CName, kind, stamp_at, stamp_fd};
 use crate::lease::{LeaseRefused, ReadLease};
 use crate::look::{Found, look_dir};
+use crate::presence::is_stamp_of_mark;
 use crate::recycle::Recycle;
 use crate::staging::{Staged, set_mtime};
 use crate::steps::{Place, StepResult, Unknown};
@@ -346,8 +347,10 @@ impl Applier<'_> {
         let target = self.target(at)?;
         let Some(file) = open_for_touch(&target, kind)? else { return Err(self.refused(&target)) };
         // Setting a time would hide a write that happens at this moment: for files only while nobody can write.
+        // Of a placeholder it is set in the mark, and who would write recalls it first.
+        let is_hiding = mtime.is_some() && !is_stamp_of_mark(expect);
         let lease = match (kind, ReadLease::try_take(file.as_fd())) {
-            (Kind::File, Err(LeaseRefused::Writer)) if mtime.is_some() => {
+            (Kind::File, Err(LeaseRefused::Writer)) if is_hiding => {
                 return Err(FsError::new("set the times of", target.name.as_bytes(), Errno::BUSY).into());
             }
             (Kind::File, lease) => lease.ok(),
@@ -369,7 +372,11 @@ impl Applier<'_> {
             return Err(self.refused(&target));
         }
         if let Some(mtime) = mtime {
-            set_mtime(file.as_fd(), mtime).doing("set the times of", target.name.as_bytes())?;
+            let set = match kind {
+                Kind::File => crate::presence::set_marked_mtime(file.as_fd(), mtime),
+                Kind::Directory | Kind::Symlink => set_mtime(file.as_fd(), mtime),
+            };
+            set.doing("set the times of", target.name.as_bytes())?;
         }
         // As it is kept: perhaps coarser than asked for.
         let (_, kept) = stamp_fd(file.as_fd()).doing("stat", target.name.as_bytes())?;
@@ -405,7 +412,7 @@ impl Applier<'_> {
         let (stamp, attrs) = look_dir(&mut self.walker, self.attributes, &at.dir)?;
         let seen = Seen { name: at.name.clone(), kind: Some(Kind::Directory), stamp, links: 1 };
         self.touch_dir(&dir);
-        let now = Some(Found { seen, attrs: Some(attrs), target: None });
+        let now = Some(Found { seen, attrs: Some(attrs), target: None, stands_for: None });
         Ok(StepResult::Done { now, other: None, unknown: None, exact: true })
     }
 }

@@ -87,18 +87,18 @@ pub(crate) fn stamp(stat: &Statx, generation: u32) -> Stamp {
     }
 }
 
-/// The stamp behind a descriptor.
+/// The stamp behind a descriptor; of a placeholder, what its mark says.
 pub(crate) fn stamp_fd(fd: BorrowedFd<'_>) -> Result<(Statx, Stamp), Errno> {
     let stat = statx_fd(fd)?;
     let generation = generation(fd, c"", stat.stx_ino);
-    Ok((stat, stamp(&stat, generation)))
+    Ok((stat, crate::presence::stamp_by_mark(fd, c"", &stat, stamp(&stat, generation))?))
 }
 
-/// The stamp of a name.
+/// The stamp of a name; of a placeholder, what its mark says.
 pub(crate) fn stamp_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<(Statx, Stamp), Errno> {
     let stat = statx_at(dir, name)?;
     let generation = generation(dir, name, stat.stx_ino);
-    Ok((stat, stamp(&stat, generation)))
+    Ok((stat, crate::presence::stamp_by_mark(dir, name, &stat, stamp(&stat, generation))?))
 }
 
 /// A name with the NUL byte that system calls want, without an allocation.

@@ -25,6 +25,7 @@ mod fanotify;
 mod ident;
 mod identity;
 mod inotify;
+mod layout;
 mod lease;
 mod look;
 mod overlap;
@@ -50,12 +51,15 @@ pub use apply::apply;
 pub use attributes::{AttrPolicy, Attributes, OwnerPolicy};
 pub use error::{ErrorClass, FsError};
 pub use identity::Identity;
+pub use layout::{go_on, is_empty, lay_back, lay_out};
 pub use look::{Found, Listed, Look, list, look, look_dir};
 pub use overlap::{Overlap, overlap};
 pub use owners::Owners;
 pub use presence::{
-    Bound, GivenUp, Mark, Marked, NotChunk, Pace, Pledge, Presence, PresenceError, Span, SpanSource,
-    Untested, discard, empty, ensure_tested, give_up, marked, re_point,
+    Bound, GivenUp, MARK_XATTR, Mark, Marked, NotChunk, Pace, Pledge, Presence, PresenceError, Span,
+    SpanSource, Untested, cut, discard, empty, empty_orphan, ensure_tested, give_up, is_stamp_of_mark,
+    judge_mark, make_file_durable, marked, marked_at, pledged_content, re_point, set_marked_mtime,
+    stamp_of_open,
 };
 pub use read::{PIECE_BYTES, Piece, Proof, Read, ReadDone, ReadOptions, read, read_ranges};
 pub use recycle::{Recycle, Recycled, RecycledName, Released, Since};
@@ -63,7 +67,8 @@ pub use root::{Root, RootError, STATE_DIR};
 pub use scan::{PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, TimedOut};
 pub use staging::{Staged, Staging};
 pub use statedb::{
-    Child, HeatBefore, HeatRow, PINS_MAX, PooledReader, StateDb, StateError, StateReader, StateReaders,
+    Child, FileRow, HeatBefore, HeatRow, PINS_MAX, PooledReader, StateDb, StateError, StateReader,
+    StateReaders,
 };
 pub use steps::{Act, Batch, BatchResult, Over, Place, Step, StepResult, Unknown};
 pub use volume::Volume;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use polder_sync::Seen;
-use polder_types::{Attrs, AttrsHash, Kind, Name, SYMLINK_BYTES_MAX, Stamp};
+use polder_types::{Attrs, AttrsHash, Content, Kind, Name, SYMLINK_BYTES_MAX, Stamp};
 use rustix::fs::RawDir;
 use rustix::io::Errno;
 
@@ -40,6 +40,8 @@ pub struct Found {
     pub attrs: Option<(Arc<Attrs>, AttrsHash)>,
     /// The text of a symlink.
     pub target: Option<Box<[u8]>>,
+    /// Of a placeholder of this root: the content that it stands for. Its stamp is that of its mark.
+    pub stands_for: Option<Content>,
 }
 
 /// The end of a listing.
@@ -188,8 +190,13 @@ fn found_at(
         let again = statx_at(dir, c_name).doing("stat", bytes)?;
         let same = crate::ident::stamp(&again, stamp.ident.generation) == stamp;
         if same || rounds.next().is_none() {
+            let stands_for = match kind {
+                Some(Kind::File) => attributes.stands_for(dir, c_name, stamp.ident),
+                _ => None,
+            };
+            let stamp = crate::presence::stamp_by_mark(dir, c_name, &stat, stamp).doing("stat", bytes)?;
             let seen = Seen { name: name.clone(), kind, stamp, links: stat.stx_nlink };
-            return Ok(Some(Found { seen, attrs, target }));
+            return Ok(Some(Found { seen, attrs, target, stands_for }));
         }
     }
 }

@@ -100,6 +100,8 @@ pub fn read(
         Err(error) if matches!(error.class, ErrorClass::Gone | ErrorClass::Blocked) => return Ok(Read::Gone),
         Err(error) => return Err(error),
     };
+    // From the moment it is open nobody can give its bytes up: the mark is looked at after that.
+    crate::presence::ensure_bytes(file.as_fd(), name.as_bytes())?;
     let source = Source { file, name, attributes };
     match ReadLease::take(source.file.as_fd()) {
         Some(lease) => source.under_lease(lease, options, consume),
@@ -120,6 +122,7 @@ pub fn read_ranges(
 ) -> Result<Vec<Option<Vec<u8>>>, FsError> {
     let dir = walker.dir(at)?;
     let Some(file) = open_file(dir.as_fd(), name)? else { return Ok(vec![None; ranges.len()]) };
+    crate::presence::ensure_bytes(file.as_fd(), name.as_bytes())?;
     let range = |(offset, len): &(u64, usize)| {
         let mut bytes = vec![0; *len];
         let mut done = 0;
@@ -252,7 +255,7 @@ impl Source<'_> {
             .doing("read the attributes of", bytes)?;
         // A chmod in between is seen by the next look: its ctime differs from the one that is told here.
         let seen = Seen { name: self.name.clone(), kind: Some(Kind::File), stamp, links: stat.stx_nlink };
-        Ok((stamp, Found { seen, attrs: Some(attrs), target: None }))
+        Ok((stamp, Found { seen, attrs: Some(attrs), target: None, stands_for: None }))
     }
 
     fn pass(

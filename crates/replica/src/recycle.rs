@@ -20,7 +20,7 @@ use rustix::fs::{AtFlags, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Doing, ErrorClass, FsError};
-use crate::ident::{CName, kind, stamp, stamp_at, stamp_fd};
+use crate::ident::{CName, kind, stamp_at, stamp_fd};
 use crate::lease::{ReadLease, sole_user};
 use crate::read::{Piece, open_file};
 use crate::root::{Root, RootError};
@@ -196,6 +196,7 @@ impl Recycle {
     ) -> Result<Option<Stamp>, FsError> {
         let Some(file) = open_file(self.dir(), &entry.0)? else { return Ok(None) };
         let Some(lease) = ReadLease::take(file.as_fd()) else { return Ok(None) };
+        crate::presence::ensure_bytes(file.as_fd(), entry.0.as_bytes())?;
         let (_, before) = stamp_fd(file.as_fd()).doing("stat", entry.0.as_bytes())?;
         let whole = crate::read::pass(file.as_fd(), &entry.0, before.size, consume)?;
         let (_, after) = stamp_fd(file.as_fd()).doing("stat", entry.0.as_bytes())?;
@@ -314,10 +315,8 @@ impl Recycle {
 
     /// The stamp of an entry now.
     pub(crate) fn stamp(&self, entry: &Name) -> Result<Stamp, FsError> {
-        let stat = crate::ident::statx_at(self.dir(), CName::new(entry).as_c_str());
-        let stat = stat.doing("stat", entry.as_bytes())?;
-        let generation = crate::ident::generation(self.dir(), CName::new(entry).as_c_str(), stat.stx_ino);
-        Ok(stamp(&stat, generation))
+        let found = stamp_at(self.dir(), CName::new(entry).as_c_str());
+        Ok(found.doing("stat", entry.as_bytes())?.1)
     }
 
     pub(crate) fn public_name(name: Name) -> RecycledName {

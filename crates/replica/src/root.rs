@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::error::{Doing, FsError};
 use crate::ident::{device, generation, statx_at, statx_fd};
 use crate::identity::Identity;
-use crate::{overlap, sys};
+use crate::{layout, overlap, sys};
 
 /// Name of the state directory, which no listing shows and no operation enters.
 pub const STATE_DIR: &[u8] = b".polder";
@@ -100,6 +100,20 @@ pub enum RootError {
         /// The other endpoint.
         other: String,
     },
+    /// It is half way between a plain folder and one that is laid out for tiering.
+    #[error("\"{path}\" is being laid out for tiering, or for doing without")]
+    Unfinished {
+        /// The endpoint's path.
+        path: String,
+    },
+    /// It cannot be laid out for tiering now.
+    #[error("\"{path}\" cannot be laid out for tiering: {why}")]
+    NotForTiering {
+        /// The endpoint's path.
+        path: String,
+        /// Why.
+        why: String,
+    },
     /// A system call failed.
     #[error("open the root")]
     Fs(#[source] FsError),
@@ -109,12 +123,17 @@ pub enum RootError {
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
-    /// O_PATH: pins the directory, whatever happens to its path.
+    /// O_PATH: pins the directory at the path, whatever happens to that; under a gate it is the one below the mount.
+    pub(crate) base: OwnedFd,
+    /// O_PATH: the directory that holds the share's files: the same, or `.polder/tree` where the gate is mounted over the path.
     dir: OwnedFd,
-    state: OwnedFd,
+    ident: FileIdent,
+    is_tiered: bool,
+    pub(crate) state: OwnedFd,
     /// Holds the lock by living.
     _lock: OwnedFd,
     identity: Identity,
+    volume: Option<[u8; 16]>,
     device: u64,
 }
 
@@ -169,7 +188,8 @@ impl Root {
             }
         }
         rustix::fs::fsync(&root.state).doing("make durable", STATE_DIR).map_err(RootError::Fs)?;
-        let nonce = random().map_err(RootError::Fs)?;
+        // The marks of placeholders name the nonce: they stay those of this folder.
+        let nonce = if root.is_tiered { root.identity.nonce } else { random().map_err(RootError::Fs)? };
         Identity { endpoint, nonce, ..root.identity.clone() }
             .write(root.state.as_fd())
             .map_err(RootError::Fs)?;
@@ -179,9 +199,13 @@ impl Root {
 
     /// Opens the root of `endpoint` and proves that it is the one that was adopted.
     pub fn open(path: &Path, endpoint: EndpointId) -> Result<Self, RootError> {
+        Self::open_below(open_at(path)?, path, endpoint)
+    }
+
+    /// As [`Root::open`], through a descriptor of the directory at the path that was opened before the gate was mounted over it.
+    pub fn open_below(base: OwnedFd, path: &Path, endpoint: EndpointId) -> Result<Self, RootError> {
         let shown = shown(path);
-        let dir = open_at(path)?;
-        let state = open_state(&dir, path)?;
+        let state = open_state(&base, path)?;
         let identity = Identity::read(state.as_fd())
             .map_err(|_| RootError::BadIdentity { path: shown.clone() })?
             .ok_or_else(|| RootError::NotAdopted { path: shown.clone() })?;
@@ -194,8 +218,11 @@ impl Root {
             Err(Errno::WOULDBLOCK) => return Err(RootError::InUse { path: shown }),
             Err(errno) => return Err(RootError::Fs(FsError::new("lock", b"lock", errno))),
         }
-        let (_, device) = ident_of(dir.as_fd()).map_err(RootError::Fs)?;
-        let root = Self { path: path.to_owned(), dir, state, _lock: lock, identity, device };
+        let (dir, is_tiered) = layout::tree(&base, &state, path)?;
+        let (ident, device) = ident_of(dir.as_fd()).map_err(RootError::Fs)?;
+        let volume = sys::file_system_uuid(state.as_fd());
+        let path = path.to_owned();
+        let root = Self { path, base, dir, ident, is_tiered, state, _lock: lock, identity, volume, device };
         if root.identity.endpoint != endpoint {
             return Err(RootError::OtherEndpoint { path: shown, found: root.identity.endpoint });
         }
@@ -207,13 +234,14 @@ impl Root {
     /// are believed, and now and then. Nothing is changed.
     pub fn check(&self) -> Result<(), RootError> {
         let path = shown(&self.path);
-        let (pinned, pinned_device) = ident_of(self.dir.as_fd()).map_err(RootError::Fs)?;
-        let links = statx_fd(&self.dir).doing("stat the root", b".").map_err(RootError::Fs)?.stx_nlink;
+        let (pinned, pinned_device) = ident_of(self.base.as_fd()).map_err(RootError::Fs)?;
+        let links = statx_fd(&self.base).doing("stat the root", b".").map_err(RootError::Fs)?.stx_nlink;
         if links == 0 {
             return Err(RootError::Deleted { path });
         }
-        // What stands at the path now must be what we hold open: after an unmount, or a mount over it, it is not.
-        let now = open_at(&self.path)?;
+        // What stands at the path now must be what we hold open: after an unmount, or a mount over it, it is not. Under a gate the path
+        // leads into our own mount, where nobody of this process may go; what lies below it cannot be exchanged while we hold it.
+        let now = if self.is_tiered { layout::again(&self.base)? } else { open_at(&self.path)? };
         if ident_of(now.as_fd()).map_err(RootError::Fs)? != (pinned, pinned_device) {
             let adopted = statx_at(&now, c".polder").is_ok();
             return Err(if adopted { RootError::Replaced { path } } else { RootError::NotAdopted { path } });
@@ -228,6 +256,12 @@ impl Root {
         if self.identity.root != pinned {
             return Err(RootError::Copied { path, what: "the directory's inode" });
         }
+        if layout::tree(&now, &state, &self.path)
+            .and_then(|(dir, _)| ident_of(dir.as_fd()).map_err(RootError::Fs))?
+            != (self.ident, self.device)
+        {
+            return Err(RootError::Replaced { path });
+        }
         let volume = sys::file_system_uuid(state.as_fd());
         if self.identity.volume.is_some() && volume.is_some() && self.identity.volume != volume {
             return Err(RootError::Copied { path, what: "the file system" });
@@ -240,9 +274,30 @@ impl Root {
         &self.path
     }
 
-    /// Which directory the root is.
+    /// Which directory holds the share's files.
     pub fn ident(&self) -> FileIdent {
-        self.identity.root
+        self.ident
+    }
+
+    /// Whether it is laid out for tiering: the share's files are in `.polder/tree`, and users see them through a gate that is mounted over
+    /// the path. Without the gate the path shows nothing.
+    pub fn is_tiered(&self) -> bool {
+        self.is_tiered
+    }
+
+    /// The directory that holds the share's files, for the gate.
+    pub fn tree(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// The directory at the path, for the gate to be mounted on. `O_PATH`.
+    pub fn base(&self) -> BorrowedFd<'_> {
+        self.base.as_fd()
+    }
+
+    /// UUID of the file system, where it tells.
+    pub(crate) fn volume(&self) -> Option<[u8; 16]> {
+        self.volume
     }
 
     /// What was written at adoption.
@@ -255,9 +310,13 @@ impl Root {
         self.device
     }
 
-    /// Where the state database lies.
+    /// Where the state database lies. Of a tiered root the path is good in this process alone.
     pub fn database_path(&self) -> PathBuf {
-        self.path.join(".polder").join("state.db")
+        let folder = match self.is_tiered {
+            true => layout::reachable(&self.state).unwrap_or_else(|| self.path.join(".polder")),
+            false => self.path.join(".polder"),
+        };
+        folder.join("state.db")
     }
 
     /// The state directory.
@@ -314,7 +373,7 @@ pub(crate) fn open_at(path: &Path) -> Result<OwnedFd, RootError> {
     })
 }
 
-fn open_state(dir: &OwnedFd, path: &Path) -> Result<OwnedFd, RootError> {
+pub(crate) fn open_state(dir: &OwnedFd, path: &Path) -> Result<OwnedFd, RootError> {
     match open_private(dir.as_fd(), STATE_DIR) {
         Ok(Some(state)) => Ok(state),
         Ok(None) => Err(RootError::Unsafe { path: shown(path) }),

@@ -62,6 +62,7 @@ struct Listing {
 impl<'a> Worker<'a> {
     pub(crate) fn new(shared: &'a Shared, sender: &'a SyncSender<Scanned>, reader: &'a StateReader) -> Self {
         let attributes = Attributes::new(shared.options.policy, shared.owners.clone());
+        let attributes = attributes.with_marks_of(&shared.root);
         Self {
             shared,
             sender,
@@ -221,6 +222,13 @@ impl<'a> Worker<'a> {
         let Ok(name) = Name::parse(bytes) else { return false };
         match look_at(dir, self.shared.root.device(), &name, &mut self.attributes) {
             Look::Found(found) if self.is_left_out(&listing.node, &found) => (),
+            // A placeholder looks like its mark, not like its inode. An orphan always differs.
+            Look::Found(found)
+                if found.stands_for.is_some()
+                    && row.as_ref().is_some_and(|row| row.stamp == found.seen.stamp) =>
+            {
+                return true;
+            }
             Look::Found(found) => {
                 // Equal after all where it changed between the two looks and back; or by another generation.
                 if found.seen.kind == Some(Kind::Directory) {

@@ -14,6 +14,7 @@ use rustix::io::{Errno, IoSlice, ReadWriteFlags};
 use crate::attributes::Attributes;
 use crate::error::{Doing, FsError};
 use crate::ident::stamp_fd;
+use crate::presence::{MarksOf, Pledge};
 use crate::root::{Root, RootError};
 use crate::walk::retry_interrupted;
 
@@ -35,6 +36,8 @@ struct Inner {
     next: AtomicU64,
     /// Bytes of the largest file that found no room since somebody asked.
     missed: AtomicU64,
+    /// Whose placeholders are made here.
+    bound: MarksOf,
 }
 
 /// A node without a name: a file being written, a symlink or an empty directory. Dropped without being applied, it is
@@ -55,6 +58,8 @@ pub struct Staged {
     target: Option<Box<[u8]>>,
     /// What it was when it was finished: what an apply tells of it.
     applied: Option<Applied>,
+    /// Of a placeholder: what its mark will say, and the content it stands for.
+    pledge: Option<(Pledge, Content)>,
     /// Set when it has left the folder.
     taken: bool,
 }
@@ -66,7 +71,8 @@ impl Staging {
     /// Opens the folder and empties it. Once, when the endpoint starts.
     pub fn open(root: &Root) -> Result<Self, RootError> {
         let dir = root.state_subdir("staging")?;
-        let staging = Self(Arc::new(Inner { dir, next: AtomicU64::new(0), missed: AtomicU64::new(0) }));
+        let (next, missed) = (AtomicU64::new(0), AtomicU64::new(0));
+        let staging = Self(Arc::new(Inner { dir, next, missed, bound: MarksOf::of(root) }));
         staging.empty().map_err(RootError::Fs)?;
         Ok(staging)
     }
@@ -149,6 +155,14 @@ impl Staging {
         Ok(staged)
     }
 
+    /// A new placeholder: a file that has no bytes, and stands for a version of a node. It gets its mark and its size when it is
+    /// finished; nothing may be written to it.
+    pub fn placeholder(&self, pledge: Pledge, content: &Content) -> Result<Staged, FsError> {
+        let mut staged = self.file(0, true)?;
+        staged.pledge = Some((pledge, content.clone()));
+        Ok(staged)
+    }
+
     /// A new symlink with this text.
     pub fn symlink(&self, target: &[u8]) -> Result<Staged, FsError> {
         let checked = Content::Symlink(target.into());
@@ -175,7 +189,8 @@ impl Staging {
     fn begun(&self, name: String, kind: Kind, fd: OwnedFd, size: u64) -> Staged {
         let staging = self.clone();
         let uncached = size >= UNCACHED_BYTES_MIN;
-        Staged { staging, name, kind, fd, size, end: 0, uncached, target: None, applied: None, taken: false }
+        let (target, applied, pledge) = (None, None, None);
+        Staged { staging, name, kind, fd, size, end: 0, uncached, target, applied, pledge, taken: false }
     }
 
     fn opened(&self, name: String, kind: Kind, flags: OFlags) -> Result<Staged, FsError> {
@@ -227,6 +242,10 @@ impl Staged {
         attrs: &Attrs,
         mtime: Timestamp,
     ) -> Result<(), FsError> {
+        if let Some((pledge, content)) = &mut self.pledge {
+            pledge.mtime = mtime;
+            crate::presence::mark_staged(self.fd.as_fd(), &self.staging.0.bound, pledge, content)?;
+        }
         // The last bytes may be a hole.
         if self.end < self.size {
             rustix::fs::ftruncate(&self.fd, self.size).doing("set the size of", b"staged file")?;
@@ -269,6 +288,11 @@ impl Staged {
 
     pub(crate) fn folder(&self) -> BorrowedFd<'_> {
         self.staging.dir()
+    }
+
+    /// The content that a placeholder stands for.
+    pub(crate) fn stands_for(&self) -> Option<&Content> {
+        self.pledge.as_ref().map(|(_, content)| content)
     }
 
     /// What it was when it was finished; `None` if it never was.

@@ -345,3 +345,50 @@ pub(crate) fn group_id(name: &str) -> Option<u32> {
         (error, found)
     })
 }
+
+/// How a path begins that reaches a file below a descriptor of this process.
+pub(crate) const BY_DESCRIPTOR: &str = "/proc/self/fd/";
+
+/// Name of a form of SQLite's way to files that takes paths as they are, and follows no symlinks by itself. `None` when SQLite has no
+/// such way at all.
+pub(crate) fn sqlite_without_paths() -> Option<&'static CStr> {
+    use rusqlite::ffi;
+    const NAME: &CStr = c"polder-plain";
+    static ONCE: Once = Once::new();
+    static DONE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+    unsafe extern "C" fn as_it_is(
+        _: *mut ffi::sqlite3_vfs,
+        name: *const c_char,
+        room: c_int,
+        out: *mut c_char,
+    ) -> c_int {
+        // SAFETY: SQLite passes a string that ends in NUL, and `room` bytes at `out`.
+        unsafe {
+            let len = libc::strlen(name) + 1;
+            if len > usize::try_from(room).unwrap_or(0) {
+                return ffi::SQLITE_CANTOPEN;
+            }
+            std::ptr::copy_nonoverlapping(name, out, len);
+        }
+        ffi::SQLITE_OK
+    }
+
+    ONCE.call_once(|| {
+        // SAFETY: the default way is there for the life of the process, and so is its changed copy, which is leaked; its methods find their
+        // own data through it.
+        let code = unsafe {
+            let default = ffi::sqlite3_vfs_find(std::ptr::null());
+            if default.is_null() {
+                return;
+            }
+            let mut copy = Box::new(std::ptr::read(default));
+            copy.zName = NAME.as_ptr();
+            copy.pNext = std::ptr::null_mut();
+            copy.xFullPathname = Some(as_it_is);
+            ffi::sqlite3_vfs_register(Box::into_raw(copy), 0)
+        };
+        DONE.store(code == ffi::SQLITE_OK, std::sync::atomic::Ordering::Release);
+    });
+    DONE.load(std::sync::atomic::Ordering::Acquire).then_some(NAME)
+}

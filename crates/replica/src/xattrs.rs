@@ -106,6 +106,25 @@ pub(crate) fn get(dir: BorrowedFd<'_>, name: &CStr, xattr: &CStr) -> Result<Opti
     }
 }
 
+/// One attribute into a buffer; `None` when there is none. A value that does not fit is `RANGE`.
+pub(crate) fn get_into(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    xattr: &CStr,
+    out: &mut [u8],
+) -> Result<Option<usize>, Errno> {
+    let out = std::cell::RefCell::new(out);
+    let got = either(
+        || sys::getxattrat(dir, name, xattr, &mut out.borrow_mut()),
+        || by_proc(dir, name, |path| rustix::fs::getxattr(path, xattr, &mut **out.borrow_mut())),
+    );
+    match got {
+        Ok(len) => Ok(Some(len)),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Sets an attribute of what `fd` stands for; the descriptor may be an `O_PATH` one.
 pub(crate) fn set(fd: impl AsFd, xattr: &CStr, value: &[u8]) -> Result<(), Errno> {
     let fd = fd.as_fd();
@@ -113,6 +132,11 @@ pub(crate) fn set(fd: impl AsFd, xattr: &CStr, value: &[u8]) -> Result<(), Errno
         || sys::setxattrat(fd, xattr, value),
         || by_proc(fd, c"", |path| rustix::fs::setxattr(path, xattr, value, XattrFlags::empty())),
     )
+}
+
+/// Sets an attribute that is there; `NODATA` when it is not (any more). `fd` is no `O_PATH` descriptor.
+pub(crate) fn replace(fd: BorrowedFd<'_>, xattr: &CStr, value: &[u8]) -> Result<(), Errno> {
+    rustix::fs::fsetxattr(fd, xattr, value, XattrFlags::REPLACE)
 }
 
 /// Removes an attribute of what `fd` stands for; it is no error when there is none.

@@ -11,9 +11,9 @@ use std::{fs::File, fs::OpenOptions, os::fd::OwnedFd};
 use common::{Endpoint, Mounted};
 use polder_replica::{
     GivenUp, Marked, Pledge, Presence, PresenceError, Span, SpanSource, Untested, discard, empty,
-    ensure_tested, give_up, marked, re_point,
+    ensure_tested, give_up, is_stamp_of_mark, marked, pledged_content, re_point, set_marked_mtime,
 };
-use polder_types::{Body, ChunkId, Content, Extent, ExtentSource, NodeUid, Seq, Stamp};
+use polder_types::{Body, ChunkId, Content, Extent, ExtentSource, NodeUid, Seq, Stamp, Timestamp};
 use proptest::prelude::*;
 
 fn id(bytes: &[u8]) -> ChunkId {
@@ -47,6 +47,7 @@ struct Case {
     spans: Vec<Span>,
     stamp: Stamp,
     pledge: Pledge,
+    content: Content,
 }
 
 impl Case {
@@ -58,7 +59,7 @@ impl Case {
         let extent = Extent { len: len as u64, source: ExtentSource::Chunk { id: id(&bytes), skip: 0 } };
         let content = Content::File { size: len as u64, body: Body::Inline(vec![extent]) };
         let pledge = Pledge::new(NodeUid([5; 16]), Seq(9), &content, stamp.mtime);
-        Self { endpoint, bytes, spans, stamp, pledge }
+        Self { endpoint, bytes, spans, stamp, pledge, content }
     }
 
     fn open(&self) -> File {
@@ -66,7 +67,8 @@ impl Case {
     }
 
     fn give_up(&self) -> GivenUp {
-        give_up(&self.endpoint.root, self.open(), &self.pledge, &self.stamp, &mut |_| true).unwrap()
+        give_up(&self.endpoint.root, self.open(), (&self.pledge, &self.content), &self.stamp, &mut |_| true)
+            .unwrap()
     }
 
     fn begin(&self) -> Presence {
@@ -145,7 +147,13 @@ fn a_stop_at_each_step() {
         for stop in 0.. {
             let case = Case::new(base, 300_001, &LENS);
             let mut pace = stop_after(stop);
-            let result = give_up(&case.endpoint.root, case.open(), &case.pledge, &case.stamp, &mut pace);
+            let result = give_up(
+                &case.endpoint.root,
+                case.open(),
+                (&case.pledge, &case.content),
+                &case.stamp,
+                &mut pace,
+            );
             let mut at = match result {
                 Ok(done) => format!("{done:?}"),
                 Err(PresenceError::Ended(step)) => step.to_owned(),
@@ -161,7 +169,7 @@ fn a_stop_at_each_step() {
                 break;
             }
         }
-        assert_eq!(ended, 6, "five steps and the whole");
+        assert_eq!(ended, 7, "six steps and the whole");
     });
 }
 
@@ -234,14 +242,17 @@ fn a_copy_is_not_a_placeholder() {
 #[test]
 fn cut_to_nothing_at_each_step() {
     everywhere(|base| {
-        for stop in 0..4 {
+        for stop in 0..5 {
             let case = Case::new(base, 90_000, &LENS);
             assert_eq!(case.give_up(), GivenUp::Done);
             let done = empty(&case.endpoint.root, case.open(), &case.pledge, &mut stop_after(stop));
-            assert_eq!(done.is_ok(), stop == 3);
+            assert_eq!(done.is_ok(), stop == 4);
             match marked(&case.endpoint.root, case.open()).unwrap() {
                 Marked::No => assert_eq!(case.endpoint.bytes("file").unwrap(), b""),
-                other => assert_eq!(other, Marked::Ours(case.pledge), "still the version, or empty"),
+                other => {
+                    assert_eq!(other, Marked::Ours(case.pledge), "still the version, or empty");
+                    case.ensure_right("a cut that was not told");
+                }
             }
         }
     });
@@ -255,10 +266,14 @@ fn a_remote_edit_re_points() {
         assert_eq!(case.give_up(), GivenUp::Done);
         let mut old = case.begin();
         case.fill(&mut old, 0);
-        let newer = Pledge { since: Seq(10), size: 123_456, ..case.pledge };
+        let extent = Extent { len: 123_456, source: ExtentSource::Chunk { id: id(b"newer"), skip: 0 } };
+        let content = Content::File { size: 123_456, body: Body::Inline(vec![extent]) };
+        let newer = Pledge::new(case.pledge.node, Seq(10), &content, case.pledge.mtime);
+        assert!(re_point(&case.endpoint.root, case.open(), (&newer, &case.content), &mut |_| true).is_err());
         let fresh = case.endpoint.file("fresh");
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&fresh).unwrap();
-        re_point(&case.endpoint.root, &file, &newer, &mut |_| true).unwrap();
+        re_point(&case.endpoint.root, &file, (&newer, &content), &mut |_| true).unwrap();
+        assert_eq!(pledged_content(&file, &newer).unwrap(), Some(content));
         let flags = rustix::fs::RenameFlags::EXCHANGE;
         let (cwd, path) = (rustix::fs::CWD, case.endpoint.file("file"));
         rustix::fs::renameat_with(cwd, &fresh, cwd, &path, flags).unwrap();
@@ -273,6 +288,38 @@ fn a_remote_edit_re_points() {
             &mut |_| true,
         )
         .unwrap();
+    });
+}
+
+/// Tiering is not a change: a placeholder looks the same whatever is filled in, and never like a resident file; its bytes are nobody's.
+#[test]
+fn what_is_seen_of_a_placeholder() {
+    everywhere(|base| {
+        let case = Case::new(base, 90_000, &LENS);
+        assert_eq!(case.give_up(), GivenUp::Done);
+        let seen = case.endpoint.stamp("file");
+        assert_eq!(
+            (seen.ident, seen.size, seen.mtime),
+            (case.stamp.ident, case.stamp.size, case.stamp.mtime)
+        );
+        assert!(is_stamp_of_mark(&seen) && !is_stamp_of_mark(&case.stamp));
+        assert_eq!(case.endpoint.stands_for("file"), Some(case.content.clone()));
+        let mut presence = case.begin();
+        case.fill(&mut presence, 0);
+        assert_eq!(case.endpoint.stamp("file"), seen, "a fill is no change");
+        let refused = case.endpoint.try_read("file").unwrap_err();
+        assert!(refused.doing.contains("mark"), "{refused}");
+        let later = Timestamp { secs: 77, nanos: 5 };
+        set_marked_mtime(case.open(), later).unwrap();
+        assert_eq!(case.endpoint.stamp("file"), Stamp { mtime: later, ..seen });
+        (0..case.spans.len()).for_each(|index| case.fill(&mut presence, index));
+        presence.settle(&case.endpoint.root, &mut |_| true).unwrap();
+        assert_eq!(case.endpoint.stamp("file").mtime, later, "the time that was set meanwhile");
+        assert!(!is_stamp_of_mark(&case.endpoint.stamp("file")));
+        // Its mark is gone: it does not come back.
+        set_marked_mtime(case.open(), later).unwrap();
+        assert_eq!(marked(&case.endpoint.root, case.open()).unwrap(), Marked::No);
+        assert_eq!(case.endpoint.stands_for("file"), None);
     });
 }
 

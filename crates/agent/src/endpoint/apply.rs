@@ -6,9 +6,12 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use polder_chunk::{ExtentWalk, VerifiedChunk, WalkStep};
 use polder_engine::{Apply, ApplyAct, ApplyOver, ApplyResult, ApplyStep, Failure, FailureClass, Place};
-use polder_replica::{Act, Batch, DirAt, Found, FsError, Over, Staged, Step, StepResult};
-use polder_types::{Attrs, Body, ChunkId, Content, Extent, ExtentSource, Name, NodeUid, Stamp, Timestamp};
+use polder_replica::{Act, Batch, DirAt, Found, FsError, Over, Pledge, Staged, Step, StepResult};
+use polder_types::{
+    Attrs, Body, ChunkId, Content, Extent, ExtentSource, Name, NodeUid, Seq, Stamp, Timestamp,
+};
 
+use super::changes::Changes;
 use super::disk::{Disk, Hands, dir_at, failure, seen_entry};
 use super::displaced::Displaced;
 use crate::chunks::{FetchError, Fetcher};
@@ -79,6 +82,7 @@ impl Applier {
     pub(crate) fn apply(&mut self, apply: Apply) -> Applied {
         let mut staged = self.stage(&apply.steps);
         let mut places: BTreeMap<_, _> = apply.steps.iter().filter_map(displaces).collect();
+        let changes = self.disk.tiered.is_some().then(|| Changes::of(&apply));
         let mut results: Vec<Option<ApplyResult>> = apply.steps.iter().map(|_| None).collect();
         // Steps whose content could not be had are left out; the numbers that others wait for move accordingly.
         let mut number: Vec<Option<u32>> = Vec::with_capacity(apply.steps.len());
@@ -102,6 +106,9 @@ impl Applier {
         let batch = Batch { steps, dir_times, server: &self.disk.server_name, filter: &filter };
         let done =
             polder_replica::apply(&self.disk.root, &self.disk.recycle, &mut self.hands.attributes, batch);
+        if let (Some(tiered), Some(changes)) = (&self.disk.tiered, changes) {
+            changes.tell(tiered, &done);
+        }
         let mut held = Vec::new();
         let mut found = done.steps.into_iter();
         for (at, number) in number.iter().enumerate() {
@@ -123,6 +130,13 @@ impl Applier {
         let mut small = Small::default();
         for (at, step) in steps.iter().enumerate() {
             let Some((content, base)) = content_of(&step.act) else { continue };
+            if self.disk.arrives_tiered(content, replaced(&step.act)) {
+                // Which version it is of is told by the content; its number is not known here.
+                let pledge = Pledge::new(step.uid, Seq(0), content, Timestamp::default());
+                let staged = self.disk.staging.placeholder(pledge, content);
+                built.insert(at, staged.map_err(Unstaged::from));
+                continue;
+            }
             match self.begin(at, content, base, &mut small) {
                 Ok(None) => (),
                 Ok(Some(staged)) => drop(built.insert(at, Ok(staged))),
@@ -347,6 +361,14 @@ fn content_of(act: &ApplyAct) -> Option<(&Content, Option<(&Place, &Content)>)> 
     match act {
         ApplyAct::Place { content, .. } => Some((content, None)),
         ApplyAct::Replace { content, base, at, .. } => Some((content, base.as_ref().map(|base| (at, base)))),
+        _ => None,
+    }
+}
+
+/// What must stand where a step puts something in its place.
+fn replaced(act: &ApplyAct) -> Option<&Stamp> {
+    match act {
+        ApplyAct::Replace { expect, .. } => Some(expect),
         _ => None,
     }
 }

@@ -1,16 +1,19 @@
 //! The endpoint's disk: what `replica` needs to be called, and its words turned into the engine's.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
+use polder_api::grpc::convert::{Assignment, InitialDownload, NewFiles};
 use polder_engine::{Dir, Failure, FailureClass, Look, LookAt, LookFound, Place, SeenEntry};
 use polder_replica::{
     AttrPolicy, Attributes, DirAt, ErrorClass, Found, FsError, Owners, Piece, Read, ReadOptions, Recycle,
     Root, Staging, Walker,
 };
 use polder_sync::Filter;
-use polder_types::Name;
+use polder_types::{Content, Name, Stamp};
+
+use crate::tiered::{Known, Tiered, may_be_placeholder};
 
 /// What all threads of an endpoint share of its disk.
 #[derive(Debug)]
@@ -31,6 +34,10 @@ pub(crate) struct Disk {
     pub policy: AttrPolicy,
     /// Names of owners here.
     pub owners: Arc<Owners>,
+    /// Where the endpoint tiers: its files, and the gate in front of them.
+    pub tiered: Option<Tiered>,
+    /// Whether what comes from the share arrives as placeholders.
+    arrives_tiered: AtomicBool,
 }
 
 /// One thread's way into the tree.
@@ -40,6 +47,8 @@ pub(crate) struct Hands {
     walker: Option<Walker>,
     /// Reads and applies attributes.
     pub attributes: Attributes,
+    /// What files hold that were recalled and did not change since.
+    known: Option<Arc<Known>>,
 }
 
 impl Disk {
@@ -49,6 +58,7 @@ impl Disk {
         policy: AttrPolicy,
         filter: Arc<Filter>,
         server_name: &str,
+        tiered: Option<Tiered>,
     ) -> Result<Self, polder_replica::RootError> {
         let staging = Staging::open(&root)?;
         let recycle = Recycle::open(&root)?;
@@ -62,6 +72,8 @@ impl Disk {
             server_name: server_name.into(),
             policy,
             owners,
+            tiered,
+            arrives_tiered: AtomicBool::new(false),
         })
     }
 
@@ -70,8 +82,32 @@ impl Disk {
         Hands {
             root: Arc::clone(&self.root),
             walker: None,
-            attributes: Attributes::new(self.policy, Arc::clone(&self.owners)),
+            attributes: Attributes::new(self.policy, Arc::clone(&self.owners)).with_marks_of(&self.root),
+            known: self.tiered.as_ref().map(Tiered::known),
         }
+    }
+
+    /// What was seen, with what is known of a file that was recalled.
+    pub(crate) fn seen(&self, found: Found) -> SeenEntry {
+        known_entry(found, self.tiered.as_ref().map(Tiered::known).as_deref())
+    }
+
+    /// Takes from the endpoint's settings whether new files arrive as placeholders; `is_first` is the first download.
+    pub(crate) fn set_arrivals(&self, assignment: &Assignment, is_first: bool) {
+        let wanted = match is_first {
+            true => assignment.initial_download != InitialDownload::Full,
+            false => assignment.tiering.new_files == NewFiles::Tiered,
+        };
+        let tiered = assignment.tiering.enabled && wanted;
+        self.arrives_tiered.store(tiered && self.root.is_tiered(), Ordering::Release);
+    }
+
+    /// Whether a content arrives as a placeholder; `over` is what stands in its place. A new version of a placeholder is one, too.
+    pub(crate) fn arrives_tiered(&self, content: &Content, over: Option<&Stamp>) -> bool {
+        let wanted = self.arrives_tiered.load(Ordering::Acquire) && over.is_none();
+        let follows = over.is_some_and(polder_replica::is_stamp_of_mark) && self.root.is_tiered();
+        let takes = self.tiered.as_ref().is_some_and(Tiered::takes_arrivals);
+        takes && (wanted || follows) && may_be_placeholder(content)
     }
 
     /// The filter of now.
@@ -164,7 +200,7 @@ impl Hands {
             Ok(found) => looks.extend(names.into_iter().zip(found).map(|(name, look)| Look {
                 dir: ident,
                 name: Some(name),
-                found: look_found(look),
+                found: look_found(look, self.known.as_deref()),
             })),
             Err(error) => looks.extend(names.into_iter().map(|name| Look {
                 dir: ident,
@@ -188,9 +224,9 @@ pub(crate) fn dir_at(dir: &Dir) -> DirAt {
     DirAt { path: dir.path.clone(), ident: dir.ident }
 }
 
-fn look_found(look: polder_replica::Look) -> LookFound {
+fn look_found(look: polder_replica::Look, known: Option<&Known>) -> LookFound {
     match look {
-        polder_replica::Look::Found(found) => LookFound::Entry(seen_entry(found)),
+        polder_replica::Look::Found(found) => LookFound::Entry(known_entry(found, known)),
         polder_replica::Look::Absent => LookFound::Nothing,
         polder_replica::Look::Failed(error) => LookFound::Failed(failure(&error)),
         polder_replica::Look::Mount => LookFound::Failed(Failure {
@@ -210,7 +246,7 @@ fn dir_found(
             let name = dir.path.names().last().cloned();
             let name = name.unwrap_or_else(|| Name::parse(b"root").expect("a plain name"));
             let seen = polder_sync::Seen { name, kind: Some(polder_types::Kind::Directory), stamp, links: 1 };
-            LookFound::Entry(SeenEntry { seen, attrs, target: None })
+            LookFound::Entry(SeenEntry { seen, attrs, target: None, stands_for: None })
         }
         Err(error) => dir_failed(&error),
     }
@@ -226,7 +262,16 @@ fn dir_failed(error: &FsError) -> LookFound {
 /// What was found, in the engine's words. Special files have no attributes that anybody asks for.
 pub(crate) fn seen_entry(found: Found) -> SeenEntry {
     let attrs = found.attrs.map(|(attrs, _)| attrs).unwrap_or_default();
-    SeenEntry { seen: found.seen, attrs, target: found.target }
+    SeenEntry { seen: found.seen, attrs, target: found.target, stands_for: found.stands_for }
+}
+
+/// As [`seen_entry`]; a file that looks as it did when it was recalled holds what it held then.
+fn known_entry(found: Found, known: Option<&Known>) -> SeenEntry {
+    let mut entry = seen_entry(found);
+    if let (None, Some(known)) = (&entry.stands_for, known) {
+        entry.stands_for = known.content(&entry.seen.stamp);
+    }
+    entry
 }
 
 /// A failed system call in the engine's words.

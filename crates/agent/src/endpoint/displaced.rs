@@ -100,6 +100,9 @@ fn rescue(one: &Displaced, disk: &Disk, hands: &mut Hands) -> Result<Event, FsEr
         found => found?,
     };
     let given = disk.recycle.rescue(&one.entry, &dir, name, &disk.server_name)?;
+    if let Some(tiered) = &disk.tiered {
+        tiered.names_changed([(Some(dir.ident), given.as_bytes())]);
+    }
     let here = DirAt { path: at.path.clone(), ident: Some(dir.ident) };
     let looks = hands.walk(|walker, attributes| {
         polder_replica::look(walker, attributes, &here, std::slice::from_ref(&given))

@@ -127,6 +127,8 @@ fn let_go(
 ) -> Result<Fate, FsError> {
     let recycle = &disk.recycle;
     let read_at = match entry.kind {
+        // It has no bytes: what it stands for is a version of the share.
+        Some(Kind::File) if polder_replica::is_stamp_of_mark(&entry.stamp) => entry.stamp,
         Some(Kind::File) => match judge(disk, share, &entry.name, known)? {
             Ok(read_at) => read_at,
             Err(fate) => return Ok(fate),

@@ -13,7 +13,7 @@ use polder_replica::{
 use polder_types::CaseRule;
 
 use super::apply::{Applied, Applier};
-use super::disk::{Disk, dir_at, failure, seen_entry};
+use super::disk::{Disk, dir_at, failure};
 use super::displaced::Displaced;
 use super::{Facts, LOCK, spawn_thread};
 use crate::chunks::Fetcher;
@@ -120,7 +120,8 @@ impl Jobs {
             Ok(scan) => {
                 self.scans.lock().expect(LOCK).insert(job, scan.handle());
                 let facts = self.facts.clone();
-                spawn_thread("scan", move || tell(&scan, job, &facts));
+                let disk = Arc::clone(&self.disk);
+                spawn_thread("scan", move || tell(&scan, job, &facts, &disk));
             }
             Err(error) => {
                 tracing::warn!(error = crate::status::chain(&error), "a scan could not begin");
@@ -182,7 +183,7 @@ fn apply_all(
 }
 
 /// Hands on what a scan tells, several parts at a time where they are small.
-fn tell(scan: &Scan, job: JobId, facts: &Facts) {
+fn tell(scan: &Scan, job: JobId, facts: &Facts, disk: &Disk) {
     let mut parts = Vec::new();
     loop {
         // What is at hand goes out before this waits for more.
@@ -197,7 +198,7 @@ fn tell(scan: &Scan, job: JobId, facts: &Facts) {
         };
         let (entry_count, complete) = match next {
             Some(Scanned::Part(part)) => {
-                parts.push(list_part(part));
+                parts.push(list_part(part, disk));
                 if parts.len() < PARTS_MAX {
                     continue;
                 }
@@ -222,13 +223,13 @@ fn tell(scan: &Scan, job: JobId, facts: &Facts) {
     }
 }
 
-fn list_part(part: ScanPart) -> ListPart {
+fn list_part(part: ScanPart, disk: &Disk) -> ListPart {
     for (name, error) in &part.failed {
         tracing::debug!(%name, error = crate::status::chain(error), "an entry could not be looked at");
     }
     ListPart {
         dir: part.dir,
-        differ: part.differ.into_iter().map(seen_entry).collect(),
+        differ: part.differ.into_iter().map(|found| disk.seen(found)).collect(),
         missing: part.missing,
         end: part.end.map(|end| match end {
             PartEnd::Complete => ListEnd::Complete,
@@ -258,7 +259,9 @@ fn start_watcher(disk: &Arc<Disk>, facts: &Facts) -> Option<Watcher> {
             told.send(Event::Overflow);
         }
     };
-    Watcher::start(&disk.root, WatchOptions::default(), Box::new(tell))
+    // What users do through the gate is done by this process.
+    let options = WatchOptions { own_events: disk.root.is_tiered(), ..WatchOptions::default() };
+    Watcher::start(&disk.root, options, Box::new(tell))
         .inspect_err(|error| {
             tracing::warn!(
                 error = crate::status::chain(error),

@@ -11,7 +11,7 @@ use polder_engine::{
     Announced, BrakeSettings, Command, Effect, Engine, Event, InitialMode, Level, LogLine, Now, Phase,
     Settings, Started,
 };
-use polder_replica::{AttrPolicy, Root, StateDb};
+use polder_replica::{AttrPolicy, Root, StateDb, StateReaders};
 use polder_sync::{Filter, TreeStore};
 use polder_types::{Author, GroupAnswer, InstanceId, Refusal};
 use tokio::sync::Semaphore;
@@ -39,6 +39,8 @@ const ROWS_SETTLE_MAX: Duration = Duration::from_millis(100);
 
 const NOTE_INSTANCE: &str = "agent/instance";
 const NOTE_OPENINGS: &str = "agent/openings";
+/// There once the first download is over.
+const NOTE_ARRIVED: &str = "agent/arrived";
 
 /// Everything that one life needs.
 pub(crate) struct Life {
@@ -61,6 +63,8 @@ pub(crate) struct Life {
     /// Decisions about extras, to be answered once they are durable.
     answers: Vec<(Sender<u64>, u64)>,
     ended: Option<Box<str>>,
+    /// Nothing has been in sync here yet.
+    is_first: bool,
 }
 
 impl Life {
@@ -76,8 +80,16 @@ impl Life {
         let policy =
             AttrPolicy { privilege_bits: assignment.apply_privileged_attrs, ..AttrPolicy::default() };
         let filter = Arc::clone(&settings.filter);
-        let disk =
-            Arc::new(Disk::new(root, policy, filter, &thread.common.server_name).context("open the folder")?);
+        let disk = Disk::new(
+            root,
+            policy,
+            filter,
+            &thread.common.server_name,
+            thread.mounted.as_ref().map(|mounted| mounted.tiered.clone()),
+        );
+        let disk = Arc::new(disk.context("open the folder")?);
+        let is_first = db.note(NOTE_ARRIVED)?.is_none();
+        disk.set_arrivals(assignment, is_first);
         let recycled = super::displaced::listed(&db, &disk).context("list the recycle area")?;
         let remote: Arc<Remote> = Arc::default();
         let places: Arc<Places> = Arc::default();
@@ -88,6 +100,9 @@ impl Life {
             places: Arc::clone(&places),
             runtime: runtime.clone(),
         };
+        if let Some(tiered) = &disk.tiered {
+            tiered.lend(fetcher.clone(), StateReaders::new(disk.root.database_path(), assignment.case));
+        }
         let packing = Packing {
             share,
             remote: Arc::clone(&remote),
@@ -114,6 +129,7 @@ impl Life {
             last_sync_unix_ms: 0,
             answers: Vec::new(),
             ended: None,
+            is_first,
         })
     }
 
@@ -151,8 +167,14 @@ impl Life {
             if self.round(thread, &mut effects)? {
                 return Ok(Ended::ForGood);
             }
-            if let Err(error) = self.check_root() {
-                return Ok(Ended::Again(status::chain(&error).into()));
+            if self.root_checked.elapsed() >= ROOT_CHECK {
+                self.root_checked = Instant::now();
+                if let Err(error) = self.disk.root.check() {
+                    return Ok(Ended::Again(status::chain(&error).into()));
+                }
+                if thread.mounted.as_ref().is_some_and(|mounted| !mounted.is_served()) {
+                    return Ok(Ended::Again("its mount is gone".into()));
+                }
             }
         }
     }
@@ -259,6 +281,10 @@ impl Life {
         }
         let settings = settings(&thread.common.server_name, new)?;
         *self.disk.filter.write().expect(LOCK) = Arc::clone(&settings.filter);
+        self.disk.set_arrivals(new, self.is_first);
+        if new.tiering.enabled && !self.disk.root.is_tiered() {
+            self.ended = Some("it is laid out for tiering".into());
+        }
         self.step(Event::Command(Command::Settings(Box::new(settings))), effects)?;
         if old.paused != new.paused {
             let command = if new.paused { Command::Pause } else { Command::Resume };
@@ -430,6 +456,11 @@ impl Life {
         };
         if status.phase == Phase::InSync {
             self.last_sync_unix_ms = now.unix_ms as i64;
+            if std::mem::take(&mut self.is_first) {
+                // With the next commit; if that is lost, a few files arrive in the other way.
+                let _ = self.db.put_note(NOTE_ARRIVED, &[1]);
+                self.disk.set_arrivals(&thread.assignment, false);
+            }
         }
         let a_second = self.rate.a_second(moved, now.mono_ms);
         let (nodes, bytes) = self.db.agreed();
@@ -451,14 +482,6 @@ impl Life {
 
     fn show(&self, thread: &Thread, change: impl FnOnce(&mut Shown)) {
         change(&mut thread.shown.lock().expect(LOCK));
-    }
-
-    fn check_root(&mut self) -> Result<(), polder_replica::RootError> {
-        if self.root_checked.elapsed() < ROOT_CHECK {
-            return Ok(());
-        }
-        self.root_checked = Instant::now();
-        self.disk.root.check()
     }
 
     fn now(&self) -> Now {

@@ -5,6 +5,7 @@
 //! is in the database.
 
 mod apply;
+mod changes;
 pub(crate) mod disk;
 mod displaced;
 mod expiry;
@@ -19,6 +20,7 @@ mod root;
 pub(crate) use explain::Explained;
 pub(crate) use root::path;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
@@ -30,7 +32,7 @@ use tokio::runtime::Handle;
 use crate::connection::Client;
 use crate::policy::Desk;
 use crate::status::Extra;
-use crate::tiered::Tiered;
+use crate::tiered::{Gates, Mounted, Tiered};
 use crate::{StateDir, status};
 
 /// A connection to the service in which a session stands.
@@ -145,6 +147,7 @@ pub(crate) struct Endpoint {
     to: Sender<Input>,
     shown: Arc<Mutex<Shown>>,
     tiered: Arc<Mutex<Option<Tiered>>>,
+    is_removed: Arc<AtomicBool>,
     /// What the gate's hook, the policies and the commands share of it.
     pub desk: Arc<Desk>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -159,6 +162,8 @@ pub(crate) struct Common {
     pub server_name: Arc<str>,
     /// Where the network runs.
     pub runtime: Handle,
+    /// What the holder keeps for this worker.
+    pub gates: Arc<Gates>,
     /// Paths of all endpoints of this machine, which must not overlap.
     pub paths: Arc<Mutex<Vec<(EndpointId, std::path::PathBuf)>>>,
 }
@@ -171,6 +176,7 @@ impl Endpoint {
         let (to, from) = channel();
         let shown: Arc<Mutex<Shown>> = Arc::default();
         let tiered: Arc<Mutex<Option<Tiered>>> = Arc::default();
+        let is_removed: Arc<AtomicBool> = Arc::default();
         let thread = Thread {
             common,
             assignment: assignment.clone(),
@@ -180,10 +186,12 @@ impl Endpoint {
             tiered: Arc::clone(&tiered),
             link: None,
             head: Cursor::default(),
+            mounted: None,
+            is_removed: Arc::clone(&is_removed),
         };
         let thread = spawn_thread("endpoint", move || thread.run());
         let (assignment, thread) = (Mutex::new(Box::new(assignment)), Mutex::new(Some(thread)));
-        Self { assignment, to, shown, tiered, desk: Arc::default(), thread }
+        Self { assignment, to, shown, tiered, is_removed, desk: Arc::default(), thread }
     }
 
     /// Its tiered files; `None` while it does not tier or its gate is not mounted. Another one for each life.
@@ -208,7 +216,13 @@ impl Endpoint {
         message
     }
 
-    /// Ends it and waits until its files are closed.
+    /// Ends it because it was removed from this server: its mount goes with it. Waits until its files are closed.
+    pub(crate) fn remove(&self) {
+        self.is_removed.store(true, Ordering::Release);
+        self.end();
+    }
+
+    /// Ends it and waits until its files are closed. A mount stays, for the worker that follows.
     pub(crate) fn end(&self) {
         self.tell(Input::End);
         if let Some(thread) = self.thread.lock().expect(LOCK).take() {
@@ -234,6 +248,9 @@ struct Thread {
     tiered: Arc<Mutex<Option<Tiered>>>,
     link: Option<Link>,
     head: Cursor,
+    /// The gate, from the moment that the root was first proven until the endpoint ends.
+    mounted: Option<Mounted>,
+    is_removed: Arc<AtomicBool>,
 }
 
 impl Thread {
@@ -243,21 +260,49 @@ impl Thread {
         );
         let _entered = span.entered();
         loop {
-            let why = match root::open(&self.common, &self.assignment) {
+            let why = match self.open() {
                 Ok(root) => match self.live(root) {
-                    Ended::ForGood => return,
+                    Ended::ForGood => break,
                     Ended::Again(why) => why,
                 },
-                Err(error) => status::chain(&error).into(),
+                Err(error) => status::sentence(error.chain()).into(),
             };
             if self.wait(why) {
-                return;
+                break;
             }
+        }
+        *self.tiered.lock().expect(LOCK) = None;
+        if self.is_removed.load(Ordering::Acquire)
+            && let Some(mounted) = self.mounted.take()
+            && let Err(error) = mounted.leave(&self.common.gates)
+        {
+            tracing::warn!(error = status::sentence(error.chain()), "the folder stays laid out for tiering");
         }
     }
 
-    fn live(&mut self, root: polder_replica::Root) -> Ended {
+    /// The root, with the gate mounted over it if it tiers. Both outlive a life.
+    fn open(&mut self) -> anyhow::Result<Arc<polder_replica::Root>> {
+        if let Some(mounted) = &self.mounted {
+            mounted.root.check()?;
+            if mounted.is_served() {
+                return Ok(Arc::clone(&mounted.root));
+            }
+            tracing::warn!("somebody took the mount away; it is made anew");
+            *self.tiered.lock().expect(LOCK) = None;
+            self.mounted = None;
+        }
+        let root::Opened { root, inherited } = root::open(&self.common, &self.assignment)?;
         let root = Arc::new(root);
+        if root.is_tiered() {
+            let endpoint = self.assignment.endpoint;
+            let mounted = Mounted::start(&self.common.gates, endpoint, Arc::clone(&root), inherited)?;
+            *self.tiered.lock().expect(LOCK) = Some(mounted.tiered.clone());
+            self.mounted = Some(mounted);
+        }
+        Ok(root)
+    }
+
+    fn live(&mut self, root: Arc<polder_replica::Root>) -> Ended {
         if let Err(error) = root.keep_reserve() {
             tracing::debug!(error = status::chain(&error), "no room is kept for the state database");
         }

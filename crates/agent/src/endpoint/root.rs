@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use polder_api::grpc::convert::Assignment;
+use polder_gate::{Connection, Kept};
 use polder_replica::{Root, RootError};
 
 use super::{Common, LOCK};
@@ -14,6 +15,9 @@ pub(crate) enum OpenError {
     /// The folder is not ours, not there, or already somebody's.
     #[error(transparent)]
     Root(#[from] RootError),
+    /// The gate cannot be mounted there.
+    #[error("{0:#}")]
+    Mount(anyhow::Error),
     /// The agent's own folder failed.
     #[error("remember that the folder was taken in")]
     State(#[source] crate::StateDirError),
@@ -24,9 +28,45 @@ pub(crate) fn path(assignment: &Assignment) -> PathBuf {
     PathBuf::from(std::ffi::OsStr::from_bytes(&assignment.path))
 }
 
+/// A root, and the mount over it if the worker before left one.
+pub(crate) struct Opened {
+    /// Open, locked and proven.
+    pub root: Root,
+    /// What the gate goes on with.
+    pub inherited: Option<Connection>,
+}
+
+/// Opens the root, laid out as the endpoint's settings want it.
+pub(crate) fn open(common: &Common, assignment: &Assignment) -> Result<Opened, OpenError> {
+    let path = path(assignment);
+    let endpoint = assignment.endpoint;
+    if let Some(Kept { device, state, tree }) = common.gates.inherited(endpoint) {
+        // The path leads into the mount, which nobody serves yet: what lies below it was opened before.
+        let root = Root::open_below(tree, &path, endpoint)?;
+        return Ok(Opened { root, inherited: Some(Connection { device, state }) });
+    }
+    crate::tiered::clear_dead(&path).map_err(OpenError::Mount)?;
+    let mut root = match open_plain(common, assignment) {
+        Err(OpenError::Root(RootError::Unfinished { .. })) => {
+            polder_replica::go_on(&path)?;
+            open_plain(common, assignment)?
+        }
+        opened => opened?,
+    };
+    if assignment.tiering.enabled && !root.is_tiered() {
+        if !polder_replica::is_empty(&root).map_err(RootError::Fs)? {
+            crate::tiered::ensure_nobody_looks(&path).map_err(OpenError::Mount)?;
+        }
+        polder_replica::lay_out(root)?;
+        tracing::info!(path = %path.display(), "the folder is laid out for tiering");
+        root = Root::open(&path, endpoint)?;
+    }
+    Ok(Opened { root, inherited: None })
+}
+
 /// Opens the root. A folder that was never taken in is adopted; one that was must prove that it is the same, so that
 /// an empty mount point is never adopted in place of its volume (promise I5).
-pub(crate) fn open(common: &Common, assignment: &Assignment) -> Result<Root, OpenError> {
+fn open_plain(common: &Common, assignment: &Assignment) -> Result<Root, OpenError> {
     let path = path(assignment);
     let adopted = format!("adopted-{}", assignment.endpoint);
     if common.state.file(&adopted).exists() {

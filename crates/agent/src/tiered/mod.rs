@@ -5,22 +5,79 @@
 //!
 //! Every call may be made from any thread, and none from a thread that the gate waits for. `docs/design/2026-11-30-tiered-endpoint.md`.
 
-use std::fmt::Debug;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod content;
+mod files;
+mod give;
+mod known;
+mod list;
+mod looks;
+mod marks;
+mod mount;
+mod queue;
 
-use polder_replica::StateReaders;
-use polder_tiering::{Allowance, Lane, Program, Stays};
-use polder_types::{EndpointId, NodeUid, RelPath};
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::{Duration, Instant};
+
+use polder_gate::Gate;
+use polder_gate::ports::Node;
+use polder_gate::tree::Tree;
+use polder_replica::{Marked, Root, StateReaders};
+use polder_tiering::{Allowance, Lane, PIECE_BYTES, Program, Stays};
+use polder_types::{EndpointId, FileIdent, NodeUid, RelPath};
+
+use crate::chunks::Fetcher;
+use files::{Files, key_of};
+use marks::Changes;
+use queue::{Failed, Queue, Wish};
+
+pub(crate) use known::Known;
+pub(crate) use looks::ensure_nobody_looks;
+pub(crate) use mount::{Gates, Mounted, clear_dead, may_be_placeholder};
+
+const LOCK: &str = "no holder of this lock panics";
+/// How long a program waits for bytes that do not come; then it gets an error.
+const RECALL_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How much of a file is asked for at once when all of it is wanted.
+const WINDOW_BYTES: u64 = 64 << 20;
+/// Files that are looked at together.
+const LIST_PAGE: usize = 1000;
+/// Pieces beyond a read that may be read ahead.
+const AHEAD_PIECES: u64 = 16;
 
 /// The tiered files of one endpoint, while its gate is mounted and served. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Tiered(Arc<Inner>);
 
-#[derive(Debug)]
+/// What one life of the endpoint lends: the way to the share and to the agreed tree.
+#[derive(Debug, Clone)]
+struct Source {
+    fetcher: Fetcher,
+    readers: StateReaders,
+}
+
 struct Inner {
     endpoint: EndpointId,
-    uses: std::sync::RwLock<Arc<dyn Uses>>,
+    root: Arc<Root>,
+    /// Where the gate is mounted, as the kernel lists it.
+    point: std::path::PathBuf,
+    tree: Arc<Tree>,
+    changes: Arc<Changes>,
+    files: Files,
+    queue: Queue,
+    known: Arc<Known>,
+    uses: RwLock<Arc<dyn Uses>>,
+    source: Mutex<Option<Source>>,
+    gate: OnceLock<Gate>,
+    opened: std::sync::mpsc::SyncSender<content::OpenedBy>,
+    takes_arrivals: AtomicBool,
+}
+
+impl Debug for Inner {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Tiered").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
 }
 
 /// Whether a file's bytes are on this disk.
@@ -107,6 +164,14 @@ pub(crate) enum TieredError {
     /// The share could not give the bytes, or not in time.
     #[error("fetch from the share: {0}")]
     Share(Box<str>),
+    /// Some files could not be brought back.
+    #[error("{count} files are tiered and could not be recalled, the last one {why}")]
+    Left {
+        /// How many.
+        count: u64,
+        /// Why the last one could not.
+        why: Box<str>,
+    },
     /// The disk is full.
     #[error("the disk is full")]
     NoSpace,
@@ -193,69 +258,275 @@ impl Tiered {
         self.0.endpoint
     }
 
-    /// Whether two handles are of the same life of the endpoint.
+    /// Whether two handles are of the same mount.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Who is told of uses from now on.
-    pub(crate) fn set_uses(&self, uses: Arc<dyn Uses>) {
-        *self.0.uses.write().expect("no holder of this lock panics") = uses;
-    }
-
     /// Number of the device that holds the real tree: endpoints of one volume have one.
     pub(crate) fn device(&self) -> u64 {
-        0
+        self.0.root.device()
     }
 
     /// Readers of the state database of this life.
     pub(crate) fn readers(&self) -> StateReaders {
-        StateReaders::new(std::path::PathBuf::new(), polder_types::CaseRule::default())
+        let source = self.0.source.lock().expect(LOCK).clone();
+        let readers = source.map(|source| source.readers);
+        // Before the first life there is nothing to be read; then these fail.
+        readers.unwrap_or_else(|| {
+            StateReaders::new(self.0.root.database_path(), polder_types::CaseRule::default())
+        })
+    }
+
+    /// Who is told of uses from now on.
+    pub(crate) fn set_uses(&self, uses: Arc<dyn Uses>) {
+        *self.0.uses.write().expect(LOCK) = uses;
     }
 
     /// The volume as policies see it now.
     pub(crate) fn volume(&self) -> Result<polder_tiering::Volume, TieredError> {
-        Err(TieredError::NotMounted)
+        let volume = polder_replica::Volume::of(&self.0.root).map_err(|error| disk(&error))?;
+        let cluster_bytes = volume.cluster_bytes;
+        Ok(polder_tiering::Volume { bytes: volume.bytes, free_bytes: volume.free_bytes, cluster_bytes })
     }
 
     /// Regular files that are agreed on with the share, with ids after `after`, in the order of ids, at most `count_max`; fewer only at the end.
     pub(crate) fn files(
         &self,
-        _after: Option<NodeUid>,
-        _count_max: usize,
+        after: Option<NodeUid>,
+        count_max: usize,
     ) -> Result<Vec<TieredFile>, TieredError> {
-        Err(TieredError::NotMounted)
+        self.0.list(after, count_max)
     }
 
     /// One of them.
-    pub(crate) fn file(&self, _node: NodeUid) -> Result<TieredFile, TieredError> {
-        Err(TieredError::NotMounted)
+    pub(crate) fn file(&self, node: NodeUid) -> Result<TieredFile, TieredError> {
+        let row = self.0.row(node)?;
+        let path = self.0.path_of(node)?.ok_or(TieredError::NoFile)?;
+        self.0.facts(&row, path)
     }
 
     /// The node at a path, as agreed with the share.
-    pub(crate) fn node_at(&self, _path: &RelPath) -> Result<Option<NodeUid>, TieredError> {
-        Err(TieredError::NotMounted)
+    pub(crate) fn node_at(&self, path: &RelPath) -> Result<Option<NodeUid>, TieredError> {
+        self.0.node_at(path)
     }
 
     /// Whether a file's bytes are here.
-    pub(crate) fn residency(&self, _node: NodeUid) -> Result<Residency, TieredError> {
-        Err(TieredError::NotMounted)
+    pub(crate) fn residency(&self, node: NodeUid) -> Result<Residency, TieredError> {
+        let row = self.0.row(node)?;
+        Ok(self.0.residency_of(row.stamp.ident)?)
     }
 
     /// Gives a file's bytes up. All that must hold is checked at that moment: its content is the committed version, all packs of it are
     /// verified (asks the service), nobody has it open or mapped. Of a placeholder it frees what is present. Waits for the network and the disk.
-    pub(crate) fn tier(&self, _node: NodeUid) -> Result<Outcome, TieredError> {
-        Err(TieredError::NotMounted)
+    pub(crate) fn tier(&self, node: NodeUid) -> Result<Outcome, TieredError> {
+        self.0.give_up(node)
     }
 
     /// Brings a whole file back. Waits until it is here, `cancel` ends it, or the share gives up.
     pub(crate) fn recall(
         &self,
-        _node: NodeUid,
-        _lane: Lane,
-        _keep: Keep,
-        _cancel: &Cancel,
+        node: NodeUid,
+        lane: Lane,
+        keep: Keep,
+        cancel: &Cancel,
     ) -> Result<Recalled, TieredError> {
-        Err(TieredError::NotMounted)
+        let ident = self.0.row(node)?.stamp.ident;
+        let before = match self.0.residency_of(ident)? {
+            Residency::Resident => return Ok(Recalled { fetched_bytes: 0, residency: Residency::Resident }),
+            Residency::Orphaned => return Err(TieredError::Orphaned),
+            Residency::Tiered { present_bytes } => present_bytes,
+        };
+        let size = self.0.bring_whole(ident, lane, keep, &|| cancel.is_cancelled())?;
+        let residency = self.0.residency_of(ident)?;
+        Ok(Recalled { fetched_bytes: size.saturating_sub(before), residency })
+    }
+
+    /// Brings everything back that is tiered, whatever of it can be: before the endpoint is let go. An error says how much is left.
+    pub(crate) fn recall_all(&self) -> Result<(), TieredError> {
+        let (mut after, mut left, mut why) = (None, 0u64, None);
+        loop {
+            let files = self.files(after, LIST_PAGE)?;
+            let Some(last) = files.last() else { break };
+            after = Some(last.node);
+            for file in files.iter().filter(|file| file.residency != Residency::Resident) {
+                let recalled = self.recall(file.node, Lane::Command, Keep::Resident, &Cancel::default());
+                match recalled {
+                    Ok(Recalled { residency: Residency::Resident, .. }) => (),
+                    Ok(_) => left += 1,
+                    Err(error) => {
+                        left += 1;
+                        why = Some(format!("\"{}\": {}", file.path, crate::status::chain(&error)));
+                    }
+                }
+            }
+        }
+        match left {
+            0 => Ok(()),
+            _ => Err(TieredError::Left { count: left, why: why.unwrap_or_default().into() }),
+        }
+    }
+
+    /// From now on what comes from the share arrives whole: the endpoint is about to be let go.
+    pub(crate) fn stop_arrivals(&self) {
+        self.0.takes_arrivals.store(false, Ordering::Release);
+    }
+
+    /// Whether placeholders may be made of what comes from the share.
+    pub(crate) fn takes_arrivals(&self) -> bool {
+        self.0.takes_arrivals.load(Ordering::Acquire)
+    }
+
+    /// Lends what the present life of the endpoint has; before the first one, readers of absent bytes wait.
+    pub(crate) fn lend(&self, fetcher: Fetcher, readers: StateReaders) {
+        *self.0.source.lock().expect(LOCK) = Some(Source { fetcher, readers });
+    }
+
+    /// What recalled files hold, for those who look at the disk.
+    pub(crate) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.0.known)
+    }
+
+    /// Names in directories stand for something else by our own doing: the kernel is to ask again. No lock may be held that a reader needs.
+    pub(crate) fn names_changed<'a>(&self, names: impl IntoIterator<Item = (Option<FileIdent>, &'a [u8])>) {
+        let Some(gate) = self.0.gate.get() else { return };
+        for (dir, name) in names {
+            let node = dir.and_then(|dir| self.0.tree.node_of_inode(dir.ino, dir.generation));
+            // A directory that has just been made is not in the kernel's cache.
+            if let Some(node) = node {
+                let _ = gate.name_changed(node, name);
+            }
+        }
+    }
+
+    /// Attributes of a node were changed by our own doing.
+    pub(crate) fn node_changed(&self, ident: FileIdent) {
+        if let (Some(gate), Some(node)) =
+            (self.0.gate.get(), self.0.tree.node_of_inode(ident.ino, ident.generation))
+        {
+            let _ = gate.node_changed(node);
+        }
+    }
+}
+
+fn disk(error: &(dyn std::error::Error + 'static)) -> TieredError {
+    TieredError::Disk(crate::status::chain(error).into())
+}
+
+impl Inner {
+    fn source(&self) -> Result<Source, Failed> {
+        let source = self.source.lock().expect(LOCK).clone();
+        source.ok_or_else(|| Failed::Share("the endpoint is only just starting".into()))
+    }
+
+    fn fetcher(&self) -> Result<Fetcher, Failed> {
+        Ok(self.source()?.fetcher)
+    }
+
+    fn node(&self, ident: FileIdent) -> Result<Node, Failed> {
+        self.tree
+            .node_of_inode(ident.ino, ident.generation)
+            .ok_or_else(|| Failed::Disk("the file system's inode numbers are too large".into()))
+    }
+
+    /// Whether a file's bytes are here. The file is not opened, which might wait for a lease.
+    fn residency_of(&self, ident: FileIdent) -> Result<Residency, Failed> {
+        let disk = |errno: polder_gate::errno::Errno| Failed::Disk(errno.to_string().into());
+        let (file, ..) = self.tree.locate(self.node(ident)?).map_err(disk)?;
+        let marks = marks::Marks { root: Arc::clone(&self.root), changes: Arc::clone(&self.changes) };
+        use std::os::fd::AsFd;
+        Ok(match marks.marked(file.as_fd(), c"").map_err(disk)? {
+            Marked::No => Residency::Resident,
+            Marked::Copy(_) | Marked::Damaged => Residency::Orphaned,
+            Marked::Ours(_) => {
+                let state = self.files.find(ident);
+                let present_bytes =
+                    state.and_then(|state| state.lock().as_ref().map(files::Held::present_bytes));
+                Residency::Tiered { present_bytes: present_bytes.unwrap_or(0) }
+            }
+        })
+    }
+
+    /// Has bytes fetched and waits until they are here.
+    fn wait_for(
+        &self,
+        ident: FileIdent,
+        lane: Lane,
+        stream: u64,
+        (offset, len): (u64, u64),
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<(), TieredError> {
+        let until = Instant::now() + RECALL_WAIT_MAX;
+        let state = self.files.get(ident);
+        // Which pieces are absent is known once the file is taken up; the first piece is fetched by whoever takes it up.
+        let (size, absent) = {
+            let held = state.lock();
+            let last = offset.saturating_add(len.max(1)) / PIECE_BYTES + 1;
+            match &*held {
+                Some(held) => {
+                    let pieces = held.pledge.size.div_ceil(PIECE_BYTES);
+                    let to = (last + AHEAD_PIECES).min(pieces);
+                    (held.pledge.size, held.absent(offset / PIECE_BYTES..to))
+                }
+                None => (u64::MAX, (offset / PIECE_BYTES..last).collect()),
+            }
+        };
+        let len = len.min(WINDOW_BYTES);
+        let wish = Wish { lane, key: key_of(ident), stream, offset, len, size, absent };
+        self.queue.wait_for(&wish, until, is_over)
+    }
+
+    /// Brings a whole placeholder; its size. Nothing is done for a resident file.
+    fn bring_whole(
+        &self,
+        ident: FileIdent,
+        lane: Lane,
+        keep: Keep,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<u64, TieredError> {
+        let state = self.files.get(ident);
+        let begin = Instant::now();
+        if !self.take_up_retrying(ident, &state, begin, is_over)? {
+            return Ok(0);
+        }
+        if keep == Keep::Resident {
+            state.wants_whole.store(true, Ordering::Release);
+        }
+        let mut offset = 0;
+        loop {
+            let size = match &*state.lock() {
+                Some(held) => held.pledge.size,
+                // Resident by now; or taken back by an error, which the caller sees by the mark.
+                None => break,
+            };
+            if offset >= size {
+                break;
+            }
+            self.wait_for(ident, lane, u64::MAX, (offset, WINDOW_BYTES.min(size - offset)), is_over)?;
+            offset += WINDOW_BYTES;
+        }
+        self.settle_if_whole(ident, &state);
+        let size = state.lock().as_ref().map(|held| held.pledge.size);
+        Ok(size.unwrap_or(offset))
+    }
+
+    /// Takes a placeholder up, trying again while the share cannot be reached.
+    fn take_up_retrying(
+        &self,
+        ident: FileIdent,
+        state: &files::FileState,
+        begin: Instant,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<bool, TieredError> {
+        loop {
+            match self.take_up(ident, state) {
+                Err(Failed::Share(_)) if begin.elapsed() < RECALL_WAIT_MAX && !self.queue.is_ended() => (),
+                outcome => return outcome.map_err(TieredError::from),
+            }
+            if is_over() {
+                return Err(TieredError::Cancelled);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::once::Before;
 use super::{Answer, Call, FileSystem, Stop};
 use crate::ports::{Residency, SetXattr};
 
-/// The mark. Nobody sees it through the mount, nobody sets it.
+/// The mark and what stands beside it. Nobody sees them through the mount, nobody sets them.
 const MARK: &[u8] = b"trusted.polder";
 /// Tells whether a file's bytes are here.
 const RESIDENCY: &[u8] = b"user.polder.residency";
@@ -25,14 +25,18 @@ fn put(call: &mut Call<'_>, value: &[u8], room: u32) -> Answer {
     Ok(())
 }
 
+fn is_hidden(name: &[u8]) -> bool {
+    name.strip_prefix(MARK).is_some_and(|rest| matches!(rest, [] | [b'.', ..]))
+}
+
 fn ensure_settable(name: &CStr) -> Result<(), Stop> {
-    if matches!(name.to_bytes(), MARK | RESIDENCY) { Err(Errno::PERM.into()) } else { Ok(()) }
+    if is_hidden(name.to_bytes()) || name.to_bytes() == RESIDENCY { Err(Errno::PERM.into()) } else { Ok(()) }
 }
 
 impl FileSystem {
     pub(super) fn get_xattr(&self, call: &mut Call<'_>, name: &CStr, room: u32) -> Answer {
         match name.to_bytes() {
-            MARK => Err(Errno::NODATA.into()),
+            name if is_hidden(name) => Err(Errno::NODATA.into()),
             RESIDENCY => {
                 let text = match self.content.residency(call.node())? {
                     Residency::Resident => "resident",
@@ -54,7 +58,7 @@ impl FileSystem {
         // `user.polder.residency` is not listed: a copy would try to carry it along.
         let shown: Vec<u8> = all
             .split_inclusive(|byte| *byte == 0)
-            .filter(|name| name.strip_suffix(b"\0") != Some(MARK))
+            .filter(|name| !name.strip_suffix(b"\0").is_some_and(is_hidden))
             .flatten()
             .copied()
             .collect();

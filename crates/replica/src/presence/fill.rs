@@ -87,6 +87,10 @@ impl Presence {
         }
         let block =
             rustix::fs::fstatvfs(&file).doing("ask the file system of", b"tiered file")?.f_frsize.max(512);
+        // A crash in the middle of `empty` leaves a mark on a file that is shorter: it was not told, so the version stands.
+        if rustix::fs::fstat(&file).doing("stat", b"tiered file")?.st_size as u64 != pledge.size {
+            rustix::fs::ftruncate(&file, pledge.size).doing("set the size of", b"tiered file")?;
+        }
         let at_hand = vec![false; spans.len()];
         let mut presence = Self { file, pledge, block, spans, at_hand, borders: BTreeMap::new() };
         // What an earlier life left in a hole is not known.
@@ -231,11 +235,13 @@ impl Presence {
         if !self.is_whole() {
             return Err(PresenceError::NotWhole);
         }
-        if marked(root, &self.file)? != Marked::Ours(self.pledge) {
-            return Err(PresenceError::OtherMark);
-        }
+        // Its time may have been set since it was taken up: that is in the mark alone.
+        let pledge = match marked(root, &self.file)? {
+            Marked::Ours(pledge) if pledge.is_same_content(&self.pledge) => pledge,
+            _ => return Err(PresenceError::OtherMark),
+        };
         step(pace, "make the data durable", || rustix::fs::fdatasync(&self.file))?;
-        step(pace, "restore the times", || set_mtime(self.file.as_fd(), self.pledge.mtime))?;
+        step(pace, "restore the times", || set_mtime(self.file.as_fd(), pledge.mtime))?;
         step(pace, "make the times durable", || rustix::fs::fsync(&self.file))?;
         unmark(self.file.as_fd(), pace)?;
         Ok(self.file)

@@ -1,15 +1,25 @@
 //! The mark of a tiered file (`docs/formats/mark.md`).
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use polder_types::{Content, DecodeError, FileIdent, NodeUid, Reader, Seq, Timestamp};
+use polder_types::{Content, DecodeError, FileIdent, Kind, NodeUid, Reader, Seq, Stamp, Timestamp};
+use rustix::fs::Statx;
 use rustix::io::Errno;
 
 use crate::error::{Doing, FsError};
-use crate::ident::stamp_fd;
-use crate::{Root, sys, xattrs};
+use crate::ident::{generation, kind, statx_at, statx_fd};
+use crate::staging::set_mtime;
+use crate::{Root, xattrs};
 
-pub(crate) const XATTR: &std::ffi::CStr = c"trusted.polder";
+/// Name of the attribute.
+pub const MARK_XATTR: &CStr = c"trusted.polder";
+pub(crate) const XATTR: &CStr = MARK_XATTR;
+/// What a placeholder stands for in full, so that it can be recalled with nothing but the share at hand.
+pub(crate) const XATTR_CONTENT: &CStr = c"trusted.polder.content";
+/// A file's content has at most four extents or a root: some 200 bytes.
+const CONTENT_BYTES_MAX: usize = 512;
+const NO_BYTES: &str = "read the bytes (the file carries a mark of a tiered file, and they are not here) of";
 const MAGIC: &[u8; 4] = b"PlMk";
 const VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 8;
@@ -38,6 +48,23 @@ impl Pledge {
         let mut half = [0; 16];
         half.copy_from_slice(&blake3::hash(&content.encode()).as_bytes()[..16]);
         Self { node, since, content: half, size: content.size(), mtime }
+    }
+
+    /// Whether it speaks of this content.
+    pub fn is_of(&self, content: &Content) -> bool {
+        let Self { content: half, size, .. } = Self::new(self.node, self.since, content, self.mtime);
+        (half, size) == (self.content, self.size)
+    }
+
+    /// Whether both stand for the same bytes.
+    pub fn is_same_content(&self, other: &Self) -> bool {
+        (self.content, self.size) == (other.content, other.size)
+    }
+
+    fn stamp(&self, ident: FileIdent) -> Stamp {
+        let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|n| self.content[at + n]));
+        let ctime = Timestamp { secs: -1 - i64::from(word(0)), nanos: word(4) % 1_000_000_000 };
+        Stamp { ident, ctime, mtime: self.mtime, size: self.size }
     }
 }
 
@@ -134,31 +161,159 @@ fn array<const N: usize>(reader: &mut Reader<'_>) -> Result<[u8; N], DecodeError
     reader.raw(N)?.try_into().map_err(|_| DecodeError::Short)
 }
 
-/// Where a mark on this file must say that it belongs; an error where the file system has no UUID.
-pub(crate) fn bound(root: &Root, file: BorrowedFd<'_>) -> Result<Bound, FsError> {
-    let (_, stamp) = stamp_fd(file).doing("stat", b"file to be marked")?;
-    let volume = sys::file_system_uuid(file).ok_or_else(|| {
-        FsError::new("tell the file system's UUID of", b"file to be marked", Errno::OPNOTSUPP)
-    })?;
-    Ok(Bound { nonce: root.identity().nonce, ident: stamp.ident, volume })
+/// Whose placeholders are ours: the root's nonce and its file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MarksOf {
+    nonce: [u8; 16],
+    /// A file system without a UUID never got a mark from us.
+    volume: Option<[u8; 16]>,
+}
+
+impl MarksOf {
+    /// Of a root.
+    pub(crate) fn of(root: &Root) -> Self {
+        Self { nonce: root.identity().nonce, volume: root.volume() }
+    }
+
+    /// As [`MarksOf::of`]; `None` where no file can carry a mark of ours.
+    pub(crate) fn root(root: &Root) -> Option<Self> {
+        Some(Self::of(root)).filter(|marks| marks.volume.is_some())
+    }
+
+    /// Where a mark on a file must say that it belongs.
+    pub(crate) fn bound(&self, file: BorrowedFd<'_>) -> Result<Bound, FsError> {
+        let volume = self.volume.ok_or_else(|| {
+            FsError::new("tell the file system's UUID of", b"file to be marked", Errno::OPNOTSUPP)
+        })?;
+        let stat = statx_fd(file).doing("stat", b"file to be marked")?;
+        let ident = FileIdent { ino: stat.stx_ino, generation: generation(file, c"", stat.stx_ino) };
+        Ok(Bound { nonce: self.nonce, ident, volume })
+    }
+
+    fn judge(&self, mark: &Mark, ident: FileIdent) -> Marked {
+        let Bound { nonce, ident: bound_to, volume } = mark.bound;
+        let ours = nonce == self.nonce && bound_to == ident && Some(volume) == self.volume;
+        if ours { Marked::Ours(mark.pledge) } else { Marked::Copy(mark.pledge) }
+    }
+
+    /// The content that `name` in `dir` stands for, if it is a placeholder of ours whose record of it is sound.
+    pub(crate) fn content(&self, dir: BorrowedFd<'_>, name: &CStr, ident: FileIdent) -> Option<Content> {
+        let mark = read(dir, name).ok()??.ok()?;
+        let Marked::Ours(pledge) = self.judge(&mark, ident) else { return None };
+        content(dir, name, &pledge).ok().flatten()
+    }
+}
+
+/// The mark of `name` in `dir`, or of `dir` itself for an empty name: none, one that can be read, or a damaged one.
+fn read(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<Result<Mark, DecodeError>>, Errno> {
+    let mut value = [0; VALUE_BYTES_MAX];
+    match xattrs::get_into(dir, name, XATTR, &mut value) {
+        Ok(None) => Ok(None),
+        Ok(Some(len)) => Ok(Some(Mark::decode(&value[..len]))),
+        Err(Errno::RANGE) => Ok(Some(Err(DecodeError::Bad("length")))),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// What a placeholder stands for, as it was noted beside its mark; `None` when that is not what the mark says.
+fn content(dir: BorrowedFd<'_>, name: &CStr, pledge: &Pledge) -> Result<Option<Content>, Errno> {
+    let mut value = [0; CONTENT_BYTES_MAX];
+    let len = match xattrs::get_into(dir, name, XATTR_CONTENT, &mut value) {
+        Ok(Some(len)) => len,
+        Ok(None) | Err(Errno::RANGE) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    Ok(Content::decode(&value[..len]).ok().filter(|content| pledge.is_of(content)))
 }
 
 /// Reads the mark of an open file and judges whether it belongs there.
 pub fn marked(root: &Root, file: impl AsFd) -> Result<Marked, FsError> {
     let file = file.as_fd();
-    let value = xattrs::get(file, c"", XATTR).doing("read the mark of", b"file")?;
-    let Some(value) = value else { return Ok(Marked::No) };
-    if value.len() > VALUE_BYTES_MAX {
-        return Ok(Marked::Damaged);
-    }
-    let Ok(mark) = Mark::decode(&value) else { return Ok(Marked::Damaged) };
-    let ours = match bound(root, file) {
-        Ok(bound) => mark.bound == bound,
-        // A file system without a UUID never got a mark from us.
-        Err(error) if error.class == crate::ErrorClass::Unsupported => false,
-        Err(error) => return Err(error),
+    marked_at(root, file, c"")
+}
+
+/// As [`marked`], of `name` in `dir`, which is not opened; of `dir` itself for an empty name (then no `O_PATH` descriptor).
+pub fn marked_at(root: &Root, dir: impl AsFd, name: &CStr) -> Result<Marked, FsError> {
+    let dir = dir.as_fd();
+    let found = read(dir, name).doing("read the mark of", name.to_bytes())?;
+    judge(root, found, dir, name)
+}
+
+/// Judges the value of the attribute [`MARK_XATTR`] that was read of `name` in `dir`; for an empty name `dir` may be an `O_PATH` descriptor.
+pub fn judge_mark(root: &Root, value: &[u8], dir: impl AsFd, name: &CStr) -> Result<Marked, FsError> {
+    judge(root, Some(Mark::decode(value)), dir.as_fd(), name)
+}
+
+fn judge(
+    root: &Root,
+    found: Option<Result<Mark, DecodeError>>,
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+) -> Result<Marked, FsError> {
+    let mark = match found {
+        None => return Ok(Marked::No),
+        Some(Err(_)) => return Ok(Marked::Damaged),
+        Some(Ok(mark)) => mark,
     };
-    Ok(if ours { Marked::Ours(mark.pledge) } else { Marked::Copy(mark.pledge) })
+    let stat = match name.is_empty() {
+        true => statx_fd(dir),
+        false => statx_at(dir, name),
+    };
+    let ino = stat.doing("stat", name.to_bytes())?.stx_ino;
+    let ident = FileIdent { ino, generation: generation(dir, name, ino) };
+    Ok(MarksOf::of(root).judge(&mark, ident))
+}
+
+/// What an open placeholder of ours stands for; `None` when the note beside its mark is damaged.
+pub fn pledged_content(file: impl AsFd, pledge: &Pledge) -> Result<Option<Content>, FsError> {
+    content(file.as_fd(), c"", pledge).doing("read what it stands for of", b"tiered file")
+}
+
+/// Fails for a file that carries any mark: what can be read of it is nobody's bytes. To be asked of an open file, since from then on
+/// it cannot be given up.
+pub(crate) fn ensure_bytes(file: BorrowedFd<'_>, name: &[u8]) -> Result<(), FsError> {
+    match read(file, c"").doing("read the mark of", name)? {
+        None => Ok(()),
+        Some(_) => Err(FsError::new(NO_BYTES, name, Errno::OPNOTSUPP)),
+    }
+}
+
+/// The stamp of a file that carries a mark: size and time of the mark, and in place of the change time, which every fill moves, one from before 1970
+/// that stands for the content. So a placeholder looks the same whatever is filled in, and never like a resident file. A mark
+/// of another inode does not count: then the file is looked at as it is.
+pub(crate) fn stamp_by_mark(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    stat: &Statx,
+    stamp: Stamp,
+) -> Result<Stamp, Errno> {
+    if kind(stat) != Some(Kind::File) {
+        return Ok(stamp);
+    }
+    match read(dir, name)? {
+        Some(Ok(mark)) if mark.bound.ident == stamp.ident => Ok(mark.pledge.stamp(stamp.ident)),
+        _ => Ok(stamp),
+    }
+}
+
+/// Whether a stamp is that of a placeholder.
+pub fn is_stamp_of_mark(stamp: &Stamp) -> bool {
+    stamp.ctime.secs < 0
+}
+
+/// Sets the modification time of an open file: in the mark while it carries one. Whoever needs it durable calls fsync.
+pub fn set_marked_mtime(file: impl AsFd, mtime: Timestamp) -> Result<(), Errno> {
+    let file = file.as_fd();
+    let mark = match read(file, c"")? {
+        Some(Ok(mark)) => mark,
+        _ => return set_mtime(file, mtime),
+    };
+    let changed = Mark { pledge: Pledge { mtime, ..mark.pledge }, ..mark };
+    // A mark that has gone meanwhile must not come back: the file is the user's by now.
+    match xattrs::replace(file, XATTR, &changed.encode()) {
+        Err(Errno::NODATA) => set_mtime(file, mtime),
+        done => done,
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod volume;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use polder_types::Stamp;
+use polder_types::{Content, Stamp};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
@@ -29,7 +29,11 @@ use crate::walk::retry_interrupted;
 use crate::{Root, xattrs};
 
 pub use fill::{NotChunk, Presence, Span, SpanSource};
-pub use mark::{Bound, Mark, Marked, Pledge, marked};
+pub use mark::{
+    Bound, MARK_XATTR, Mark, Marked, Pledge, is_stamp_of_mark, judge_mark, marked, marked_at,
+    pledged_content, set_marked_mtime,
+};
+pub(crate) use mark::{MarksOf, ensure_bytes, stamp_by_mark};
 pub use volume::{Untested, ensure_tested};
 
 /// Called before each system call that changes something, with its name; `false` ends the work there, as a crash would.
@@ -82,11 +86,11 @@ fn step<T>(
 
 /// Gives up the bytes of a resident file, opened for reading and writing by nobody else.
 ///
-/// `pledge` is the version that the share holds verified, `expect` the stamp with which exactly its bytes were read.
+/// `pledge` is the version that the share holds verified, `content` what that is, `expect` the stamp with which exactly its bytes were read.
 pub fn give_up(
     root: &Root,
     file: impl AsFd,
-    pledge: &Pledge,
+    (pledge, content): (&Pledge, &Content),
     expect: &Stamp,
     pace: Pace<'_>,
 ) -> Result<GivenUp, PresenceError> {
@@ -103,9 +107,7 @@ pub fn give_up(
     if marked(root, file)? != Marked::No {
         return Ok(GivenUp::Marked);
     }
-    let mark = Mark { pledge: *pledge, bound: mark::bound(root, file)? }.encode();
-    step(pace, "set the mark", || xattrs::set(file, mark::XATTR, &mark))?;
-    step(pace, "make the mark durable", || rustix::fs::fsync(file))?;
+    put_mark(file, &MarksOf::of(root), pledge, content, pace)?;
     // A mark that is not there now would make the holes the user's bytes.
     if marked(root, file)? != Marked::Ours(*pledge) {
         return Err(PresenceError::OtherMark);
@@ -114,6 +116,45 @@ pub fn give_up(
     // They are answered from the mark while it exists; this is for who looks without the agent.
     step(pace, "restore the times", || set_mtime(file, pledge.mtime))?;
     Ok(GivenUp::Done)
+}
+
+/// Sets a mark, durably. What the file stands for is noted before it: there is no mark without that.
+fn put_mark(
+    file: BorrowedFd<'_>,
+    marks: &MarksOf,
+    pledge: &Pledge,
+    content: &Content,
+    pace: Pace<'_>,
+) -> Result<(), PresenceError> {
+    if !pledge.is_of(content) {
+        return Err(PresenceError::OtherMark);
+    }
+    let mark = Mark { pledge: *pledge, bound: marks.bound(file)? }.encode();
+    step(pace, "note the content", || xattrs::set(file, mark::XATTR_CONTENT, &content.encode()))?;
+    step(pace, "set the mark", || xattrs::set(file, mark::XATTR, &mark))?;
+    step(pace, "make the mark durable", || rustix::fs::fsync(file))
+}
+
+/// `truncate(0)` of a file whose mark is damaged or another file's: the same order as [`empty`].
+pub fn empty_orphan(file: impl AsFd) -> Result<(), PresenceError> {
+    let file = file.as_fd();
+    step(&mut |_| true, "cut to nothing", || rustix::fs::ftruncate(file, 0))?;
+    unmark(file, &mut |_| true)
+}
+
+/// `truncate(0)` of a resident file.
+pub fn cut(file: impl AsFd) -> Result<(), FsError> {
+    rustix::fs::ftruncate(file, 0).doing("cut to nothing", b"file")
+}
+
+/// The stamp of an open file, as a look tells it.
+pub fn stamp_of_open(file: impl AsFd) -> Result<Stamp, FsError> {
+    Ok(stamp_fd(file.as_fd()).doing("stat", b"file")?.1)
+}
+
+/// Makes what was written to an open file durable, its attributes too.
+pub fn make_file_durable(file: impl AsFd) -> Result<(), FsError> {
+    rustix::fs::fsync(file).doing("make durable", b"file")
 }
 
 /// Frees all blocks of a marked file.
@@ -143,29 +184,51 @@ pub fn discard(root: &Root, file: impl AsFd, pledge: &Pledge, pace: Pace<'_>) ->
 
 /// Makes an empty new file, open for writing and known to nobody, a placeholder of another version: durable before it takes
 /// the place of the old one by exchange, so that those who have the old one open go on with it.
-pub fn re_point(root: &Root, fresh: impl AsFd, pledge: &Pledge, pace: Pace<'_>) -> Result<(), PresenceError> {
+pub fn re_point(
+    root: &Root,
+    fresh: impl AsFd,
+    (pledge, content): (&Pledge, &Content),
+    pace: Pace<'_>,
+) -> Result<(), PresenceError> {
     let fresh = fresh.as_fd();
     ensure_tested(fresh)?;
     if stamp_fd(fresh).doing("stat", b"tiered file")?.1.size != 0 {
         return Err(PresenceError::OtherMark);
     }
     // The mark before the size: a sparse file without a mark would be a file of zeros.
-    let mark = Mark { pledge: *pledge, bound: mark::bound(root, fresh)? }.encode();
-    step(pace, "set the mark", || xattrs::set(fresh, mark::XATTR, &mark))?;
-    step(pace, "make the mark durable", || rustix::fs::fsync(fresh))?;
+    put_mark(fresh, &MarksOf::of(root), pledge, content, pace)?;
     step(pace, "set the size", || rustix::fs::ftruncate(fresh, pledge.size))?;
     step(pace, "restore the times", || set_mtime(fresh, pledge.mtime))?;
     step(pace, "make durable", || rustix::fs::fsync(fresh))
 }
 
+/// As [`re_point`], for a staged file: the batch that applies it makes it durable as a whole before it gets a name, and a crash empties the
+/// folder. The file system is one that tiering was tested on: a root is not laid out for tiering on another.
+pub(crate) fn mark_staged(
+    fresh: BorrowedFd<'_>,
+    marks: &MarksOf,
+    pledge: &Pledge,
+    content: &Content,
+) -> Result<(), FsError> {
+    if !pledge.is_of(content) {
+        return Err(FsError::new("make a placeholder of another content of", b"staged file", Errno::INVAL));
+    }
+    let mark = Mark { pledge: *pledge, bound: marks.bound(fresh)? }.encode();
+    let doing = "make a placeholder of";
+    xattrs::set(fresh, mark::XATTR_CONTENT, &content.encode()).doing(doing, b"staged file")?;
+    xattrs::set(fresh, mark::XATTR, &mark).doing(doing, b"staged file")?;
+    rustix::fs::ftruncate(fresh, pledge.size).doing(doing, b"staged file")
+}
 fn ensure_mark(root: &Root, file: BorrowedFd<'_>, pledge: &Pledge) -> Result<(), PresenceError> {
     match marked(root, file)? {
-        Marked::Ours(found) if found == *pledge => Ok(()),
+        // Its time may have been set since: that is in the mark alone.
+        Marked::Ours(found) if found.is_same_content(pledge) => Ok(()),
         _ => Err(PresenceError::OtherMark),
     }
 }
 
 fn unmark(file: BorrowedFd<'_>, pace: Pace<'_>) -> Result<(), PresenceError> {
     step(pace, "remove the mark", || xattrs::remove(file, mark::XATTR))?;
+    step(pace, "remove the note of the content", || xattrs::remove(file, mark::XATTR_CONTENT))?;
     step(pace, "make the removal durable", || rustix::fs::fsync(file))
 }

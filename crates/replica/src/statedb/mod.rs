@@ -35,7 +35,7 @@ use order::Ages;
 use recent::Recent;
 
 pub use heat::{HeatBefore, HeatRow, PINS_MAX};
-pub use reader::{Child, PooledReader, StateReader, StateReaders};
+pub use reader::{Child, FileRow, PooledReader, StateReader, StateReaders};
 
 /// Version of the schema, in `user_version`.
 const VERSION: i64 = 2;
@@ -162,7 +162,7 @@ impl std::fmt::Debug for StateDb {
 impl StateDb {
     /// Opens or makes the database of a share with this rule of names.
     pub fn open(path: &Path, case: CaseRule) -> Result<Self, StateError> {
-        let connection = Connection::open(path)?;
+        let connection = connect(path, OpenFlags::default())?;
         ensure_writable(&connection)?;
         configure(&connection, false)?;
         migrate(&connection)?;
@@ -224,6 +224,15 @@ impl StateDb {
         }
         self.wal.as_ref().expect("just opened").sync_data().map_err(StateError::Sync)
     }
+}
+
+/// Connects. A path by descriptor is taken as it is: SQLite would follow it to the text of a path, which may lead into our own mount.
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StateError> {
+    if !path.starts_with(crate::sys::BY_DESCRIPTOR) {
+        return Ok(Connection::open_with_flags(path, flags)?);
+    }
+    let vfs = crate::sys::sqlite_without_paths().ok_or(StateError::Closed)?;
+    Ok(Connection::open_with_flags_and_vfs(path, flags, vfs)?)
 }
 
 /// SQLite opens a file for reading alone when it may not be written *now*, for whatever reason, and the connection stays so for
@@ -289,7 +298,7 @@ fn migrate(connection: &Connection) -> Result<(), StateError> {
 /// Opens a database for reading only.
 fn open_read_only(path: &Path) -> Result<Connection, StateError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = connect(path, flags)?;
     configure(&connection, true)?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version == VERSION { Ok(connection) } else { Err(StateError::Newer { found: version }) }

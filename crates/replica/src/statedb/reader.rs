@@ -4,10 +4,10 @@ use std::borrow::Borrow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use polder_types::{CaseRule, FileIdent, Kind, NodeUid, Stamp};
+use polder_types::{CaseRule, Content, FileIdent, Kind, Name, NodeUid, Seq, Stamp};
 use rusqlite::{Connection, params};
 
-use super::rows::{column, kind, stamp, uid};
+use super::rows::{column, content, kind, name, number, stamp, uid};
 use super::{StateError, open_read_only};
 
 /// Readers kept open: two walks of two threads.
@@ -25,6 +25,31 @@ pub struct Child {
     pub kind: Kind,
     /// What it looked like when it was agreed.
     pub stamp: Stamp,
+}
+
+/// A regular file as it is agreed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRow {
+    /// Which node.
+    pub uid: NodeUid,
+    /// Its bytes.
+    pub content: Content,
+    /// The share's version.
+    pub since: Seq,
+    /// What it looked like when it was agreed.
+    pub stamp: Stamp,
+}
+
+const FILE_COLUMNS: &str = "SELECT uid, content, since, ctime, mtime, size, ino, gen FROM synced";
+/// Deeper trees are not followed.
+const PATH_NAMES_MAX: usize = 4096;
+
+fn file_row(row: &rusqlite::Row<'_>) -> Result<Option<FileRow>, StateError> {
+    if kind(column(row, 1)?)? != Kind::File {
+        return Ok(None);
+    }
+    let (uid, content) = (uid(column(row, 0)?)?, content(column(row, 1)?)?);
+    Ok(Some(FileRow { uid, content, since: Seq(number(column(row, 2)?)?), stamp: stamp(row, 3)? }))
 }
 
 /// A reading connection. One a thread; sees whole committed transactions.
@@ -80,6 +105,68 @@ impl StateReader {
             children.push(Child { uid, key, kind: kind(column(row, 2)?)?, stamp: stamp(row, 3)? });
         }
         Ok(children)
+    }
+
+    /// A regular file that is agreed on; `None` for anything else.
+    pub fn file(&self, uid: NodeUid) -> Result<Option<FileRow>, StateError> {
+        let sql = format!("{FILE_COLUMNS} WHERE uid = ?1");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![uid.0])?;
+        match rows.next()? {
+            Some(row) => file_row(row),
+            None => Ok(None),
+        }
+    }
+
+    /// Regular files with ids after `after`, in the order of ids, among the next `rows_max` rows; and the last id that was looked at, if
+    /// there may be more.
+    pub fn files_after(
+        &self,
+        after: Option<NodeUid>,
+        rows_max: usize,
+    ) -> Result<(Vec<FileRow>, Option<NodeUid>), StateError> {
+        // The root's id is the smallest, and it is no file.
+        let after = after.unwrap_or(NodeUid::ROOT);
+        let sql = format!("{FILE_COLUMNS} WHERE uid > ?1 ORDER BY uid LIMIT ?2");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![after.0, rows_max as i64])?;
+        let (mut files, mut count, mut last) = (Vec::new(), 0, None);
+        while let Some(row) = rows.next()? {
+            count += 1;
+            last = Some(uid(column(row, 0)?)?);
+            files.extend(file_row(row)?);
+        }
+        Ok((files, last.filter(|_| count == rows_max)))
+    }
+
+    /// Which agreed node has this inode.
+    pub fn by_ident(&self, ident: FileIdent) -> Result<Option<NodeUid>, StateError> {
+        let sql = "SELECT uid FROM synced WHERE ino = ?1 AND gen = ?2 ORDER BY uid LIMIT 1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params![ident.ino as i64, ident.generation])?;
+        match rows.next()? {
+            Some(row) => uid(column(row, 0)?).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Where a node stands by the agreed tree: names from the root down. `None` when the tree does not lead there.
+    pub fn path(&self, node: NodeUid) -> Result<Option<Vec<Name>>, StateError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT parent, key, name FROM synced WHERE uid = ?1")?;
+        let (mut names, mut at) = (Vec::new(), node);
+        while at != NodeUid::ROOT {
+            let mut rows = statement.query(params![at.0])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            // The agreed tree has no cycle; a damaged one must not keep us.
+            if names.len() >= PATH_NAMES_MAX {
+                return Ok(None);
+            }
+            names.push(name(column(row, 1)?, column(row, 2)?)?);
+            at = uid(column(row, 0)?)?;
+        }
+        names.reverse();
+        Ok(Some(names))
     }
 
     /// The synced child under one key.

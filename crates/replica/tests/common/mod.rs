@@ -62,7 +62,7 @@ impl Endpoint {
     }
 
     pub fn attributes(&self) -> Attributes {
-        Attributes::new(self.policy, self.owners.clone())
+        Attributes::new(self.policy, self.owners.clone()).with_marks_of(&self.root)
     }
 
     pub fn file(&self, path: &str) -> PathBuf {
@@ -121,6 +121,22 @@ impl Endpoint {
 
     pub fn stamp(&self, path: &str) -> Stamp {
         self.look(path).unwrap_or_else(|| panic!("{path} is not there")).seen.stamp
+    }
+
+    /// What a placeholder stands for.
+    pub fn stands_for(&self, path: &str) -> Option<polder_types::Content> {
+        self.look(path).and_then(|found| found.stands_for)
+    }
+
+    /// Reads a file that may refuse it.
+    pub fn try_read(&self, path: &str) -> Result<Read, polder_replica::FsError> {
+        let (dir, name) = self.split(path);
+        let mut walker = Walker::new(&self.root)?;
+        let at = DirAt { path: dir, ident: None };
+        let mut attributes = self.attributes();
+        read(&mut walker, &mut attributes, &at, &name, ReadOptions::default(), &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
     }
 
     /// Reads a file; what came of it, and its bytes with holes filled.

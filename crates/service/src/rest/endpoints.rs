@@ -44,12 +44,6 @@ fn ensure_possible(settings: &api::EndpointSettings) -> Result<(), RestError> {
             "choose the initial download \"full\"",
         ));
     }
-    if settings.tiering {
-        return Err(refused(
-            "cloud tiering is not available in this version",
-            "leave \"tiering\" off; turn it on with `polder endpoint set` once the service has it",
-        ));
-    }
     Ok(())
 }
 

@@ -236,7 +236,7 @@ impl Disk {
         };
         let kind = Some(self.kind(ino));
         let seen = Seen { name: name.clone(), kind, stamp: self.stamp(ino), links: inode.links };
-        SeenEntry { seen, attrs: inode.attrs.clone(), target }
+        SeenEntry { seen, attrs: inode.attrs.clone(), target, stands_for: None }
     }
 
     /// What an inode is.

@@ -26,7 +26,8 @@ impl Area {
         let path = dir.path().join("share");
         std::fs::create_dir(&path).unwrap();
         let root = Arc::new(Root::adopt(&path, EndpointId([7; 16]), &[]).unwrap());
-        let disk = Disk::new(root, AttrPolicy::default(), Arc::new(Filter::defaults()), "site-a").unwrap();
+        let disk =
+            Disk::new(root, AttrPolicy::default(), Arc::new(Filter::defaults()), "site-a", None).unwrap();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
         let share = Share::new(ShareKeys::new(ShareId([1; 16]), [2; 32], [3; 32]));
         Self { disk: Arc::new(disk), share, unknown: Unknown::new(), path, now, _dir: dir }

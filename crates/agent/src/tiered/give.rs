@@ -1,0 +1,120 @@
+//! Giving a file's bytes up: everything that must hold, and then `replica`'s order of writes.
+
+use std::os::unix::fs::MetadataExt;
+
+use polder_gate::errno::Errno;
+use polder_replica::{GivenUp, Marked, Pledge, PresenceError, give_up};
+use polder_tiering::Stays;
+use polder_types::{Body, ChunkId, Content, ExtentSource, NodeUid};
+
+use super::files::{chunks_of, failed_fetch, failed_fs};
+use super::queue::Failed;
+use super::{Inner, Outcome, TieredError, disk};
+
+/// Chunks that are asked for at once.
+const ASKED_MAX: usize = 1024;
+
+/// Whether all of a content is whole chunks. Others wait for compaction.
+pub(super) fn is_canonical(content: &Content) -> bool {
+    match content {
+        Content::File { body: Body::Inline(extents), .. } => {
+            extents.iter().all(|extent| !matches!(extent.source, ExtentSource::Chunk { skip: 1.., .. }))
+        }
+        Content::File { body: Body::Tree { canonical, .. }, .. } => *canonical,
+        Content::Directory | Content::Symlink(_) => false,
+    }
+}
+
+impl Inner {
+    /// See [`super::Tiered::tier`].
+    pub(super) fn give_up(&self, uid: NodeUid) -> Result<Outcome, TieredError> {
+        // Nothing is punched that somebody could read without us.
+        if self.gate.get().is_none() || !polder_gate::is_mounted(&self.point) {
+            return Err(TieredError::NotMounted);
+        }
+        let row = self.row(uid)?;
+        let ident = row.stamp.ident;
+        let node = self.node(ident)?;
+        let file = match self.tree.open_file(node, true, false, true) {
+            Ok(file) => file,
+            Err(Errno::STALE | Errno::NOENT) => return Ok(Outcome::Stays(Stays::Changed)),
+            Err(Errno::AGAIN | Errno::TXTBSY) => return Ok(Outcome::Stays(Stays::InUse)),
+            Err(errno) => return Err(disk(&errno)),
+        };
+        let state = self.files.get(ident);
+        let before = blocks(&file)?;
+        match self.marked(&file)? {
+            Marked::No => (),
+            Marked::Ours(pledge) => {
+                self.discard(&file, &pledge, &state).map_err(|error| failed(&error))?;
+                return Ok(Outcome::Tiered { freed_bytes: before.saturating_sub(blocks(&file)?) });
+            }
+            Marked::Copy(_) | Marked::Damaged => return Err(TieredError::Orphaned),
+        }
+        if file_of(&file)?.nlink() > 1 {
+            return Ok(Outcome::Stays(Stays::HardLinked));
+        }
+        if row.stamp.size == 0 {
+            return Ok(Outcome::Stays(Stays::TooSmall));
+        }
+        if !is_canonical(&row.content) {
+            return Ok(Outcome::Stays(Stays::NotCanonical));
+        }
+        if !self.is_verified(&row.content)? {
+            return Ok(Outcome::Stays(Stays::NotVerified));
+        }
+        let pledge = Pledge::new(uid, row.since, &row.content, row.stamp.mtime);
+        let given = {
+            let mut held = state.lock();
+            *held = None;
+            state.wants_whole.store(false, std::sync::atomic::Ordering::Release);
+            self.changes.hiding(&file, || {
+                give_up(&self.root, &file, (&pledge, &row.content), &row.stamp, &mut |_| true)
+            })
+        };
+        let outcome = match given {
+            Ok(GivenUp::Done) => Outcome::Tiered { freed_bytes: before.saturating_sub(blocks(&file)?) },
+            Ok(GivenUp::Marked) => Outcome::Stays(Stays::Tiered),
+            Ok(GivenUp::InUse) => Outcome::Stays(Stays::InUse),
+            Ok(GivenUp::Changed) => Outcome::Stays(Stays::Changed),
+            Err(PresenceError::Untested(_)) => Outcome::Stays(Stays::FileSystem),
+            Err(error) => return Err(failed(&error)),
+        };
+        drop(file);
+        if let (Outcome::Tiered { .. }, Some(gate)) = (&outcome, self.gate.get()) {
+            let _ = gate.node_changed(node);
+        }
+        Ok(outcome)
+    }
+
+    /// Whether the service says of every chunk of a content that it read it back from the store and found it right.
+    fn is_verified(&self, content: &Content) -> Result<bool, TieredError> {
+        let fetcher = self.fetcher()?;
+        let ids: Vec<ChunkId> =
+            chunks_of(&fetcher, content).map_err(|error| failed_fetch(&error))?.into_iter().collect();
+        for part in ids.chunks(ASKED_MAX) {
+            let have = fetcher.runtime.block_on(fetcher.remote.have(part));
+            let have = have.map_err(|error| Failed::Share(crate::status::chain(&error).into()))?;
+            if have.len() != part.len() || !have.into_iter().all(|there| there) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn failed(error: &PresenceError) -> TieredError {
+    match error {
+        PresenceError::Fs(error) => failed_fs(error).into(),
+        error => disk(error),
+    }
+}
+
+fn file_of(file: &std::os::fd::OwnedFd) -> Result<std::fs::Metadata, TieredError> {
+    let file = file.try_clone().map_err(|error| disk(&error))?;
+    std::fs::File::from(file).metadata().map_err(|error| disk(&error))
+}
+
+fn blocks(file: &std::os::fd::OwnedFd) -> Result<u64, TieredError> {
+    Ok(file_of(file)?.blocks().saturating_mul(512))
+}
