@@ -58,7 +58,7 @@ fn status_tells_how_tiering_goes() {
                     {"program":"updatedb","reads":0,"bytes":0,"refused":1200}],
         "stays":[{"reason":"in_use","files":2,"bytes":1024},{"reason":"too_small","files":1500,"bytes":4096}],
         "notices":[]},"recycled_bytes""#;
-    let status = STATUS.replacen("\"recycled_bytes", tiering, 1);
+    let status = STATUS.replacen("\"recycled_bytes\"", tiering, 1);
     let fake = Fake::canned(&[("GET /v1/status", 200, &status)]);
     let said = Shell::with(&fake).run(&["status"]).out;
     for line in [

@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Tiering's policies and commands, end to end: settings reach the running agent, files leave and come back as they say, and everybody is told why.
+
+    bench/policies.py [--binary target/debug/polder] [--keep]
+
+Each case prints one line. Exit 0 only if all pass; 3 if the machine cannot run them: then nothing was shown.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+import ssl
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cluster import Cluster, wait_for
+
+SKIPPED = 3
+KIB, MIB = 1 << 10, 1 << 20
+SOON = 240
+
+
+def check(holds, what):
+    if not holds:
+        raise AssertionError(what)
+
+
+def residency(path):
+    return os.getxattr(path, "user.polder.residency").decode()
+
+
+class World:
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.state = cluster.folder / "state-b"
+        self.a = cluster.site("a")
+        self.b = cluster.folder / "b"
+        cluster.register("b")
+        cluster.start_agent("b")
+        cluster.endpoint("b", self.b, "data", "--tiering", "--free-space", "1%", "--initial-download", "namespace-only")
+        wait_for("the mount", lambda: os.path.ismount(self.b), SOON)
+
+    def file(self, name, size):
+        """A file with its bytes on b, verified in the share."""
+        path = self.b / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(os.urandom(size))
+        there = self.a / name
+        wait_for(f"{name} on a", lambda: there.exists() and there.stat().st_size == size, SOON)
+        return path
+
+    def here(self, *arguments, check=False):
+        return self.cluster.run(*arguments, "--state", self.state, check=check)
+
+    def json(self, *arguments):
+        return self.cluster.json(*arguments, "--state", self.state)
+
+    def set(self, *arguments):
+        self.cluster.run("endpoint", "set", "b", *arguments)
+
+    def tiering(self):
+        groups = self.cluster.json("status")["groups"]
+        return next(one for one in groups[0]["endpoints"] if one["server"] == "b").get("tiering")
+
+
+def commands(world):
+    """By hand: what leaves, what stays and why, exit codes, progress, and the same bytes back."""
+    one, two, small = world.file("one.bin", 3 * MIB), world.file("two.bin", MIB), world.file("small.txt", 100)
+    wanted = one.read_bytes()
+    wait_for("one.bin is tiered", lambda: world.here("tier", one).returncode == 0 and residency(one) == "tiered", SOON)
+    done = world.here("tier", small, "--json")
+    check(done.returncode == 3, f"a file that stays is exit 3, not {done.returncode}")
+    check(json.loads(done.stdout)["stayed"][0]["verdict"] == "too_small", done.stdout)
+    rows = {row["path"]: row["verdict"] for row in world.json("tier", "--list")}
+    check(rows[str(small)] == "too_small" and rows[str(one)] == "tiered" and rows[str(two)] == "not_needed", rows)
+    rows = world.json("recall", "--list")
+    check([row["path"] for row in rows] == [str(one)], rows)
+    check(world.here("recall", world.b, "--pattern", "*.bin", "--threads", "8").returncode == 0, "recall")
+    check(residency(one) == "resident" and one.read_bytes() == wanted, "it came back otherwise")
+    check(world.here("tier", world.b / "none").returncode == 4, "what is not there is exit 4")
+
+
+def pins(world):
+    """A pin follows its item, keeps it here, and brings it back."""
+    path = world.file("kept/film.bin", MIB)
+    wait_for("film.bin is tiered", lambda: world.here("tier", path).returncode == 0 and residency(path) == "tiered", SOON)
+    world.here("pin", path.parent, check=True)
+    wait_for("it comes back", lambda: residency(path) == "resident", SOON)
+    done = world.here("tier", path, "--json")
+    check(done.returncode == 3 and json.loads(done.stdout)["stayed"][0]["verdict"] == "pinned", done.stdout)
+    told = world.json("explain", path)["local"]["tiering"]
+    check(told["stays"] == "pinned" and told["residency"] == "resident", told)
+    check([row["path"] for row in world.json("pin", "--list")] == [str(path.parent)], "the list")
+    world.here("unpin", path.parent, check=True)
+    check(world.json("pin", "--list") == [], "nothing is pinned any more")
+
+
+def recalls_are_told(world):
+    """Who recalled what: explain, status, metrics, the log."""
+    path = world.file("told.bin", 2 * MIB)
+    wait_for("told.bin is tiered", lambda: world.here("tier", path).returncode == 0 and residency(path) == "tiered", SOON)
+    subprocess.run(["cat", path], stdout=subprocess.DEVNULL, check=True)
+    last = world.json("explain", path)["local"]["tiering"]["last_recall"]
+    check(last["program"] == "cat" and last["bytes"] >= 2 * MIB, last)
+    told = wait_for("status tells it", lambda: next(
+        (one for one in (world.tiering() or {}).get("programs", []) if one["program"] == "cat"), None), SOON)
+    check(told["bytes"] >= 2 * MIB and told["reads"] > 0, told)
+    context = ssl.create_default_context(cafile=world.cluster.folder / "service" / "ca.pem")
+    text = urllib.request.urlopen(f"{world.cluster.url}/metrics", context=context).read().decode()
+    for name in ("polder_endpoint_cached_bytes{", "polder_endpoint_opens_total{", 'program="cat"'):
+        check(name in text, f"{name} is not in the metrics")
+    log = world.cluster.folder / "logs" / "b.log"
+    wait_for("the log tells it", lambda: "recalled" in log.read_text() and "told.bin" in log.read_text(), SOON)
+
+
+def settings_take_effect(world):
+    """Rules and free space change what leaves while the agent runs."""
+    keep, leave = world.file("mine.db", MIB), world.file("yours.iso", MIB)
+    world.set("--tier-rule", "keep,glob=*.db", "--tier-rule", "tier=0d,glob=*.iso")
+    wait_for("the rule takes yours.iso", lambda: residency(leave) == "tiered", SOON)
+    # More than any volume here has free: everything leaves that may.
+    other = world.file("other.bin", MIB)
+    world.set("--free-space", "99%")
+    wait_for("other.bin leaves", lambda: residency(other) == "tiered", SOON)
+    check(residency(keep) == "resident", "the rule keeps mine.db")
+    told = wait_for("status tells it", lambda: (world.tiering() or {}).get("missing_bytes"), SOON)
+    check(told > 0, told)
+    reasons = {one["reason"]: one["files"] for one in world.tiering()["stays"]}
+    check(reasons.get("rule", 0) >= 1, reasons)
+    world.set("--free-space", "1%", "--tier-rule", "none")
+    check(world.here("recall", world.b).returncode in (0, 3), "all comes back")
+
+
+def programs(world):
+    """A program that is refused gets an error, others do not."""
+    path = world.file("secret.bin", MIB)
+    wait_for("it is tiered", lambda: world.here("tier", path).returncode == 0 and residency(path) == "tiered", SOON)
+    world.set("--program-rule", "refuse,name=od")
+    time.sleep(3)
+    refused = subprocess.run(["od", path], capture_output=True)
+    check(refused.returncode != 0, "od was not refused")
+    check(subprocess.run(["cat", path], stdout=subprocess.DEVNULL).returncode == 0, "cat was refused")
+    world.set("--program-rule", "none")
+
+
+CASES = [commands, pins, recalls_are_told, settings_take_effect, programs]
+
+
+def why_not_here():
+    if os.geteuid() != 0:
+        return "not root"
+    return None if os.path.exists("/dev/fuse") else "no /dev/fuse"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--binary", default="target/debug/polder")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME")
+    parser.add_argument("--keep", action="store_true", help="leave the folder with the logs")
+    options = parser.parse_args()
+    lacking = why_not_here()
+    if lacking:
+        print(f"policies SKIPPED {lacking}: NOTHING WAS SHOWN", flush=True)
+        return SKIPPED
+    failed = 0
+    with Cluster(options.binary, keep=True) as cluster:
+        world = None
+        try:
+            cluster.start_service()
+            cluster.share()
+            world = World(cluster)
+            for case in CASES:
+                name = case.__name__
+                if options.only and name not in options.only:
+                    continue
+                began = time.monotonic()
+                try:
+                    case(world)
+                    print(f"policies {name} ok ({time.monotonic() - began:.1f} s)", flush=True)
+                except Exception as error:
+                    failed += 1
+                    print(f"policies {name} FAILED: {type(error).__name__}: {error}", flush=True)
+        finally:
+            for name in list(cluster.processes):
+                cluster.stop(name)
+            mount = cluster.folder / "b"
+            while os.path.ismount(mount):
+                subprocess.run(["umount", "--lazy", mount], capture_output=True, check=True)
+    if options.keep or failed:
+        print(f"the logs are in {cluster.folder}/logs", flush=True)
+    else:
+        shutil.rmtree(cluster.folder, ignore_errors=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
