@@ -116,7 +116,7 @@ fn a_row_takes_at_most_64_bytes() {
     db.commit(true).unwrap();
     let pages = || {
         let raw = rusqlite::Connection::open(&path).unwrap();
-        raw.pragma_query_value(None, "page_count", |row| row.get::<_, u64>(0)).unwrap()
+        raw.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0)).unwrap().unsigned_abs()
     };
     let before = pages();
     // In no order: pages are then as full as they are in real life.

@@ -9,7 +9,9 @@ use polder_engine::{
     Apply, ApplyAct, ApplyOver, ApplyResult, ApplyStep, Failure, FailureClass, Place, SeenDir,
 };
 use polder_replica::{Act, Batch, DirAt, Found, FsError, Over, Pledge, Staged, Step, StepResult};
-use polder_types::{Attrs, Body, ChunkId, Content, Extent, ExtentSource, Name, NodeUid, Seq, Timestamp};
+use polder_types::{
+    Attrs, Body, ChunkId, Content, Extent, ExtentSource, Name, NodeUid, Seq, Stamp, Timestamp,
+};
 
 use super::changes::Changes;
 use super::disk::{Disk, Hands, dir_at, failure, seen_entry};

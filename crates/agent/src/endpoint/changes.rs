@@ -53,7 +53,7 @@ impl Changes {
         for name in others {
             self.names.extend(dirs.iter().map(|dir| (*dir, name.clone())));
         }
-        self.nodes.extend(done.dirs.iter().map(|stamp| stamp.ident));
+        self.nodes.extend(done.dirs.iter().map(|(stamp, _)| stamp.ident));
         tiered.names_changed(self.names.iter().map(|(dir, name)| (*dir, name.as_bytes())));
         for node in self.nodes {
             tiered.node_changed(node);
