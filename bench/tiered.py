@@ -329,6 +329,10 @@ def deaths(world):
     def read(part):
         for _, here, data in part:
             try:
+                with open(here, "rb", buffering=0) as file:
+                    for at in range(0, len(data), 64 * KIB):
+                        check(os.pread(file.fileno(), 64 * KIB, at) == data[at : at + 64 * KIB], f"wrong bytes at {at}")
+                        time.sleep(0.03)
                 same(here, data, here.name)
             except Exception as error:
                 failures.append(f"{here.name}: {error}")
@@ -338,7 +342,7 @@ def deaths(world):
 
     def kill():
         nonlocal kills
-        while not over.wait(random.uniform(0.3, 2.5)):
+        while not over.wait(random.uniform(0.05, 1.5)):
             kills += world.kill_worker() is not None
 
     killer = threading.Thread(target=kill)

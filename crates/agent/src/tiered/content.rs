@@ -121,6 +121,17 @@ impl Inner {
         }
     }
 
+    /// Waits until nobody is about to make a file resident; with `now`, `EAGAIN` instead.
+    fn let_settle(&self, file: BorrowedFd<'_>, now: bool) -> Result<()> {
+        if let Some(state) = self.files.find(self.ident(file)?) {
+            match now {
+                true => drop(state.try_lock().ok_or(Errno::AGAIN)?),
+                false => drop(state.lock()),
+            }
+        }
+        Ok(())
+    }
+
     fn make_empty(&self, file: OwnedFd, ident: FileIdent) -> Result<Opened> {
         let state = self.files.get(ident);
         let mut held = state.lock();
@@ -228,7 +239,12 @@ impl Content for Port {
         let append = matches!(access, Access::Write { append: true });
         let file = inner.tree.open_file(node, access != Access::Read, append, now)?;
         // Only now is the mark looked at: from the moment it is open nobody can give it up.
-        match inner.marked(&file).map_err(told)? {
+        let marked = inner.marked(&file).map_err(told)?;
+        if marked == Marked::No && access != Access::Read {
+            // Whoever makes it resident notes how it looks before anybody may write: else an edit would be taken for what was recalled.
+            inner.let_settle(file.as_fd(), now)?;
+        }
+        match marked {
             Marked::No if access == Access::Empty => {
                 polder_replica::cut(&file).map_err(|error| io(&error))?;
                 Ok(Opened::Resident(file))

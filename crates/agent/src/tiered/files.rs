@@ -369,7 +369,7 @@ impl Inner {
         let settled = self.changes.hiding(&file, || presence.settle(&self.root, &mut |_| true));
         match settled {
             Ok(_) => {
-                self.note_resident(ident, file.as_fd(), content);
+                self.note_resident(ident, file.as_fd(), content, &pledge);
                 tracing::info!(node = %pledge.node, bytes = pledge.size, "a tiered file is resident again");
             }
             // It is a placeholder of which nothing is present, and begins again.
@@ -382,8 +382,12 @@ impl Inner {
     }
 
     /// Remembers what a file that has just become resident holds, so that nobody has to read it to know.
-    fn note_resident(&self, ident: FileIdent, file: BorrowedFd<'_>, content: Content) {
-        if let Ok(stamp) = polder_replica::stamp_of_open(file) {
+    ///
+    /// The file's lock is still held, so nobody has got a descriptor to write with since the mark went.
+    fn note_resident(&self, ident: FileIdent, file: BorrowedFd<'_>, content: Content, pledge: &Pledge) {
+        if let Ok(stamp) = polder_replica::stamp_of_open(file)
+            && (stamp.size, stamp.mtime) == (pledge.size, pledge.mtime)
+        {
             self.known.put(ident, stamp, content);
         }
     }

@@ -134,6 +134,10 @@ pub(crate) enum Keep {
     /// The file becomes resident once all of it is here.
     Resident,
     /// It stays a placeholder (low disk mode).
+    #[allow(
+        dead_code,
+        reason = "readers are served without keeping by `read_through`; commands do not ask for it yet"
+    )]
     Placeholder,
 }
 
@@ -338,7 +342,7 @@ impl Tiered {
             Residency::Tiered { present_bytes } => present_bytes,
         };
         let size = self.0.bring_whole(ident, lane, keep, &|| cancel.is_cancelled())?;
-        let residency = self.0.residency_of(ident)?;
+        let residency = self.residency(node)?;
         Ok(Recalled { fetched_bytes: size.saturating_sub(before), residency })
     }
 
