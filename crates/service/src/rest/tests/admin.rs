@@ -196,7 +196,6 @@ async fn what_this_version_cannot_do_is_said() {
     let cases = [
         (json!({"initial_download": "namespace_only"}), 412, "cloud tiering"),
         (json!({"initial_download": "namespace_first"}), 412, "cloud tiering"),
-        (json!({"tiering": true}), 412, "not available"),
         (json!({"teiring": true}), 400, "teiring"),
         (json!({"free_space_percent": 100}), 400, "percentage"),
         (json!({"excludes": [""]}), 400, "pattern"),
@@ -215,6 +214,9 @@ async fn what_this_version_cannot_do_is_said() {
         let text = String::from_utf8_lossy(&answer.bytes).into_owned();
         assert!(answer.status == status && text.contains(says), "{settings}: {text}");
     }
+    let names_first = json!({"tiering": true, "initial_download": "namespace_first"});
+    let dry = world.post("/v1/endpoints?dry_run=true", endpoint(json!("/srv/a"), names_first)).await;
+    assert_eq!(dry.status, 200, "with tiering names may come first");
     for path in ["srv", "/", "/a/../b", ""] {
         let answer = world.post(routes::ENDPOINTS, endpoint(json!(path), json!({}))).await;
         assert_eq!(answer.code().0, 400, "{path}");
