@@ -314,10 +314,29 @@ impl Engine {
         for queued in &lost {
             self.applies.open.remove(&queued.serial);
         }
+        for queued in &lost {
+            self.drop_adrift(store, &queued.step)?;
+        }
         let orphans = self.applies.orphans(&serials);
         for queued in lost.into_iter().chain(orphans) {
             for uid in uids(&queued.step) {
                 self.fail(store, uid, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A row that has outlived its directory's (a crash came between the two) tells of a node that stands nowhere. Taken for
+    /// present, it would be planned and dropped for ever.
+    fn drop_adrift(&mut self, store: &dyn TreeStore, step: &polder_sync::Apply) -> Result<(), TreeError> {
+        for uid in uids(step) {
+            let Some(row) = store.synced(uid)?.filter(|_| self.overlay.get(uid).is_none()) else { continue };
+            let parent = row.at.parent;
+            let adrift = parent != NodeUid::ROOT
+                && self.overlay.get(parent).is_none()
+                && store.synced(parent)?.is_none();
+            if adrift {
+                self.overlay.put_gone(uid, is_dir(&row.content));
             }
         }
         Ok(())

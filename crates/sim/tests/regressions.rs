@@ -400,3 +400,31 @@ fn regression_an_adopted_directory_is_compared_with_the_rows_below_it() {
          40608 s2 rm e.txt/b",
     );
 }
+
+/// A crash came between the removal of a directory's row and that of a row in it, which the share had deleted. It was taken
+/// for present, and its removal was planned and dropped for ever.
+#[test]
+fn regression_a_row_whose_directory_has_none_is_gone() {
+    passes(
+        "seed 417149 hosts 3 active 60000 queue 64 rows 100 fanotify
+         0 s1 lose-answer 2
+         4928 s1 backup
+         7806 s2 mkdir d
+         9846 s1 set-back
+         10216 s1 create b
+         0 s1 lose-answer 7
+         0 s1 lose 15
+         15372 s0 replace b
+         15372 s0 mkdir e.txt
+         16540 s1 rm b
+         0 s1 repeat 17 9042
+         19858 s1 mkdir e.txt/d
+         19858 s1 rename e.txt d/b
+         0 s0 repeat 23 1234
+         0 s1 repeat 24 2340
+         25093 s1 rename d b/b
+         29609 s0 rm b
+         0 s1 crash-in 4 1
+         0 s1 crash-in 6 1",
+    );
+}
