@@ -8,7 +8,6 @@ use polder_tiering::{Heat, Lane, Stays};
 use polder_types::RelPath;
 
 use super::fake::{GIB, NOW, World, node};
-use super::port::Port;
 
 /// The reference's worked example (§4.3), by the runner: settings come in while it runs, and nobody restarts it.
 #[test]
