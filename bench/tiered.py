@@ -342,7 +342,7 @@ def deaths(world):
 
     def kill():
         nonlocal kills
-        while not over.wait(random.uniform(0.05, 1.5)):
+        while not over.wait(random.uniform(0.3, 4)):
             kills += world.kill_worker() is not None
 
     killer = threading.Thread(target=kill)

@@ -74,6 +74,22 @@ fn is_gone(pid: u32) -> bool {
     }
 }
 
+/// Whether nobody waits for a read any more. What the kernel reads ahead is not interrupted when its reader dies, and whoever opens the
+/// file next waits for these pages.
+fn nobody_waits(interrupt: &Interrupt, pid: u32) -> impl Fn() -> bool + '_ {
+    let looked = std::cell::Cell::new(Instant::now());
+    move || {
+        if interrupt.is_raised() {
+            return true;
+        }
+        if looked.get().elapsed() < GONE_LOOK {
+            return false;
+        }
+        looked.set(Instant::now());
+        is_gone(pid)
+    }
+}
+
 fn read_whole(file: BorrowedFd<'_>, offset: u64, out: &mut [u8]) -> Result<usize> {
     let file = std::fs::File::from(file.try_clone_to_owned().map_err(|error| errno::of(&error))?);
     let mut done = 0;
@@ -323,18 +339,7 @@ impl Content for Port {
                 Allowance::Recall => state.wants_whole.store(true, Ordering::Release),
             }
             let stream = u64::from(caller.pid) % STREAMS;
-            let looked = std::cell::Cell::new(Instant::now());
-            // What the kernel reads ahead is not interrupted when its reader dies, and whoever opens the file next waits for these pages.
-            let is_over = || {
-                if interrupt.is_raised() {
-                    return true;
-                }
-                if looked.get().elapsed() < GONE_LOOK {
-                    return false;
-                }
-                looked.set(Instant::now());
-                is_gone(caller.pid)
-            };
+            let is_over = nobody_waits(interrupt, caller.pid);
             match inner.wait_for(ident, Lane::Access, stream, (offset, len), &is_over) {
                 Ok(()) => inner.uses.read().expect(LOCK).recalled(who, len),
                 // Bytes that cannot be kept can still be given.
