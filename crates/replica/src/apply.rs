@@ -37,7 +37,7 @@ const SINGLY_DURABLE_MAX: usize = 4;
 /// Why a step stops short of being done.
 pub(crate) enum Stop {
     /// The expectation does not hold.
-    Refused(Option<Found>),
+    Refused(Option<Box<Found>>),
     /// A system call failed and nothing was changed.
     Failed(FsError),
 }
@@ -94,7 +94,7 @@ pub fn apply(
         let result = if ready { applier.step(step) } else { Ok(StepResult::Skipped) };
         results.push(match result {
             Ok(result) => result,
-            Err(Stop::Refused(found)) => StepResult::Refused { found },
+            Err(Stop::Refused(found)) => StepResult::Refused { found: found.map(|found| *found) },
             Err(Stop::Failed(error)) => StepResult::Failed(error),
         });
     }
@@ -285,7 +285,7 @@ impl Applier<'_> {
     }
 
     pub(crate) fn refused(&mut self, at: &Target) -> Stop {
-        Stop::Refused(self.found(at))
+        Stop::Refused(self.found(at).map(Box::new))
     }
 
     fn place(&mut self, at: &Place, mut staged: Staged) -> Acted {

@@ -389,7 +389,7 @@ impl Applier<'_> {
         // Written to since: the edit is told, and what was set is looked at again.
         let now = match now {
             Some(now) if is_same_content(&now, &kept) => Some(as_set(now, set, &before)),
-            now => return Err(Stop::Refused(now)),
+            now => return Err(Stop::Refused(now.map(Box::new))),
         };
         // A symlink's descriptor cannot be made durable by itself.
         self.touch_file((kind != Kind::Symlink).then_some(file));
