@@ -87,6 +87,11 @@ pub struct Plan {
 impl Plan {
     /// A run in which the seed switches faults on and off.
     pub fn of(seed: u64) -> Self {
+        Self::drawn(seed).varied()
+    }
+
+    /// The same without what [`Plan::of`] varies: users that are alone or in a hurry, slow threads.
+    pub fn drawn(seed: u64) -> Self {
         let mut rng = Rng::new(seed, 1);
         let power_cuts = *rng.pick(&[0, 0, 0, 1, 3]);
         let apply_crashes = *rng.pick(&[0, 0, 0, 10]);
@@ -131,7 +136,6 @@ impl Plan {
             hash_all: true,
             script: None,
         }
-        .varied()
     }
 
     /// Some runs have users in a hurry, slow threads, or users at one server only. Drawn apart, so that the other runs stay

@@ -197,25 +197,28 @@ pub fn hunt(bug: Bug, from: u64, seeds_max: u64, fresh: bool) -> Option<Catch> {
         return Some(Catch { seeds: 0, seed: 0, failure });
     }
     let known = KNOWN.iter().filter(|(other, _)| *other == bug && !fresh).map(|(_, seed)| *seed);
-    known.chain(from..from + seeds_max).zip(1..).find_map(|(seed, seeds)| {
-        let failure = run(Some(bug), seed)?;
+    // A seed may have been found before runs were varied, or since.
+    let known = known.flat_map(|seed| [(seed, Plan::drawn(seed)), (seed, Plan::of(seed))]);
+    let fresh = (from..from + seeds_max).map(|seed| (seed, Plan::of(seed)));
+    known.chain(fresh).zip(1..).find_map(|((seed, plan), seeds)| {
+        let plan = lengthened(plan);
+        let failure = run(Some(bug), &plan)?;
         // A seed that fails without the bug as well has caught something else.
-        let own = run(None, seed).is_none();
+        let own = run(None, &plan).is_none();
         own.then_some(Catch { seeds, seed, failure })
     })
 }
 
-/// The run of a seed. In two of three much more is done than in the simulation's own runs, so that what is rare is met.
-fn plan_of(seed: u64) -> Plan {
-    let plan = Plan::of(seed);
-    let times = [1, 4, 4][(seed % 3) as usize];
+/// In two of three runs much more is done than in the simulation's own runs, so that what is rare is met.
+fn lengthened(plan: Plan) -> Plan {
+    let times = [1, 4, 4][(plan.seed % 3) as usize];
     Plan { hash_all: false, actions: plan.actions * times, ..plan }
 }
 
-/// Runs one seed with a bug, or with none; what the oracles say. A panic is an oracle, too.
-pub fn run(bug: Option<Bug>, seed: u64) -> Option<String> {
+/// Runs a plan with a bug, or with none; what the oracles say. A panic is an oracle, too.
+pub fn run(bug: Option<Bug>, plan: &Plan) -> Option<String> {
     plant(bug);
-    let failure = World::new(plan_of(seed)).run().failure;
+    let failure = World::new(plan.clone()).run().failure;
     plant(None);
     failure
 }
