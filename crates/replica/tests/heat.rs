@@ -13,7 +13,7 @@ fn node(number: u64) -> NodeUid {
 fn row(parent: NodeUid, name: &str, mtime_s: i64, content: Content) -> SyncedNode {
     let mtime = Timestamp::new(mtime_s, 0);
     SyncedNode {
-        at: Placed { parent, name: Name::parse(name.as_bytes()).unwrap() },
+        at: Placed { parent, name: Name::parse(name.as_bytes()).expect("a plain name") },
         content,
         attrs_share: AttrsHash::default(),
         attrs_here: AttrsHash::default(),

@@ -87,6 +87,9 @@ struct Inner {
     alerts: VecDeque<Alert>,
 }
 
+/// Node, program, user and bytes of recalls that are told in one line.
+pub(crate) type LoggedRecall = (Option<NodeUid>, Program, u32, u64);
+
 /// The book of one endpoint. Outlives the lives of the endpoint.
 pub(crate) struct Book {
     inner: Mutex<Inner>,
@@ -135,7 +138,7 @@ impl Book {
     }
 
     /// Recalls since the last call: node, program, user and bytes of each, and the bytes of those that were too many to be told.
-    pub(crate) fn take_log(&self) -> (Vec<(Option<NodeUid>, Program, u32, u64)>, u64) {
+    pub(crate) fn take_log(&self) -> (Vec<LoggedRecall>, u64) {
         let (log, unlogged) =
             self.with(|inner, _| (std::mem::take(&mut inner.log), std::mem::take(&mut inner.unlogged)));
         let lines = log.into_iter().map(|((node, program, user), bytes)| (node, program, user, bytes));

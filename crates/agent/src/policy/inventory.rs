@@ -139,6 +139,9 @@ pub(crate) enum Wanted {
     All,
 }
 
+/// Gets files one by one, with their paths.
+pub(crate) type Each<'a> = &'a mut dyn FnMut(File, &TieredFile);
+
 /// Goes through all files of an endpoint; `each` gets those that are wanted, with their paths.
 pub(crate) fn take(
     port: &dyn Port,
@@ -146,7 +149,7 @@ pub(crate) fn take(
     volume: &Volume,
     now: Moment,
     refusals: &Mutex<Refusals>,
-    (wanted, each): (Wanted, &mut dyn FnMut(File, &TieredFile)),
+    (wanted, each): (Wanted, Each<'_>),
 ) -> Result<Held, TieredError> {
     let pins = Pins::new(port.pins()?);
     let size_min = file_bytes_min(volume.cluster_bytes).max(policy.file_bytes_min);

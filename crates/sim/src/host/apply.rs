@@ -57,7 +57,7 @@ pub struct Race {
 
 /// Why a step stops short of being done.
 pub(super) enum Stop {
-    Refused(Option<SeenEntry>),
+    Refused(Option<Box<SeenEntry>>),
     Failed(Failure),
 }
 
@@ -214,7 +214,7 @@ impl Host {
         let result = if step.after.iter().all(needed) {
             match self.act(applying, at, step, staged.as_ref()) {
                 Ok(done) => done,
-                Err(Stop::Refused(found)) => ApplyResult::Refused { found },
+                Err(Stop::Refused(found)) => ApplyResult::Refused { found: found.map(|found| *found) },
                 Err(Stop::Failed(why)) => ApplyResult::Failed(why),
             }
         } else {

@@ -40,7 +40,7 @@ type Listed = (ListPart, u64, Vec<(RelPath, Option<FileIdent>)>);
 #[derive(Debug)]
 pub enum WalkStep {
     /// Facts; call again unless it is the end.
-    Fact(Event),
+    Fact(Box<Event>),
     /// Nothing to tell of this directory.
     Silent,
     /// Its names were read; call again.
@@ -108,7 +108,7 @@ impl Host {
         let Some((path, ident)) = walk.stack.pop() else {
             let entry_count = walk.entries;
             self.walks.remove(&job);
-            return WalkStep::Fact(Event::ListDone { job, entry_count, complete: true });
+            return WalkStep::Fact(Box::new(Event::ListDone { job, entry_count, complete: true }));
         };
         let listed = match self.read_names(&path, ident) {
             Ok(reading) if self.slow => {
@@ -134,7 +134,7 @@ impl Host {
         let (part, entries, down) = listed;
         if !part.missing.is_empty() && !self.mounted {
             self.walks.remove(&job);
-            return WalkStep::Fact(Event::ListDone { job, entry_count: 0, complete: false });
+            return WalkStep::Fact(Box::new(Event::ListDone { job, entry_count: 0, complete: false }));
         }
         let walk = self.walks.get_mut(&job).expect("looked up above");
         walk.entries += entries;
@@ -150,7 +150,7 @@ impl Host {
             return WalkStep::Silent;
         }
         walk.credit -= (part.differ.len() + part.missing.len()) as i64;
-        WalkStep::Fact(Event::Listed { job, parts: vec![part] })
+        WalkStep::Fact(Box::new(Event::Listed { job, parts: vec![part] }))
     }
 
     /// The names of a directory.

@@ -74,7 +74,7 @@ impl Host {
     }
 
     fn refused(&self, at: &Target) -> Stop {
-        Stop::Refused(self.disk.seen(at.0, &at.1))
+        Stop::Refused(self.disk.seen(at.0, &at.1).map(Box::new))
     }
 
     fn done(&self, at: &Target, other: Option<&Target>, exact: bool) -> ApplyResult {

@@ -160,10 +160,10 @@ impl World {
                 self.push(self.time + delay, What::Walk { host, life, job });
             }
             WalkStep::Fact(event) => {
-                let more = matches!(event, Event::Listed { .. });
+                let more = matches!(*event, Event::Listed { .. });
                 // Facts of one walk stay in order: the fact comes before the walk goes on.
                 let at = self.told_at(host);
-                self.push(at, What::Fact { host, life, session: None, event });
+                self.push(at, What::Fact { host, life, session: None, event: *event });
                 if more {
                     let delay = 1 + self.delay(host, 15);
                     self.push(self.time + delay, What::Walk { host, life, job });
