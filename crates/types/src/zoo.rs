@@ -224,10 +224,6 @@ bugs! {
     GatheredJobLost,
     /// Who waits for a connection is not told that a place is free.
     FreedPlaceNotTold,
-    /// That a read is stable is told after the lock that decides it.
-    ToldAfterTheLock,
-    /// Whether a thread was the last one that packs is asked before it counts as gone.
-    LastPackerUnseen,
 }
 
 /// The tests that must catch a bug.
@@ -247,8 +243,6 @@ pub enum Level {
     Model,
     /// The orders of threads, in `polder-metadata`.
     ThreadsOfRows,
-    /// The orders of threads, in `polder-agent`.
-    ThreadsOfAgent,
 }
 
 impl Bug {
@@ -258,7 +252,6 @@ impl Bug {
             Self::AnsweredBeforeDurable | Self::GatheredJobLost | Self::FreedPlaceNotTold => {
                 Level::ThreadsOfRows
             }
-            Self::ToldAfterTheLock | Self::LastPackerUnseen => Level::ThreadsOfAgent,
             // What a new file would overwrite is what its user has deleted; and the executor refuses what cannot be exchanged.
             Self::AdoptsWhatWasDeleted | Self::TurnsEveryKnot => Level::Planner,
             // Each is the other's second line: a pack in use is not condemned, and one that was condemned all the same is spared

@@ -151,24 +151,3 @@ fn orders_of_lending_memory() {
         ORDERS / 20,
     );
 }
-
-/// The zoo: each planted bug is seen by a test of this file. `--features shuttle,zoo`; alone, since a bug is planted in the
-/// whole process: `zoo_of_threads`.
-#[cfg(feature = "zoo")]
-#[test]
-#[ignore = "plants bugs in the whole process: run alone, with --ignored"]
-fn zoo_of_threads() {
-    use polder_types::zoo::{Bug, Level, plant_everywhere};
-    type Test = fn();
-    let cases: [(Bug, Test); 2] = [
-        (Bug::ToldAfterTheLock, orders_of_packs_that_arrive),
-        (Bug::LastPackerUnseen, orders_of_lending_memory),
-    ];
-    for (bug, test) in cases {
-        plant_everywhere(Some(bug));
-        let passed = std::panic::catch_unwind(test).is_ok();
-        plant_everywhere(None);
-        assert!(!passed, "{bug:?} was not caught");
-    }
-    assert_eq!(Bug::of(Level::ThreadsOfAgent).count(), cases.len());
-}

@@ -6,10 +6,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use polder_engine::{Failure, JobId};
-use polder_types::{
-    ChunkId, PackId,
-    zoo::{Bug, planted},
-};
+use polder_types::{ChunkId, PackId};
 
 use crate::sync::Mutex;
 
@@ -47,10 +44,6 @@ impl Tracking {
 
     /// [`Tracker::close`]. The read is told under the lock, so that what [`Tracker::settle`] finds cannot overtake it.
     pub(crate) fn close(&self, read: JobId, tell: impl FnOnce(Result<bool, ()>)) {
-        if planted(Bug::ToldAfterTheLock) {
-            let closed = self.with(|tracker| tracker.close(read));
-            return tell(closed);
-        }
         self.with(|tracker| tell(tracker.close(read)));
     }
 }
