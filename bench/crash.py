@@ -379,9 +379,8 @@ MOVED = {"rename": ("sub", "sub-2")}
 
 
 def old_or_new(site, folder, act, before, after):
-    """I3: each path as before or as after; content that stays is somewhere, and what moves is at one place. On a machine that
-    does much else a move may travel as a deletion and a new file: then it is in the recycle area meanwhile."""
-    got, recycled = observed(folder), observed(os.path.join(os.path.dirname(folder), ".polder/recycle"))
+    """I3: each path as before or as after; content that stays is somewhere, and what moves is at one place."""
+    got = observed(folder)
     source, target = MOVED.get(act, (None, None))
     for path in got.keys() | (before.keys() & after.keys()):
         now, was, becomes = got.get(path), before.get(path), after.get(path)
@@ -394,9 +393,7 @@ def old_or_new(site, folder, act, before, after):
         check(now in allowed, f"I3 at {site}: {path} is {shown(now)}")
     contents = lambda tree: [entry[1] for entry in tree.values() if entry[0] == "file" and entry[1]]
     for content in set(contents(before)) & set(contents(after)):
-        count = contents(got).count(content)
-        is_kept = count == 1 or count == 0 and content in contents(recycled)
-        check(is_kept, f"I3 at {site}: {count} times {content[:40]!r}")
+        check(contents(got).count(content) == 1, f"I3 at {site}: {contents(got).count(content)} times {content[:40]!r}")
 
 
 def leftovers(world, contents):
