@@ -332,7 +332,7 @@ def deaths(world):
                 with open(here, "rb", buffering=0) as file:
                     for at in range(0, len(data), 64 * KIB):
                         check(os.pread(file.fileno(), 64 * KIB, at) == data[at : at + 64 * KIB], f"wrong bytes at {at}")
-                        time.sleep(0.03)
+                        time.sleep(0.05)
                 same(here, data, here.name)
             except Exception as error:
                 failures.append(f"{here.name}: {error}")
@@ -342,7 +342,8 @@ def deaths(world):
 
     def kill():
         nonlocal kills
-        while not over.wait(random.uniform(0.3, 4)):
+        # The first ones soon: on a fast machine all is read within two seconds. Later ones leave time to fetch on a slow one.
+        while not over.wait(random.uniform(0.1, 0.4) if kills < 2 else random.uniform(0.3, 4)):
             kills += world.kill_worker() is not None
 
     killer = threading.Thread(target=kill)
