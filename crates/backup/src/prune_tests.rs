@@ -440,21 +440,12 @@ proptest! {
 #[cfg(feature = "zoo")]
 #[test]
 fn zoo_of_the_prune_plan() {
-    use polder_types::zoo::{Level, plant};
-    type Test = fn();
-    let cases: [(Bug, Test); 4] = [
+    use polder_types::zoo::{Level, assert_all_caught, plant};
+    let cases: [(Bug, fn()); 4] = [
         (Bug::NoSecondLook, the_fate_of_a_pack),
         (Bug::NoSecondLook, nothing_that_is_named_is_ever_lost),
         (Bug::OldMarksCount, the_fate_of_a_pack),
         (Bug::OldMarksCount, nothing_that_is_named_is_ever_lost),
     ];
-    for (bug, test) in cases {
-        plant(Some(bug));
-        let passed = std::panic::catch_unwind(test).is_ok();
-        plant(None);
-        assert!(!passed, "{bug:?} was not caught");
-    }
-    let missing: Vec<_> =
-        Bug::of(Level::Prune).filter(|bug| cases.iter().all(|(other, _)| other != bug)).collect();
-    assert!(missing.is_empty(), "no test for {missing:?}");
+    assert_all_caught(Level::Prune, &cases, plant, |test| test());
 }

@@ -118,9 +118,9 @@ impl Applies {
     fn may_apply(&self, lane: Lane, most: usize) -> bool {
         let queue = if lane == Lane::Small { &self.small } else { &self.large };
         let Some(first) = queue.front() else { return false };
-        let mut flying = self.flying.values().filter(|flying| flying.lane == lane).peekable();
+        let flying = self.flying.values().filter(|flying| flying.lane == lane);
         let spare = first.urgent && !flying.clone().any(Flying::is_urgent);
-        flying.peek().is_none() || flying.count() < most + usize::from(spare)
+        flying.count() < most + usize::from(spare)
     }
 
     /// Takes a job whose results have come.
@@ -313,8 +313,6 @@ impl Engine {
         let serials: BTreeSet<u64> = lost.iter().map(|queued| queued.serial).collect();
         for queued in &lost {
             self.applies.open.remove(&queued.serial);
-        }
-        for queued in &lost {
             self.drop_adrift(store, &queued.step)?;
         }
         let orphans = self.applies.orphans(&serials);

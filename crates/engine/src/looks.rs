@@ -352,14 +352,13 @@ impl Engine {
             && self.applies.jobs().next().is_none()
             && self.scan.jobs().all(|walk| walk == job);
         if !alone && !planted(Bug::OlderLookOverYounger) {
-            let oldest = self.oldest_in_flight();
-            self.looks.touch(key, self.next_job(), oldest);
+            self.void_older(key);
         }
     }
 
     /// Whether what a job says of a directory itself may be taken now. If not, it is looked at later.
     pub(crate) fn may_take_dir(&mut self, job: JobId, uid: NodeUid, node: &LocalNode) -> bool {
-        let key = if uid == NodeUid::ROOT { root_key() } else { self.overlay.key(&node.at) };
+        let key = self.key_of_dir(uid, node);
         if self.applies.is_changing(&key) && !planted(Bug::LooksDuringApply) {
             self.looks.suppressed.insert(key);
             return false;
@@ -438,25 +437,24 @@ impl Engine {
         if self.looks.suppressed.remove(&key) {
             self.looks.pending.insert(place);
         }
-        let oldest = self.oldest_in_flight();
-        if oldest.is_some() {
-            self.looks.touch(key, self.next_job(), oldest);
-        }
+        self.void_older(key);
     }
 
     /// We worked in a directory: what looks in flight say of its time is void.
     pub(crate) fn dir_touched_by_us(&mut self, store: &dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
-        let oldest = self.oldest_in_flight();
-        if oldest.is_none() {
-            return Ok(());
+        if let Some(node) = (View { store, overlay: &self.overlay }).local_row(dir)? {
+            let key = self.key_of_dir(dir, &node);
+            self.void_older(key);
         }
-        let key = match (View { store, overlay: &self.overlay }).local_row(dir)? {
-            _ if dir == NodeUid::ROOT => root_key(),
-            Some(node) => self.overlay.key(&node.at),
-            None => return Ok(()),
-        };
-        self.looks.touch(key, self.next_job(), oldest);
         Ok(())
+    }
+
+    /// What is in flight now says nothing about a name.
+    fn void_older(&mut self, key: Key) {
+        let oldest = self.oldest_in_flight();
+        if oldest.is_some() {
+            self.looks.touch(key, self.next_job(), oldest);
+        }
     }
 
     /// Under which key a place is remembered. The root has no name.
@@ -465,6 +463,10 @@ impl Engine {
             Some(name) => (*dir, self.settings.case.key(name.as_bytes()).into()),
             None => root_key(),
         }
+    }
+
+    fn key_of_dir(&self, uid: NodeUid, node: &LocalNode) -> Key {
+        if uid == NodeUid::ROOT { root_key() } else { self.overlay.key(&node.at) }
     }
 
     /// The attributes of a directory changed that nobody knows yet: what is in flight (a look at its name, a walk, the apply

@@ -397,19 +397,11 @@ impl Engine {
         uid: NodeUid,
         old: &LocalNode,
     ) -> Result<(), TreeError> {
-        if old.kind != Kind::File || planted(Bug::OtherNamesForgotten) {
+        if old.kind != Kind::File {
             return Ok(());
         }
         let ident = old.stamp.ident;
-        let mut names = store.synced_all_by_ident(ident)?;
-        names.extend(self.overlay.all_by_ident(ident));
-        for other in names.into_iter().filter(|other| *other != uid) {
-            let node = View { store, overlay: &self.overlay }.local_row(other)?;
-            if let Some(node) = node.filter(|node| node.stamp.ident == ident) {
-                self.looks.pend(node.at.parent, Some(node.at.name));
-            }
-        }
-        Ok(())
+        self.look_at_names_of(store, ident, uid, &|stamp| stamp.ident == ident)
     }
 
     /// A file with several names changed: the watcher tells of one of them.
@@ -419,14 +411,25 @@ impl Engine {
         uid: NodeUid,
         stamp: Stamp,
     ) -> Result<(), TreeError> {
+        self.look_at_names_of(store, stamp.ident, uid, &|known| known != stamp)
+    }
+
+    /// Looks at the names that an inode was known by, but for one node's: those whose stamp, as it is known, calls for it.
+    fn look_at_names_of(
+        &mut self,
+        store: &dyn TreeStore,
+        ident: FileIdent,
+        but: NodeUid,
+        calls: &dyn Fn(Stamp) -> bool,
+    ) -> Result<(), TreeError> {
         if planted(Bug::OtherNamesForgotten) {
             return Ok(());
         }
-        let mut names = store.synced_all_by_ident(stamp.ident)?;
-        names.extend(self.overlay.all_by_ident(stamp.ident));
-        for other in names.into_iter().filter(|other| *other != uid) {
+        let mut names = store.synced_all_by_ident(ident)?;
+        names.extend(self.overlay.all_by_ident(ident));
+        for other in names.into_iter().filter(|other| *other != but) {
             let node = View { store, overlay: &self.overlay }.local_row(other)?;
-            if let Some(node) = node.filter(|node| node.stamp != stamp) {
+            if let Some(node) = node.filter(|node| calls(node.stamp)) {
                 self.looks.pend(node.at.parent, Some(node.at.name));
             }
         }

@@ -136,6 +136,15 @@ impl Bench {
         })
     }
 
+    /// Time goes on, and nothing is sent.
+    fn sends_nothing(&mut self, times: u32, each_ms: u64, why: &str) {
+        for _ in 0..times {
+            self.now_ms += each_ms;
+            self.step(Event::Woke);
+            assert!(self.sent().is_none(), "{why}");
+        }
+    }
+
     fn wants_feed(&self) -> bool {
         self.effects.iter().any(|effect| matches!(effect, Effect::FetchFeed { .. }))
     }
@@ -151,11 +160,7 @@ fn a_refusal_leads_to_the_feed() {
     bench.step(Event::Answered { job, answer: Ok(BatchAnswer { cursor: head(30), groups }) });
     assert!(bench.wants_feed(), "{:?}", bench.effects);
     assert!(bench.sent().is_none(), "sent again at once");
-    for _ in 0..20 {
-        bench.now_ms += 5_000;
-        bench.step(Event::Woke);
-        assert!(bench.sent().is_none(), "sent again before the feed was read");
-    }
+    bench.sends_nothing(20, 5_000, "sent again before the feed was read");
 }
 
 /// The answer was lost with the session: nobody knows what became of the batch until the feed was read to its head.
@@ -170,11 +175,7 @@ fn a_lost_answer_is_not_made_up_for_before_the_feed() {
     announced.into_iter().for_each(|answer| bench.step(answer));
     assert!(bench.wants_feed(), "{:?}", bench.effects);
     assert!(bench.sent().is_none(), "sent again at once");
-    for _ in 0..20 {
-        bench.now_ms += 5_000;
-        bench.step(Event::Woke);
-        assert!(bench.sent().is_none(), "sent again before the feed was read");
-    }
+    bench.sends_nothing(20, 5_000, "sent again before the feed was read");
 }
 
 /// A scan does not name a file that should be there. Until a look has found nothing under its name, it is not deleted in the
@@ -202,31 +203,18 @@ fn absence_in_a_listing_is_no_deletion() {
         looks || bench.effects.iter().any(|effect| matches!(effect, Effect::Look { .. })),
         "nobody looks"
     );
-    for _ in 0..40 {
-        bench.now_ms += 1_000;
-        bench.step(Event::Woke);
-        assert!(bench.sent().is_none(), "deleted without a look");
-    }
+    bench.sends_nothing(40, 1_000, "deleted without a look");
 }
 
 /// The bug zoo at the level of the engine: `cargo test -p polder-engine --features zoo --test refusal zoo`.
 #[cfg(feature = "zoo")]
 #[test]
 fn zoo_of_the_engine() {
-    use polder_types::zoo::{Bug, Level, plant};
-    type Test = fn();
-    let cases: [(Bug, Test); 3] = [
+    use polder_types::zoo::{Bug, Level, assert_all_caught, plant};
+    let cases: [(Bug, fn()); 3] = [
         (Bug::RefusalNotFollowed, a_refusal_leads_to_the_feed),
         (Bug::AbsenceIsDeletion, absence_in_a_listing_is_no_deletion),
         (Bug::RetriesBeforeFeed, a_lost_answer_is_not_made_up_for_before_the_feed),
     ];
-    for (bug, test) in cases {
-        plant(Some(bug));
-        let passed = std::panic::catch_unwind(test).is_ok();
-        plant(None);
-        assert!(!passed, "{bug:?} was not caught");
-    }
-    let missing: Vec<_> =
-        Bug::of(Level::Engine).filter(|bug| cases.iter().all(|(other, _)| other != bug)).collect();
-    assert!(missing.is_empty(), "no test for {missing:?}");
+    assert_all_caught(Level::Engine, &cases, plant, |test| test());
 }

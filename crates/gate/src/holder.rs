@@ -122,28 +122,24 @@ impl Holder {
         self.mount = None;
     }
 
-    pub(crate) fn answered(&self) -> u64 {
-        self.shared.answered()
+    /// A worker of this mount has ended: what follows. Gives the mount up when that happens too often.
+    pub(crate) fn worker_ended(&self, deaths: &mut Deaths, status: ExitStatus, lived: Duration) -> Next {
+        let answered = self.shared.answered();
+        if answered != deaths.answered {
+            (deaths.answered, deaths.served) = (answered, Instant::now());
+        }
+        self.shared.set_crashed(is_crash(status));
+        let next = deaths.strikes.after(status, lived, deaths.served.elapsed());
+        if next == Next::GiveUp {
+            self.abort();
+            let _ = self.detach();
+        }
+        next
     }
 
-    /// A worker of this mount has ended. Gives the mount up when that happens too often.
-    pub(crate) fn worker_ended(
-        &self,
-        strikes: &mut Strikes,
-        status: ExitStatus,
-        lived: Duration,
-        unserved: Duration,
-    ) -> Fate {
-        self.shared.set_crashed(is_crash(status));
-        match strikes.after(status, lived, unserved) {
-            Next::End => Fate::Next(Duration::ZERO),
-            Next::Start(pause) => Fate::Next(pause),
-            Next::GiveUp => {
-                self.abort();
-                let _ = self.detach();
-                Fate::GivenUp
-            }
-        }
+    /// What is known of the deaths of a mount's workers before the first one.
+    pub(crate) fn no_deaths(&self) -> Deaths {
+        Deaths { strikes: Strikes::default(), served: Instant::now(), answered: self.shared.answered() }
     }
 
     pub(crate) fn handed(&self) -> [BorrowedFd<'_>; 3] {
@@ -168,27 +164,17 @@ impl Holder {
         mut command: impl FnMut() -> Command,
         mut started: impl FnMut(&Child),
     ) -> Result<(), HolderError> {
-        let mut strikes = Strikes::default();
-        let mut served = Instant::now();
+        let mut deaths = self.no_deaths();
         loop {
-            let answered = self.shared.answered();
             let begun = Instant::now();
             let mut child = self.start(command())?;
             started(&child);
             // All threads are gone once the status is there: nobody acts beside the next worker.
             let status = child.wait().map_err(HolderError::Start)?;
-            if self.shared.answered() != answered {
-                served = Instant::now();
-            }
-            self.shared.set_crashed(is_crash(status));
-            match strikes.after(status, begun.elapsed(), served.elapsed()) {
+            match self.worker_ended(&mut deaths, status, begun.elapsed()) {
                 Next::End => return self.detach().map_err(doing("unmount")),
                 Next::Start(pause) => std::thread::sleep(pause),
-                Next::GiveUp => {
-                    self.abort();
-                    let _ = self.detach();
-                    return Err(HolderError::Dying);
-                }
+                Next::GiveUp => return Err(HolderError::Dying),
             }
         }
     }
@@ -219,10 +205,14 @@ const LIFE_THAT_CLEARS: Duration = Duration::from_secs(60);
 /// How long callers may wait for a worker that serves.
 const UNSERVED_MAX: Duration = Duration::from_secs(30);
 
-#[derive(Debug, PartialEq, Eq)]
-enum Next {
+/// What follows the death of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It ended well: the mount is of no use any more.
     End,
+    /// The next one, after so long.
     Start(Duration),
+    /// The mount is gone.
     GiveUp,
 }
 
@@ -232,17 +222,17 @@ fn is_crash(status: ExitStatus) -> bool {
     !status.success() && status.code() != Some(EXIT_AGAIN) && status.signal() != Some(SIGKILL)
 }
 
-/// What becomes of a mount after a worker's death.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// It waits for the next worker, which is to be started after so long.
-    Next(Duration),
-    /// It is gone.
-    GivenUp,
+/// What a holder remembers of the workers of one mount.
+#[derive(Debug)]
+pub(crate) struct Deaths {
+    strikes: Strikes,
+    /// When a worker was last seen to serve, and how many requests were answered by then.
+    served: Instant,
+    answered: u64,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Strikes(u32);
+struct Strikes(u32);
 
 impl Strikes {
     /// What follows a death after a life of `lived`; `unserved` is the time since a worker was last seen to serve.

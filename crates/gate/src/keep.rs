@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{
@@ -21,7 +21,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-use crate::holder::{Fate, Holder, HolderError, Kept, Strikes, doing};
+use crate::holder::{Deaths, Holder, HolderError, Kept, Next, doing};
 use crate::mount::{Mount, open_device};
 use crate::session::Connection;
 use crate::shared::Shared;
@@ -224,9 +224,7 @@ fn from_hex(text: &str) -> Option<MountName> {
 /// A mount as the holder keeps it.
 pub struct HeldMount {
     holder: Holder,
-    strikes: Strikes,
-    served: Instant,
-    answered: u64,
+    deaths: Deaths,
 }
 
 /// The mounts that a holder keeps.
@@ -240,10 +238,8 @@ impl HeldMounts {
             Told::Keep { name, path, kept } => {
                 let holder = Holder::resume(kept, &path)?;
                 self.forget(&name);
-                let answered = holder.answered();
-                let held =
-                    HeldMount { holder, strikes: Strikes::default(), served: Instant::now(), answered };
-                self.0.insert(name, held);
+                let deaths = holder.no_deaths();
+                self.0.insert(name, HeldMount { holder, deaths });
             }
             Told::Forget(name) => self.forget(&name),
         }
@@ -291,20 +287,16 @@ impl HeldMounts {
     pub fn worker_ended(&mut self, status: ExitStatus, lived: Duration) -> (usize, Duration) {
         let (mut given_up, mut pause) = (0, Duration::ZERO);
         self.0.retain(|_, held| {
-            let answered = held.holder.answered();
-            if answered != held.answered {
-                (held.answered, held.served) = (answered, Instant::now());
-            }
-            match held.holder.worker_ended(&mut held.strikes, status, lived, held.served.elapsed()) {
-                Fate::Next(wait) => {
-                    pause = pause.max(wait);
-                    true
-                }
-                Fate::GivenUp => {
+            match held.holder.worker_ended(&mut held.deaths, status, lived) {
+                // One that has ended well is followed by another all the same: these mounts outlive it.
+                Next::End => (),
+                Next::Start(wait) => pause = pause.max(wait),
+                Next::GiveUp => {
                     given_up += 1;
-                    false
+                    return false;
                 }
             }
+            true
         });
         (given_up, pause)
     }

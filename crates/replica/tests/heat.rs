@@ -70,8 +70,9 @@ fn pins_are_by_node_and_bounded() {
     let mut db = StateDb::open(&path, CaseRule::Sensitive).unwrap();
     let reader = db.reader().unwrap();
     assert_eq!(reader.pins().unwrap(), [node(2)]);
-    assert_eq!(reader.names_of(node(2)).unwrap(), Some(vec![b"d".to_vec(), b"f".to_vec()]));
-    assert_eq!(reader.names_of(node(7)).unwrap(), None);
+    let names = ["d", "f"].map(|name| Name::parse(name.as_bytes()).unwrap());
+    assert_eq!(reader.path(node(2)).unwrap(), Some(names.to_vec()));
+    assert_eq!(reader.path(node(7)).unwrap(), None);
     // It is the node that is kept, wherever it goes.
     db.put_synced(node(2), Some(&row(NodeUid::ROOT, "g", 1, Content::empty_file()))).unwrap();
     for number in 0..PINS_MAX as u64 - 1 {

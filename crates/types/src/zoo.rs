@@ -278,9 +278,10 @@ impl Bug {
 #[cfg(feature = "zoo")]
 mod choice {
     use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::Bug;
+    use super::{Bug, Level};
 
     std::thread_local! {
         static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
@@ -303,10 +304,41 @@ mod choice {
     pub fn plant(bug: Option<Bug>) {
         PLANTED.set(bug);
     }
+
+    /// Checks for the tests of one level that each passes as it is and fails with its bug, and that every bug of the level has
+    /// one. `put` plants a bug, `run` carries a test out and panics when that fails.
+    ///
+    /// # Panics
+    ///
+    /// Where that is not so.
+    pub fn assert_all_caught<T: Copy>(
+        level: Level,
+        cases: &[(Bug, T)],
+        put: fn(Option<Bug>),
+        run: impl Fn(T),
+    ) {
+        let passes = |bug: Option<Bug>, test: T| {
+            put(bug);
+            let passed = catch_unwind(AssertUnwindSafe(|| run(test))).is_ok();
+            put(None);
+            passed
+        };
+        let mut missed = Vec::new();
+        for (bug, test) in cases {
+            assert!(passes(None, *test), "the test fails without {bug:?}");
+            if passes(Some(*bug), *test) {
+                missed.push(bug);
+            }
+        }
+        assert!(missed.is_empty(), "not caught: {missed:?}");
+        let without: Vec<_> =
+            Bug::of(level).filter(|bug| cases.iter().all(|(other, _)| other != bug)).collect();
+        assert!(without.is_empty(), "no test for {without:?}");
+    }
 }
 
 #[cfg(feature = "zoo")]
-pub use choice::{plant, plant_everywhere, planted};
+pub use choice::{assert_all_caught, plant, plant_everywhere, planted};
 
 /// Whether the bug is planted: never, in a build without the zoo.
 #[cfg(not(feature = "zoo"))]

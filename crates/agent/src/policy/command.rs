@@ -132,8 +132,8 @@ fn look(all: &[Seat], now: Moment) -> Result<Everything, TieredError> {
     for (index, seat) in all.iter().enumerate() {
         let policy = seat.desk.wants();
         let mut each = |file: File, _: &TieredFile| files.push(File { endpoint: index, ..file });
-        let wanted = (Wanted::All, &mut each as &mut dyn FnMut(File, &TieredFile));
-        inventory::take(&*seat.port, &policy, &volume, now, &seat.desk.refusals, wanted)?;
+        let refusals = &seat.desk.refusals;
+        inventory::take(&*seat.port, &policy, &volume, now, refusals, Wanted::All, &mut each)?;
         wants.push(policy);
     }
     Ok(Everything { volume, wants, files })
@@ -274,10 +274,10 @@ fn select(
             items.push(Item { endpoint, node: shown.node, path, heat: file.heat, bytes });
         }
     };
-    let wanted = (Wanted::All, &mut each as &mut dyn FnMut(File, &TieredFile));
     // A person who asks again is not told of what stayed a while ago.
     let forgotten = Mutex::default();
-    inventory::take(&*one.seat.port, &one.seat.desk.wants(), &volume, now, &forgotten, wanted)?;
+    let policy = one.seat.desk.wants();
+    inventory::take(&*one.seat.port, &policy, &volume, now, &forgotten, Wanted::All, &mut each)?;
     Ok(())
 }
 

@@ -139,9 +139,6 @@ pub(crate) enum Wanted {
     All,
 }
 
-/// Gets files one by one, with their paths.
-pub(crate) type Each<'a> = &'a mut dyn FnMut(File, &TieredFile);
-
 /// Goes through all files of an endpoint; `each` gets those that are wanted, with their paths.
 pub(crate) fn take(
     port: &dyn Port,
@@ -149,7 +146,8 @@ pub(crate) fn take(
     volume: &Volume,
     now: Moment,
     refusals: &Mutex<Refusals>,
-    (wanted, each): (Wanted, Each<'_>),
+    wanted: Wanted,
+    each: &mut dyn FnMut(File, &TieredFile),
 ) -> Result<Held, TieredError> {
     let pins = Pins::new(port.pins()?);
     let size_min = file_bytes_min(volume.cluster_bytes).max(policy.file_bytes_min);

@@ -78,9 +78,7 @@ impl Port for Tiered {
         with(self, |reader| {
             let mut paths = Vec::new();
             for pin in reader.pins()? {
-                let Some(names) = reader.names_of(pin)? else { continue };
-                // Names that were agreed on make a path that is one.
-                paths.extend(RelPath::parse(&names.join(&b'/')).ok());
+                paths.extend(reader.path(pin)?.map(RelPath::from_iter));
             }
             Ok(paths)
         })

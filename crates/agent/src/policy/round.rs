@@ -73,8 +73,8 @@ pub(crate) fn round(members: &[Member], hands: &Hands<'_>) -> Result<Rounded, Ti
     let mut rounded = Rounded::default();
     for (index, member) in members.iter().enumerate() {
         let mut each = |file: File, _: &TieredFile| files.push(File { endpoint: index, ..file });
-        let wanted = (Wanted::Able, &mut each as &mut dyn FnMut(File, &TieredFile));
-        let held = inventory::take(&*member.port, &member.policy, &volume, now, &member.refusals, wanted)?;
+        let Member { port, policy, refusals } = member;
+        let held = inventory::take(&**port, policy, &volume, now, refusals, Wanted::Able, &mut each)?;
         policies.push(Endpoint { other_bytes: held.unlisted_bytes(), ..member.policy.clone() });
         rounded.held.push(held);
     }

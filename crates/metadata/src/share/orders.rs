@@ -193,18 +193,11 @@ fn orders_of_jobs_when_a_transaction_fails() {
 #[test]
 #[ignore = "plants bugs in the whole process: run alone, with --ignored"]
 fn zoo_of_threads() {
-    use polder_types::zoo::{Bug, Level, plant_everywhere};
-    type Test = fn();
-    let cases: [(Bug, Test); 3] = [
+    use polder_types::zoo::{Bug, Level, assert_all_caught, plant_everywhere};
+    let cases: [(Bug, fn()); 3] = [
         (Bug::AnsweredBeforeDurable, orders_of_jobs),
         (Bug::GatheredJobLost, orders_of_jobs),
         (Bug::FreedPlaceNotTold, orders_of_readers),
     ];
-    for (bug, test) in cases {
-        plant_everywhere(Some(bug));
-        let passed = std::panic::catch_unwind(test).is_ok();
-        plant_everywhere(None);
-        assert!(!passed, "{bug:?} was not caught");
-    }
-    assert_eq!(Bug::of(Level::ThreadsOfRows).count(), cases.len());
+    assert_all_caught(Level::ThreadsOfRows, &cases, plant_everywhere, |test| test());
 }

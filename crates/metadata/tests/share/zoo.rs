@@ -1,10 +1,8 @@
 //! The bug zoo at the level of the commit core: `cargo test -p polder-metadata --features zoo --test share zoo`. Each
 //! planted bug makes a test of this suite fail.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use polder_types::CaseRule;
-use polder_types::zoo::{Bug, Level, plant};
+use polder_types::zoo::{Bug, Level, assert_all_caught, plant};
 
 use crate::support::Share;
 use crate::{commits, packs};
@@ -28,21 +26,8 @@ const CASES: [(Bug, Test); 13] = [
     (Bug::UnverifiedServes, packs::only_verified_packs_serve_deduplication),
 ];
 
-/// Whether a test passes in this thread, with a bug or without.
-fn passes(bug: Option<Bug>, test: Test) -> bool {
-    plant(bug);
-    let passed = catch_unwind(AssertUnwindSafe(|| test(&mut Share::memory(CaseRule::Sensitive)))).is_ok();
-    plant(None);
-    passed
-}
-
 #[test]
 fn zoo_of_the_commit_core() {
-    for (bug, test) in CASES {
-        assert!(passes(None, test), "the test fails without {bug:?}");
-        assert!(!passes(Some(bug), test), "{bug:?} was not caught");
-    }
-    let missing: Vec<_> =
-        Bug::of(Level::Ledger).filter(|bug| CASES.iter().all(|(other, _)| other != bug)).collect();
-    assert!(missing.is_empty(), "no test for {missing:?}");
+    let run = |test: Test| test(&mut Share::memory(CaseRule::Sensitive));
+    assert_all_caught(Level::Ledger, &CASES, plant, run);
 }

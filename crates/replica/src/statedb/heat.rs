@@ -129,22 +129,4 @@ impl StateReader {
         }
         Ok(found)
     }
-
-    /// Names from the root down to an agreed node; `None` if it is none.
-    pub fn names_of(&self, node: NodeUid) -> Result<Option<Vec<Vec<u8>>>> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT parent, key, name FROM synced WHERE uid = ?1")?;
-        let (mut names, mut at) = (Vec::new(), node);
-        while at != NodeUid::ROOT {
-            let mut rows = statement.query(params![at.0])?;
-            let Some(row) = rows.next()? else { return Ok(None) };
-            names.push(super::rows::name(column(row, 1)?, column(row, 2)?)?.as_bytes().to_vec());
-            at = uid(column(row, 0)?)?;
-            if names.len() > super::store::DEPTH_MAX as usize {
-                return Err(corrupt("a directory that lies in itself"));
-            }
-        }
-        names.reverse();
-        Ok(Some(names))
-    }
 }

@@ -1,9 +1,7 @@
 //! The bug zoo at the level of the planner: `cargo test -p polder-sync --features zoo --test planner zoo`. Each planted bug
 //! makes a named case fail.
 
-use std::panic::catch_unwind;
-
-use polder_types::zoo::{Bug, Level, plant};
+use polder_types::zoo::{Bug, Level, assert_all_caught, plant};
 
 use crate::{regressions, rows};
 
@@ -25,25 +23,7 @@ const CASES: [(Bug, Test); 9] = [
     (Bug::TurnsEveryKnot, regressions::a_ring_of_which_one_lies_in_another_is_no_ring),
 ];
 
-/// Whether a test passes in this thread, with a bug or without.
-fn passes(bug: Option<Bug>, test: Test) -> bool {
-    plant(bug);
-    let passed = catch_unwind(test).is_ok();
-    plant(None);
-    passed
-}
-
 #[test]
 fn zoo_of_the_planner() {
-    let mut missed = Vec::new();
-    for (bug, test) in CASES {
-        assert!(passes(None, test), "the test fails without {bug:?}");
-        if passes(Some(bug), test) {
-            missed.push(bug);
-        }
-    }
-    assert!(missed.is_empty(), "not caught: {missed:?}");
-    let without: Vec<_> =
-        Bug::of(Level::Planner).filter(|bug| CASES.iter().all(|(other, _)| other != bug)).collect();
-    assert!(without.is_empty(), "no test for {without:?}");
+    assert_all_caught(Level::Planner, &CASES, plant, |test| test());
 }
