@@ -11,7 +11,6 @@ In every case: nothing is lost, nothing leaves the server that nobody did, `pold
 is wrong in words, and work goes on by itself when the cause is gone.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -19,14 +18,13 @@ import ssl
 import subprocess
 import sys
 import time
-import traceback
 import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import cases
 from cluster import Cluster, wait_for
 
-SKIPPED = 3
 MIB = 1 << 20
 # Waits are bounds, not pauses: the states come in fractions of a second, back-off included within some seconds.
 SOON, LONG = 30, 90
@@ -783,44 +781,25 @@ def why_not_here():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--binary", default="target/debug/polder")
-    parser.add_argument("--only", nargs="*", default=[], metavar="NAME")
-    parser.add_argument("--keep", action="store_true", help="leave the folder with the logs")
-    options = parser.parse_args()
+    options = cases.arguments(__doc__).parse_args()
     lacking = why_not_here()
     if lacking:
-        print(f"perils SKIPPED {lacking}: NOTHING WAS SHOWN", flush=True)
-        return SKIPPED
-    failed = 0
+        return cases.skipped("perils", lacking)
+    failed = 1
     with Cluster(options.binary, keep=True) as cluster:
         world = World(cluster)
+
+        def clear_away():
+            for running in [one for one in cluster.processes if one != "service"]:
+                cluster.stop(running)
+            world.remove_volumes()
+
         try:
             cluster.start_service()
-            for case in CASES:
-                name = case.__name__
-                if options.only and name not in options.only:
-                    continue
-                began = time.monotonic()
-                try:
-                    case(world)
-                    print(f"perils {name} ok ({time.monotonic() - began:.1f} s)", flush=True)
-                except Exception as error:
-                    failed += 1
-                    last = traceback.extract_tb(error.__traceback__)
-                    line = next((frame.lineno for frame in reversed(last) if frame.name == name), 0)
-                    print(f"perils {name} FAILED line {line}: {type(error).__name__}: {error}", flush=True)
-                finally:
-                    for running in [one for one in cluster.processes if one != "service"]:
-                        cluster.stop(running)
-                    world.remove_volumes()
+            failed = cases.run("perils", CASES, world, options.only, clear_away)
         finally:
             world.remove_volumes()
-    if options.keep or failed:
-        print(f"the logs are in {cluster.folder}/logs", flush=True)
-    if not options.keep:
-        shutil.rmtree(cluster.folder, ignore_errors=True) if not failed else None
-    return 1 if failed else 0
+    return cases.finish(cluster, options.keep, failed)
 
 
 if __name__ == "__main__":

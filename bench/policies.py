@@ -6,10 +6,8 @@
 Each case prints one line. Exit 0 only if all pass; 3 if the machine cannot run them: then nothing was shown.
 """
 
-import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -18,9 +16,9 @@ import ssl
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import cases
 from cluster import Cluster, wait_for
 
-SKIPPED = 3
 KIB, MIB = 1 << 10, 1 << 20
 SOON = 240
 
@@ -158,44 +156,23 @@ def why_not_here():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--binary", default="target/debug/polder")
-    parser.add_argument("--only", nargs="*", default=[], metavar="NAME")
-    parser.add_argument("--keep", action="store_true", help="leave the folder with the logs")
-    options = parser.parse_args()
+    options = cases.arguments(__doc__).parse_args()
     lacking = why_not_here()
     if lacking:
-        print(f"policies SKIPPED {lacking}: NOTHING WAS SHOWN", flush=True)
-        return SKIPPED
-    failed = 0
+        return cases.skipped("policies", lacking)
+    failed = 1
     with Cluster(options.binary, keep=True) as cluster:
-        world = None
         try:
             cluster.start_service()
             cluster.share()
-            world = World(cluster)
-            for case in CASES:
-                name = case.__name__
-                if options.only and name not in options.only:
-                    continue
-                began = time.monotonic()
-                try:
-                    case(world)
-                    print(f"policies {name} ok ({time.monotonic() - began:.1f} s)", flush=True)
-                except Exception as error:
-                    failed += 1
-                    print(f"policies {name} FAILED: {type(error).__name__}: {error}", flush=True)
+            failed = cases.run("policies", CASES, World(cluster), options.only)
         finally:
             for name in list(cluster.processes):
                 cluster.stop(name)
             mount = cluster.folder / "b"
             while os.path.ismount(mount):
                 subprocess.run(["umount", "--lazy", mount], capture_output=True, check=True)
-    if options.keep or failed:
-        print(f"the logs are in {cluster.folder}/logs", flush=True)
-    else:
-        shutil.rmtree(cluster.folder, ignore_errors=True)
-    return 1 if failed else 0
+    return cases.finish(cluster, options.keep, failed)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ One service, `a` with all bytes, `b` with names only until read. Each case print
 if all pass; 3 if the machine cannot run them (no root, no /dev/fuse, no ext4 or XFS): then nothing was shown.
 """
 
-import argparse
 import errno
 import mmap
 import os
@@ -19,13 +18,12 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import cases
 from cluster import Cluster, descendants, wait_for
 
-SKIPPED = 3
 KIB, MIB = 1 << 10, 1 << 20
 SOON, LONG = 90, 240
 RESIDENCY = "user.polder.residency"
@@ -570,46 +568,27 @@ def why_not_here():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--binary", default="target/debug/polder")
-    parser.add_argument("--only", nargs="*", default=[], metavar="NAME")
+    parser = cases.arguments(__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="leave the folder with the logs")
     options = parser.parse_args()
     lacking = why_not_here()
     if lacking:
-        print(f"tiered SKIPPED {lacking}: NOTHING WAS SHOWN", flush=True)
-        return SKIPPED
-    failed = 0
+        return cases.skipped("tiered", lacking)
+    failed = 1
     with Cluster(options.binary, keep=True) as cluster:
         cluster.start_service()
         cluster.share()
         world = World(cluster)
         world.quick = options.quick
+        chosen = [case for case in CASES if not (options.quick and case.__name__ in QUICK)]
         try:
-            for case in CASES:
-                name = case.__name__
-                if (options.only and name not in options.only) or (options.quick and name in QUICK):
-                    continue
-                began = time.monotonic()
-                try:
-                    case(world)
-                    print(f"tiered {name} ok ({time.monotonic() - began:.1f} s)", flush=True)
-                except Exception as error:
-                    failed += 1
-                    last = traceback.extract_tb(error.__traceback__)
-                    line = next((frame.lineno for frame in reversed(last) if frame.name == name), 0)
-                    print(f"tiered {name} FAILED line {line}: {type(error).__name__}: {error}", flush=True)
+            failed = cases.run("tiered", chosen, world, options.only)
         finally:
             for name in list(cluster.processes):
                 cluster.stop(name)
             while os.path.ismount(world.b) or subprocess.run(["umount", "--lazy", world.b], capture_output=True).returncode == 0:
                 subprocess.run(["umount", "--lazy", world.b], capture_output=True)
-    if options.keep or failed:
-        print(f"the logs are in {cluster.folder}/logs", flush=True)
-    else:
-        shutil.rmtree(cluster.folder, ignore_errors=True)
-    return 1 if failed else 0
+    return cases.finish(cluster, options.keep, failed)
 
 
 if __name__ == "__main__":
