@@ -12,6 +12,7 @@ use polder_types::{
 use crate::applies::Applies;
 use crate::brake::Brake;
 use crate::durable::Durable;
+use crate::leftovers::Leftovers;
 use crate::looks::Looks;
 use crate::overlay::{Overlay, View};
 use crate::problems::Problems;
@@ -65,6 +66,7 @@ pub struct Engine {
     pub(crate) sends: Sends,
     pub(crate) applies: Applies,
     pub(crate) durable: Durable,
+    pub(crate) leftovers: Leftovers,
     pub(crate) brake: Brake,
     pub(crate) problems: Problems,
     pub(crate) report: Report,
@@ -102,6 +104,7 @@ impl Engine {
             sends: Sends::default(),
             applies: Applies::default(),
             durable: Durable::default(),
+            leftovers: Leftovers::default(),
             problems: Problems::default(),
             report: Report::default(),
             review: Review::default(),
@@ -242,6 +245,7 @@ impl Engine {
 
     fn root_found(&mut self, store: &mut dyn TreeStore, root: &RootSeen) -> Result<(), TreeError> {
         self.root = Root::Ours;
+        self.know_leftovers(store)?;
         self.root_seen(store, root)?;
         self.session.backlog = true;
         if !planted(Bug::NoScanAtStart) {

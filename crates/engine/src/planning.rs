@@ -123,6 +123,9 @@ impl Engine {
             self.stuck_since = now;
             self.work.retry_waiting(now);
         }
+        if self.is_quiet() && self.work.len() == 0 {
+            self.forget_leftovers(store)?;
+        }
         if self.is_quiet() && self.work.fresh_count() == 0 && !planted(Bug::DirectoryTimesForgotten) {
             self.refill_idle();
         }
@@ -197,6 +200,9 @@ impl Engine {
                 && (View { store, overlay: &self.overlay }).local(node.at.parent)?.is_none()
             {
                 self.set_gone(store, uid)?;
+            }
+            if self.takes_leftover(store, uid)? {
+                continue;
             }
             let gone = matches!(self.overlay.get(uid), Some(None));
             match self.holds.get(&uid) {

@@ -48,6 +48,7 @@ impl Engine {
         }
         let Some(state) = state else {
             if store.cloud(uid)?.is_none_or(|cloud| cloud.since < since) {
+                self.supersede(store, uid, None)?;
                 store.put_cloud(uid, None)?;
             }
             return Ok(uid);
@@ -63,6 +64,7 @@ impl Engine {
             // A node that the other history had lost, and that another server has brought back as that one knew it.
             self.rebase(store, uid, &node)?;
         }
+        self.supersede(store, uid, Some(&node))?;
         store.put_cloud(uid, Some(&node))?;
         Ok(uid)
     }

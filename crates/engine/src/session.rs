@@ -108,6 +108,12 @@ impl Engine {
         self.load_refusals(store)
     }
 
+    /// What the share was known to have when the disk begins to be looked at.
+    pub(crate) fn know_leftovers(&mut self, store: &dyn TreeStore) -> Result<(), TreeError> {
+        let known = seen(store)?.max(store.cursor()?.seq);
+        self.load_leftovers(store, known)
+    }
+
     /// The root is synced from the start: its attributes as they are count as agreed.
     pub(crate) fn root_seen(&mut self, store: &mut dyn TreeStore, root: &RootSeen) -> Result<(), TreeError> {
         let hash = store.put_attrs(&root.attrs)?;

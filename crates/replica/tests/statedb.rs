@@ -85,6 +85,8 @@ enum Write {
     Batch(u64),
     Offer(u8, Option<SyncedNode>, u32),
     DropOffer(u8),
+    Supersede(u8, CloudNode),
+    DropSuperseded(u8),
     Note(u8, Vec<u8>),
     Commit(bool),
     /// Opens the database again: what was not committed is gone from both.
@@ -102,7 +104,9 @@ fn write() -> impl Strategy<Value = Write> {
         1 => (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(e, s, t)| Write::Cursor(e >> 1, s >> 1, t)),
         1 => any::<u64>().prop_map(Write::Batch),
         2 => (uid.clone(), prop::option::of(synced()), any::<u32>()).prop_map(|(uid, row, n)| Write::Offer(uid, row, n)),
-        1 => uid.prop_map(Write::DropOffer),
+        1 => uid.clone().prop_map(Write::DropOffer),
+        2 => (uid.clone(), cloud()).prop_map(|(uid, version)| Write::Supersede(uid, version)),
+        1 => uid.prop_map(Write::DropSuperseded),
         1 => (0u8..2, prop::collection::vec(any::<u8>(), 0..9)).prop_map(|(key, value)| Write::Note(key, value)),
         3 => any::<bool>().prop_map(Write::Commit),
         1 => Just(Write::Reopen),
@@ -128,6 +132,8 @@ fn run(store: &mut dyn TreeStore, write: &Write) {
             store.put_offer(&offer).unwrap();
         }
         Write::DropOffer(uid) => store.drop_offer(node(uid)).unwrap(),
+        Write::Supersede(uid, version) => store.put_superseded(node(uid), &version).unwrap(),
+        Write::DropSuperseded(uid) => store.drop_superseded(node(uid)).unwrap(),
         Write::Note(key, value) => store.put_note(&key.to_string(), &value).unwrap(),
         Write::Commit(durable) => store.commit(durable).unwrap(),
         Write::Reopen => unreachable!("done by the caller"),
@@ -180,6 +186,7 @@ fn assert_equal(db: &dyn TreeStore, model: &dyn TreeStore) {
     assert_eq!(db.cursor().unwrap(), model.cursor().unwrap());
     assert_eq!(db.next_batch().unwrap(), model.next_batch().unwrap());
     assert_eq!(db.offers().unwrap(), model.offers().unwrap());
+    assert_eq!(db.superseded().unwrap(), model.superseded().unwrap());
     for key in ["0", "1", "2"] {
         assert_eq!(db.note(key).unwrap(), model.note(key).unwrap());
     }
@@ -431,16 +438,18 @@ fn golden_rows() -> Vec<(NodeUid, SyncedNode)> {
 }
 
 /// I20: a database of each version that was ever released is read. `golden/state-1.sql` was dumped from one that was
-/// written by the first version; it is never changed. The second has heat and pins.
+/// written by the first version; it is never changed. The second has heat and pins, the third superseded versions.
 /// Scenario 106.
 #[test]
 fn i20_databases_of_all_versions_are_read() {
     let warm = HeatRow { warm: 1_700_000_900, used: 1_700_000_000 };
-    is_read(include_str!("golden/state-1.sql"), None, &[]);
-    is_read(include_str!("golden/state-2.sql"), Some(warm), &[node(3)]);
+    let version = as_cloud(&golden_rows()[0].1);
+    is_read(include_str!("golden/state-1.sql"), None, &[], &[]);
+    is_read(include_str!("golden/state-2.sql"), Some(warm), &[node(3)], &[]);
+    is_read(include_str!("golden/state-3.sql"), Some(warm), &[node(3)], &[(node(5), version)]);
 }
 
-fn is_read(golden: &str, heat: Option<HeatRow>, pins: &[NodeUid]) {
+fn is_read(golden: &str, heat: Option<HeatRow>, pins: &[NodeUid], superseded: &[(NodeUid, CloudNode)]) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     let raw = rusqlite::Connection::open(&path).unwrap();
@@ -451,6 +460,7 @@ fn is_read(golden: &str, heat: Option<HeatRow>, pins: &[NodeUid]) {
     let reader = db.reader().unwrap();
     assert_eq!(reader.heat(node(1)).unwrap(), heat);
     assert_eq!(reader.pins().unwrap(), pins);
+    assert_eq!(db.superseded().unwrap(), superseded);
     let rows = golden_rows();
     for (uid, row) in &rows {
         assert_eq!(db.synced(*uid).unwrap().as_ref(), Some(row));
@@ -496,6 +506,7 @@ fn write_a_golden_database() {
     let warm = HeatRow { warm: 1_700_000_900, used: 1_700_000_000 };
     db.note_uses(&[(node(1), 1_700_000_000)], |_, _| warm).unwrap();
     db.set_pin(node(3), true).unwrap();
+    db.put_superseded(node(5), &as_cloud(&rows[0].1)).unwrap();
     db.commit(true).unwrap();
 }
 

@@ -67,6 +67,14 @@ pub const OPEN: &[Bug] = &[
 
 /// Stories that catch a bug whose situation seeds meet too rarely.
 const STORIES: &[(Bug, &str)] = &[
+    (
+        Bug::LeftoverForgotten,
+        "seed 500857 hosts 2 active 60000 queue 64 rows 100 fanotify alone
+         7688 s0 create d
+         7688 s0 create c
+         0 s1 crash-in 2 2
+         12822 s0 save c",
+    ),
     // A file is deleted while the agent is down, and another one made while the first scan reads its directory.
     (
         Bug::VoidListingBelieved,

@@ -428,3 +428,16 @@ fn regression_a_row_whose_directory_has_none_is_gone() {
          0 s1 crash-in 6 1",
     );
 }
+
+/// A receiver was killed when it had placed a file and had not written its row. When it was back the share had the next
+/// version: what the apply had left counted as somebody's own, and a conflict copy of it went to the share.
+#[test]
+fn regression_what_a_killed_apply_left_is_known_when_the_share_has_moved_on() {
+    passes(
+        "seed 500857 hosts 2 active 60000 queue 64 rows 100 fanotify alone
+         7688 s0 create d
+         7688 s0 create c
+         0 s1 crash-in 2 2
+         12822 s0 save c",
+    );
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use polder_types::{Attrs, AttrsHash, BatchNo, CaseRule, Cursor, FileIdent, NodeUid, Placed};
+use polder_types::{Attrs, AttrsHash, BatchNo, CaseRule, Cursor, FileIdent, NodeUid, Placed, Seq};
 
 use crate::{CloudNode, Offer, SyncedNode, TreeError, TreeStore};
 
@@ -20,6 +20,7 @@ pub struct MemStore {
     cursor: Cursor,
     next_batch: BatchNo,
     offers: BTreeMap<NodeUid, Offer>,
+    superseded: BTreeMap<(NodeUid, Seq), CloudNode>,
     notes: BTreeMap<String, Vec<u8>>,
     // Derived from the rows above. Sets, because inside a transaction (and in the cloud between two cuts) two nodes
     // may stand under one key.
@@ -39,6 +40,7 @@ enum Undo {
     Cursor(Cursor),
     NextBatch(BatchNo),
     Offer(NodeUid, Option<Offer>),
+    Superseded((NodeUid, Seq), Option<CloudNode>),
     Note(String, Option<Vec<u8>>),
 }
 
@@ -68,6 +70,8 @@ impl MemStore {
                 Undo::NextBatch(old) => self.next_batch = old,
                 Undo::Offer(uid, Some(old)) => drop(self.offers.insert(uid, old)),
                 Undo::Offer(uid, None) => drop(self.offers.remove(&uid)),
+                Undo::Superseded(key, Some(old)) => drop(self.superseded.insert(key, old)),
+                Undo::Superseded(key, None) => drop(self.superseded.remove(&key)),
                 Undo::Note(key, Some(old)) => drop(self.notes.insert(key, old)),
                 Undo::Note(key, None) => drop(self.notes.remove(&key)),
             }
@@ -322,6 +326,27 @@ impl TreeStore for MemStore {
     fn drop_offer(&mut self, uid: NodeUid) -> Result<(), TreeError> {
         let old = self.offers.remove(&uid);
         self.undo.push(Undo::Offer(uid, old));
+        Ok(())
+    }
+
+    fn superseded(&self) -> Result<Vec<(NodeUid, CloudNode)>, TreeError> {
+        Ok(self.superseded.iter().map(|((uid, _), version)| (*uid, version.clone())).collect())
+    }
+
+    fn put_superseded(&mut self, uid: NodeUid, version: &CloudNode) -> Result<(), TreeError> {
+        let key = (uid, version.since);
+        let old = self.superseded.insert(key, version.clone());
+        self.undo.push(Undo::Superseded(key, old));
+        Ok(())
+    }
+
+    fn drop_superseded(&mut self, uid: NodeUid) -> Result<(), TreeError> {
+        let keys: Vec<_> =
+            self.superseded.range((uid, Seq(0))..=(uid, Seq(u64::MAX))).map(|(key, _)| *key).collect();
+        for key in keys {
+            let old = self.superseded.remove(&key);
+            self.undo.push(Undo::Superseded(key, old));
+        }
         Ok(())
     }
 

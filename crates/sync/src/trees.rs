@@ -217,6 +217,14 @@ pub trait TreeStore {
     /// Forgets the offer of a node.
     fn drop_offer(&mut self, uid: NodeUid) -> Result<(), TreeError>;
 
+    /// Versions of nodes that the share has left and that may have been applied here without a row that says so; by node,
+    /// oldest first.
+    fn superseded(&self) -> Result<Vec<(NodeUid, CloudNode)>, TreeError>;
+    /// Keeps such a version.
+    fn put_superseded(&mut self, uid: NodeUid, version: &CloudNode) -> Result<(), TreeError>;
+    /// Forgets those of a node.
+    fn drop_superseded(&mut self, uid: NodeUid) -> Result<(), TreeError>;
+
     /// A small value of the engine's own (for example whether the first merge is over).
     fn note(&self, key: &str) -> Result<Option<Vec<u8>>, TreeError>;
     /// Writes a small value.

@@ -125,6 +125,8 @@ bugs! {
     StepSwallowsEdit,
     /// The row of what was applied does not get the stamp that the disk has.
     OwnApplyIsUserChange,
+    /// What a cut-off apply has left counts as somebody's own once the share has moved on.
+    LeftoverForgotten,
     /// An answer changes what is thought to be on disk.
     AnswerChangesDisk,
     /// What has a row below a directory whose row is gone does not say so itself.

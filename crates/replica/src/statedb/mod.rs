@@ -1,7 +1,7 @@
 //! The state database of an endpoint: what must survive a restart and cannot be observed again.
 //!
 //! One SQLite file in `.polder`, in WAL mode: the synced rows, the cloud rows where they differ from them, attributes
-//! by hash, the cursor, the next batch number, offers and notes; beside them heat and pins, for tiering. The local tree is not in it: the scan observes it.
+//! by hash, the cursor, the next batch number, offers, superseded versions and notes; beside them heat and pins, for tiering. The local tree is not in it: the scan observes it.
 //!
 //! Order of use: [`StateDb::open`]; then the [`polder_sync::TreeStore`] of the one control thread, while scans read
 //! what is committed through [`StateReader`]s of their own.
@@ -14,6 +14,7 @@
 //! and re-baselines (I8), it never repairs.
 
 mod heat;
+mod open;
 mod order;
 mod reader;
 mod recent;
@@ -31,6 +32,7 @@ use polder_types::{Attrs, AttrsHash, CaseRule, NodeUid};
 use rusqlite::{Connection, OpenFlags};
 
 use heat::SCHEMA_2;
+use open::SCHEMA_3;
 use order::Ages;
 use recent::Recent;
 
@@ -38,7 +40,7 @@ pub use heat::{HeatBefore, HeatRow, PINS_MAX};
 pub use reader::{Child, FileRow, PooledReader, StateReader, StateReaders};
 
 /// Version of the schema, in `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// Tells our databases from others, in `application_id`: "plds".
 const APPLICATION_ID: i64 = 0x706c_6473;
 /// Most attributes and depths that are kept in memory; beyond it they are read again.
@@ -278,19 +280,20 @@ fn migrate(connection: &Connection) -> Result<(), StateError> {
             if tables > 0 {
                 return Err(StateError::Corrupt { what: "it is another program's database".into() });
             }
-            connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA_1}{SCHEMA_2}"))?;
+            connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA_1}{SCHEMA_2}{SCHEMA_3}"))?;
             Ages::begin(connection)?;
             let sql =
                 format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;");
             connection.execute_batch(&sql)?;
             Ok(())
         }
-        1 if application == APPLICATION_ID => {
-            let sql = format!("BEGIN IMMEDIATE; {SCHEMA_2} PRAGMA user_version = {VERSION}; COMMIT;");
+        1 | 2 if application == APPLICATION_ID => {
+            let sql =
+                format!("BEGIN IMMEDIATE; {SCHEMA_2}{SCHEMA_3} PRAGMA user_version = {VERSION}; COMMIT;");
             Ok(connection.execute_batch(&sql)?)
         }
         VERSION if application == APPLICATION_ID => Ok(connection.execute_batch(SCHEMA_2)?),
-        1 | VERSION => Err(StateError::Corrupt { what: "it is another program's database".into() }),
+        1 | 2 | VERSION => Err(StateError::Corrupt { what: "it is another program's database".into() }),
         found => Err(StateError::Newer { found }),
     }
 }

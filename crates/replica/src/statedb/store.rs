@@ -8,9 +8,7 @@ use polder_types::{Attrs, AttrsHash, BatchNo, Content, Cursor, Epoch, FileIdent,
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Row, ToSql, params};
 
-use super::rows::{
-    Time, as_cloud, column, content, corrupt, decode_synced, encode_synced, name, number, stamp, time, uid,
-};
+use super::rows::{Time, as_cloud, column, content, corrupt, name, number, stamp, time, uid};
 use super::{AttrsEntry, CACHED_MAX, StateDb, StateError};
 
 const DIRECTORY: i64 = 0;
@@ -66,7 +64,7 @@ impl StateDb {
         rows.next()?.map(read).transpose()
     }
 
-    fn get_all<T>(
+    pub(super) fn get_all<T>(
         &self,
         sql: &str,
         values: &[&dyn ToSql],
@@ -548,32 +546,28 @@ impl TreeStore for StateDb {
     }
 
     fn offers(&self) -> std::result::Result<Vec<Offer>, TreeError> {
-        let sql = "SELECT uid, batch, grp, op, becomes FROM offer ORDER BY uid";
-        let offers = self.get_all(sql, &[], |row| {
-            let small = |at| u32::try_from(number(column(row, at)?)?).map_err(|_| corrupt("an offer"));
-            let becomes = match column(row, 4)? {
-                ValueRef::Null => None,
-                value => {
-                    let bytes = value.as_blob().map_err(|_| corrupt("an offer"))?;
-                    Some(decode_synced(bytes).map_err(|error| corrupt(format!("an offer {error}")))?)
-                }
-            };
-            let batch = BatchNo(number(column(row, 1)?)?);
-            Ok(Offer { uid: uid(column(row, 0)?)?, batch, group: small(2)?, op: small(3)?, becomes })
-        });
-        doing("read offers", offers)
+        doing("read offers", self.read_offers())
     }
 
     fn put_offer(&mut self, offer: &Offer) -> std::result::Result<(), TreeError> {
-        let sql = "INSERT OR REPLACE INTO offer(uid, batch, grp, op, becomes) VALUES(?1, ?2, ?3, ?4, ?5)";
-        let becomes = offer.becomes.as_ref().map(encode_synced);
-        let values: [&dyn ToSql; 5] =
-            [&offer.uid.0, &(offer.batch.0 as i64), &offer.group, &offer.op, &becomes];
-        doing("write offer", self.write(sql, &values).map(drop))
+        doing("write offer", self.write_offer(offer))
     }
 
     fn drop_offer(&mut self, uid: NodeUid) -> std::result::Result<(), TreeError> {
         doing("drop offer", self.write("DELETE FROM offer WHERE uid = ?1", &[&uid.0]).map(drop))
+    }
+
+    fn superseded(&self) -> std::result::Result<Vec<(NodeUid, CloudNode)>, TreeError> {
+        doing("read superseded versions", self.read_superseded())
+    }
+
+    fn put_superseded(&mut self, uid: NodeUid, version: &CloudNode) -> std::result::Result<(), TreeError> {
+        doing("write superseded version", self.write_superseded(uid, version))
+    }
+
+    fn drop_superseded(&mut self, uid: NodeUid) -> std::result::Result<(), TreeError> {
+        let sql = "DELETE FROM superseded WHERE uid = ?1";
+        doing("drop superseded versions", self.write(sql, &[&uid.0]).map(drop))
     }
 
     fn note(&self, key: &str) -> std::result::Result<Option<Vec<u8>>, TreeError> {

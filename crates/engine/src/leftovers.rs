@@ -1,0 +1,248 @@
+//! What an apply has left that was cut off, when the share has moved on since.
+//!
+//! An apply changes the disk first and the synced row afterwards. When the process ends in between, the next life finds a
+//! node that nobody has told it of. While the share still has that version the two are equal, and agree. But when the share
+//! has gone on, what stands here would count as somebody's own beside the newer version: a conflict copy, a second file, or
+//! a deleted one that comes back. So a version that may have been applied is kept when the feed brings another one, until it
+//! is known what stands on the disk. It costs nothing where nothing was cut off: an applied version is settled before the next
+//! one comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use polder_sync::{CloudNode, LocalContent, LocalNode, ReadIntent, SyncedNode, TreeError, TreeStore, Trees};
+use polder_types::{
+    Kind, NodeUid, Seq, Stamp, Timestamp,
+    zoo::{Bug, planted},
+};
+
+use crate::engine::Engine;
+use crate::overlay::{Key, View};
+use crate::session::as_cloud;
+use crate::work::{State, Why};
+
+/// Most versions that are kept of one node. More are left behind only by as many ends of the process.
+const VERSIONS_MAX: usize = 4;
+
+/// How long a node with such versions waits for the first walk of a life at a time.
+const WALK_WAIT_MS: u64 = 200;
+
+/// Versions that the share has left and that may stand on the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers {
+    /// Oldest first.
+    versions: BTreeMap<NodeUid, Vec<CloudNode>>,
+    places: BTreeMap<Key, BTreeSet<NodeUid>>,
+    /// Versions up to this one were known before what is on the disk was looked at: who applied them, nobody knows.
+    before: Seq,
+}
+
+impl Engine {
+    /// Begins to look at the disk: what was kept before, and from which version on this life knows itself.
+    pub(crate) fn load_leftovers(&mut self, store: &dyn TreeStore, known: Seq) -> Result<(), TreeError> {
+        self.leftovers = Leftovers { before: known, ..Leftovers::default() };
+        for (uid, version) in store.superseded()? {
+            self.keep_leftover(uid, version);
+        }
+        Ok(())
+    }
+
+    fn keep_leftover(&mut self, uid: NodeUid, version: CloudNode) {
+        self.leftovers.places.entry(self.overlay.key(&version.at)).or_default().insert(uid);
+        self.leftovers.versions.entry(uid).or_default().push(version);
+    }
+
+    /// The share has another version of a node: the one before is kept if it may stand here without a row.
+    pub(crate) fn supersede(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        by: Option<&CloudNode>,
+    ) -> Result<(), TreeError> {
+        let Some(old) = store.cloud(uid)?.filter(|old| Some(old) != by) else { return Ok(()) };
+        let flying = matches!(self.work.state(uid), Some(State::Job(job)) if self.applies.is_job(job));
+        if !(flying || old.since <= self.leftovers.before) || planted(Bug::LeftoverForgotten) {
+            return Ok(());
+        }
+        let settled = store.synced(uid)?.is_some_and(|row| as_cloud(&row) == old);
+        let kept = self.leftovers.versions.get(&uid).map_or(0, Vec::len);
+        if settled || kept >= VERSIONS_MAX {
+            return Ok(());
+        }
+        store.put_superseded(uid, &old)?;
+        self.keep_leftover(uid, old);
+        Ok(())
+    }
+
+    /// Before a node is planned: whether something is to be found out first about what stands here.
+    pub(crate) fn takes_leftover(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+    ) -> Result<bool, TreeError> {
+        if self.leftovers.versions.is_empty() {
+            return Ok(false);
+        }
+        let Some(heir) = self.left_from(store, uid)? else { return Ok(false) };
+        if !self.scan.done_once {
+            // What stands where is not known yet.
+            self.work.put(uid, State::Until(self.now.mono_ms + WALK_WAIT_MS, Why::Vanished));
+            return Ok(true);
+        }
+        if heir != uid {
+            self.rekey(store, uid, heir)?;
+            return Ok(true);
+        }
+        let here = View { store, overlay: &self.overlay }.local(uid)?;
+        match here {
+            Some(here) => self.compare_leftover(store, uid, &here),
+            None => {
+                let twin = self.twin_of_leftover(store, uid)?;
+                match twin {
+                    Some(twin) => self.rekey(store, twin, uid)?,
+                    None => self.drop_leftover(store, uid)?,
+                }
+                Ok(twin.is_some())
+            }
+        }
+    }
+
+    /// The node with superseded versions that this one is about: itself, or, if nobody has told us of this one, that whose
+    /// version looks like it and stands nowhere.
+    fn left_from(&self, store: &dyn TreeStore, uid: NodeUid) -> Result<Option<NodeUid>, TreeError> {
+        if self.leftovers.versions.contains_key(&uid) {
+            return Ok(Some(uid));
+        }
+        let Some(Some(here)) = self.overlay.get(uid) else { return Ok(None) };
+        let Some(heirs) = self.leftovers.places.get(&self.overlay.key(&here.at)) else { return Ok(None) };
+        if store.synced(uid)?.is_some() || store.cloud(uid)?.is_some() {
+            return Ok(None);
+        }
+        let view = View { store, overlay: &self.overlay };
+        for heir in heirs {
+            let looks_so = self.leftovers.versions[heir].iter().any(|version| looks_like(here, version));
+            if looks_so && view.local(*heir)?.is_none() && !self.work.is_busy(*heir) {
+                return Ok(Some(*heir));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Who stands in the place of a version of a node, as something new.
+    fn twin_of_leftover(&self, store: &dyn TreeStore, uid: NodeUid) -> Result<Option<NodeUid>, TreeError> {
+        let view = View { store, overlay: &self.overlay };
+        for version in &self.leftovers.versions[&uid] {
+            let key = self.overlay.key(&version.at);
+            let Some(other) = view.local_at(key.0, &key.1)? else { continue };
+            if !self.work.is_busy(other) && self.left_from(store, other)? == Some(uid) {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A node that has superseded versions stands here: what it has of one of them was agreed.
+    fn compare_leftover(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        here: &LocalNode,
+    ) -> Result<bool, TreeError> {
+        let versions = self.leftovers.versions[&uid].clone();
+        let synced = store.synced(uid)?;
+        let newer = |version: &&CloudNode| synced.as_ref().is_none_or(|row| row.since < version.since);
+        for version in versions.iter().rev().filter(newer) {
+            if !looks_like(here, version) && here.at != version.at {
+                continue;
+            }
+            if here.content == LocalContent::Unread && looks_like(here, version) {
+                self.queue_read(store, uid, ReadIntent::Hash)?;
+                return Ok(true);
+            }
+            let Some(row) = base_of(here, version, synced.as_ref()) else { continue };
+            self.settle(store, uid, Some(&row))?;
+            if store.synced(uid)?.as_ref() == Some(&row) {
+                self.drop_leftover(store, uid)?;
+                self.work.touch(uid, self.now.mono_ms);
+            }
+            return Ok(true);
+        }
+        self.drop_leftover(store, uid)?;
+        Ok(false)
+    }
+
+    fn drop_leftover(&mut self, store: &mut dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
+        for version in self.leftovers.versions.remove(&uid).unwrap_or_default() {
+            let key = self.overlay.key(&version.at);
+            if let Some(uids) = self.leftovers.places.get_mut(&key) {
+                uids.remove(&uid);
+                if uids.is_empty() {
+                    self.leftovers.places.remove(&key);
+                }
+            }
+        }
+        store.drop_superseded(uid)
+    }
+
+    /// Nothing is left to do: what is still kept stands nowhere.
+    pub(crate) fn forget_leftovers(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
+        if self.scan.done_once && self.session.is_ready() {
+            for uid in std::mem::take(&mut self.leftovers.versions).into_keys() {
+                store.drop_superseded(uid)?;
+            }
+            self.leftovers.places.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Whether something that nobody has read may be a version: a whole file is given its name together with its time.
+fn looks_like(here: &LocalNode, version: &CloudNode) -> bool {
+    match here.kind {
+        Kind::File => {
+            version.content.kind() == Kind::File
+                && here.stamp.size == version.content.size()
+                && here.mtime == version.mtime
+        }
+        Kind::Directory => version.content.kind() == Kind::Directory,
+        Kind::Symlink => here.content.known() == Some(&version.content),
+    }
+}
+
+/// The row that an apply of a version would have written, as far as what stands here is that version; everything else is as
+/// it was agreed before. `None` if nothing of it stands here.
+fn base_of(here: &LocalNode, version: &CloudNode, synced: Option<&SyncedNode>) -> Option<SyncedNode> {
+    let same_content = here.content.known() == Some(&version.content);
+    let before = match synced {
+        Some(row) => row.clone(),
+        None if same_content => SyncedNode {
+            at: version.at.clone(),
+            content: version.content.clone(),
+            attrs_share: version.attrs,
+            attrs_here: version.attrs,
+            mtime_share: version.mtime,
+            stamp: here.stamp,
+            since: version.since,
+        },
+        None => return None,
+    };
+    let same_attrs = here.attrs == version.attrs;
+    // A directory's time moves with what is made in it, and is set last.
+    let is_dir = here.kind == Kind::Directory && same_content;
+    let same_mtime = here.mtime == version.mtime;
+    let row = SyncedNode {
+        at: if here.at == version.at { version.at.clone() } else { before.at },
+        content: if same_content { version.content.clone() } else { before.content },
+        attrs_share: if same_attrs { version.attrs } else { before.attrs_share },
+        attrs_here: if same_attrs { version.attrs } else { before.attrs_here },
+        mtime_share: match (is_dir, same_mtime) {
+            (true, _) => here.mtime,
+            (false, true) => version.mtime,
+            (false, false) => before.mtime_share,
+        },
+        stamp: Stamp { ctime: Timestamp::default(), ..if same_content { here.stamp } else { before.stamp } },
+        since: version.since,
+    };
+    let whole = same_content && same_attrs && here.at == row.at && here.mtime == row.mtime_share;
+    // A walk passes over what looks as its row says: only what was agreed whole may.
+    Some(if whole { SyncedNode { stamp: here.stamp, ..row } } else { row })
+}
