@@ -106,6 +106,11 @@ impl Engine {
         }
     }
 
+    /// Whether it is to be found out yet what stands here as a node: until then no plan may take it in.
+    pub(crate) fn may_be_left(&self, store: &dyn TreeStore, uid: NodeUid) -> Result<bool, TreeError> {
+        Ok(!self.leftovers.versions.is_empty() && self.left_from(store, uid)?.is_some())
+    }
+
     /// The node with superseded versions that this one is about: itself, or, if nobody has told us of this one, that whose
     /// version looks like it and stands nowhere.
     fn left_from(&self, store: &dyn TreeStore, uid: NodeUid) -> Result<Option<NodeUid>, TreeError> {

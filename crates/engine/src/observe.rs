@@ -197,9 +197,15 @@ impl Engine {
             _ => self.vanished_from(store, &at, kind, known)?,
         };
         let key = self.overlay.key(&at);
+        let is_back = match known {
+            Some(known) => store.synced(known)?.is_some_and(|row| self.overlay.key(&row.at) == key),
+            None => false,
+        };
         let uid = match (heir, known) {
             // A directory that is known keeps its id, and with it everything inside.
             (_, Some(uid)) if is_dir => uid,
+            // Back in its agreed place: what stood there meanwhile does not take its id over.
+            (_, Some(uid)) if is_back && !planted(Bug::ReturnTakesOtherId) => uid,
             (Some(heir), _) => heir,
             (None, Some(known)) => known,
             (None, None) => self.new_uid(),
@@ -283,17 +289,22 @@ impl Engine {
         Ok(None)
     }
 
-    /// An empty name.
+    /// An empty name: nobody stands there. Two rows may say so while one of them has left and the other has come.
     fn observe_nothing(&mut self, store: &mut dyn TreeStore, at: &Placed) -> Result<(), TreeError> {
         let key = self.overlay.key(at);
-        let view = View { store, overlay: &self.overlay };
-        match view.local_at(key.0, &key.1)? {
+        let standing = View { store, overlay: &self.overlay }.local_at(key.0, &key.1)?;
+        let rows = match planted(Bug::OneLeavesTheName) {
+            true => Vec::new(),
+            false => store.synced_all_at(key.0, &key.1)?,
+        };
+        for uid in standing.into_iter().chain(rows) {
             // Under a rule that folds names, "nothing" speaks of these very bytes only.
-            Some(uid) if view.local(uid)?.is_some_and(|node| node.at.name == at.name) => {
-                self.set_gone(store, uid)
+            let here = View { store, overlay: &self.overlay }.local(uid)?;
+            if here.is_some_and(|node| node.at.parent == at.parent && node.at.name == at.name) {
+                self.set_gone(store, uid)?;
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// A node stands at a place and looks like this.

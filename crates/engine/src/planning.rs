@@ -180,6 +180,7 @@ impl Engine {
                 work.is_busy(uid)
                     || holds.get(&uid).is_some_and(|until| *until > now)
                     || (scanning && matches!(self.overlay.get(uid), Some(None)))
+                    || self.may_be_left(store, uid).unwrap_or(true)
                     || (!frozen.is_empty() && Self::is_frozen(frozen, &view, uid).unwrap_or(true))
             };
             polder_sync::plan(&view, &window, &busy, &settings)?
@@ -413,9 +414,9 @@ impl Engine {
         }
     }
 
-    /// A directory's synced row is gone: what still has a row below it is gone from the disk, and said so itself from
-    /// now on.
-    fn children_gone(&mut self, store: &mut dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
+    /// A directory's synced row is gone, or it was made anew: what still has a row below it is gone from the disk, and said
+    /// so itself from now on.
+    pub(crate) fn children_gone(&mut self, store: &mut dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
         let mut after = None;
         while let Some(rows) = self.rows_alone(store, dir, &mut after)? {
             for (child, row) in rows {

@@ -59,7 +59,9 @@ impl Engine {
         }
         store.put_attrs(&state.attrs)?;
         if uid == NodeUid::ROOT {
-            self.root_row(store, &node)?;
+            if tree || planted(Bug::EveryRootIsTheFirst) {
+                self.root_row(store, &node)?;
+            }
         } else if tree || store.cloud(uid)?.is_none() && is_set(store, NOTE_OTHER_HISTORY)? {
             // A node that the other history had lost, and that another server has brought back as that one knew it.
             self.rebase(store, uid, &node)?;
@@ -69,7 +71,7 @@ impl Engine {
         Ok(uid)
     }
 
-    /// The first word about the root's attributes in the share is taken as agreed: an administrator chose those here. Its
+    /// The first word about the root's attributes in the share, which is the tree's, is taken as agreed: an administrator chose those here. Its
     /// time is taken over, like that of every directory, once an endpoint has given it one.
     fn root_row(&mut self, store: &mut dyn TreeStore, node: &CloudNode) -> Result<(), TreeError> {
         if let Some(row) = store.synced(NodeUid::ROOT)?.filter(|row| row.since == Seq(0)) {

@@ -310,7 +310,11 @@ impl Engine {
         // A new node, now that its inode is not the old one's any more.
         self.observe_displaced(store, displaced)?;
         if had_children {
-            // It was gone with all that was in it; the rows inside say otherwise until it is listed.
+            // It was gone with all that was in it: rows inside would say otherwise, and a deletion that is under way would be
+            // taken for one of a file that is here.
+            if !planted(Bug::MadeDirectoryIsFull) {
+                self.children_gone(store, step.uid)?;
+            }
             self.want_list(step.uid);
         } else if is_made(&step.act) {
             self.want_list_of_made(step.uid);

@@ -68,6 +68,56 @@ pub const OPEN: &[Bug] = &[
 /// Stories that catch a bug whose situation seeds meet too rarely.
 const STORIES: &[(Bug, &str)] = &[
     (
+        Bug::ReturnTakesOtherId,
+        "seed 501534 hosts 3 active 60000 queue 64 rows 100 fanotify
+         2434 s2 mkdir e.txt
+         16632 s0 create e.txt/a
+         30955 s2 rename e.txt/a e.txt/c
+         30955 s2 empty e.txt/a
+         31645 s2 rename e.txt/c e.txt/a",
+    ),
+    (
+        Bug::MadeDirectoryIsFull,
+        "seed 500824 hosts 2 active 10000 queue 64 rows 100 fanotify
+         54 s0 mkdir b
+         54 s0 mkdir b/d
+         528 s0 create b/d/b
+         918 s0 mkdir b/b
+         1906 s0 rename b/d/b b/b/c
+         2817 s0 create e.txt
+         3986 s0 rm e.txt
+         5778 s0 empty b/b/d
+         6692 s0 kill
+         7210 s0 rm b
+         8706 s1 time b/b/c 1811144412
+         9491 s1 edit b/b/d",
+    ),
+    (
+        Bug::EveryRootIsTheFirst,
+        "seed 500185 hosts 2 active 10000 queue 64 rows 100 alone
+         296 s0 create e.txt
+         0 s1 crash-in 1 1
+         3697 s0 mode / 451",
+    ),
+    (
+        Bug::OneLeavesTheName,
+        "seed 412003 hosts 3 active 10000 queue 64 rows 100 fanotify stepwise
+         730 s2 mkdir d
+         1096 s1 power 274298957149141
+         1586 s0 mkdir a
+         1911 s2 create d/e.txt
+         2734 s1 create e.txt
+         3013 s2 jump -604035554
+         3945 s2 edit d/e.txt
+         3945 s2 create d/b
+         4701 s0 rename d/b a/b
+         4701 s0 mode / 455
+         5218 s2 swap d/b d/e.txt
+         5773 s2 rm d/e.txt
+         0 s2 crash-in 4 0
+         7895 s2 rm d/b",
+    ),
+    (
         Bug::LeftoverForgotten,
         "seed 500857 hosts 2 active 60000 queue 64 rows 100 fanotify alone
          7688 s0 create d

@@ -96,6 +96,8 @@ bugs! {
     LookWithoutDirectoryForgotten,
     /// Looks do not follow a directory that gets another id.
     LooksLoseTheirDirectory,
+    /// What has rows below a directory stands in it when it was made anew.
+    MadeDirectoryIsFull,
     /// A directory that we made is not listed.
     MadeDirectoryNotListed,
     /// Another directory in the place of one is not compared with its rows.
@@ -104,6 +106,12 @@ bugs! {
     NoSettleTime,
     /// What was seen elsewhere just now is thought to stand where it stood as well.
     MovedIsStillThere,
+    /// As long as no endpoint has said anything of the root, whatever is said of it counts as agreed.
+    EveryRootIsTheFirst,
+    /// Of two rows under an empty name one alone is gone.
+    OneLeavesTheName,
+    /// A file that is back in its agreed place takes the id of what stood there meanwhile.
+    ReturnTakesOtherId,
     /// Others that are thought to stand under a taken name stay there.
     TwoUnderOneName,
     /// What was seen in a directory that is gone meanwhile still counts.

@@ -101,7 +101,7 @@ impl World {
             What::PackArrives { pack, tries, .. } => self.pack_arrives(host, life, pack, tries),
             What::PackSettled { pack, stored, .. } => match self.hosts[host].told_ms {
                 at if at > self.time => self.push(at, What::PackSettled { host, life, pack, stored }),
-                _ => self.pack_settled(host, pack, stored),
+                _ => self.pack_settled(host, life, pack, stored),
             },
             _ => unreachable!("all others have no life"),
         }
@@ -195,11 +195,14 @@ impl World {
         if !matches!(outcome, ReadOutcome::Stable { .. }) {
             self.hosts[host].packing.forget(job);
         }
-        // That its packs are stored must not overtake it.
-        let (at, event) = (self.told_at(host), Event::Read { job, outcome });
-        match at == self.time {
-            true => self.step(host, event),
-            false => self.push(at, What::Fact { host, life, session: None, event }),
+        self.tell(host, life, Event::Read { job, outcome });
+    }
+
+    /// What a server's threads found out, in their order: that a pack is stored must not overtake the read that waits for it.
+    fn tell(&mut self, host: usize, life: u64, event: Event) {
+        match self.told_at(host) {
+            at if at == self.time => self.step(host, event),
+            at => self.push(at, What::Fact { host, life, session: None, event }),
         }
     }
 
@@ -279,17 +282,17 @@ impl World {
         }
     }
 
-    fn pack_settled(&mut self, host: usize, pack: PackId, stored: bool) {
+    fn pack_settled(&mut self, host: usize, life: u64, pack: PackId, stored: bool) {
         let jobs = self.hosts[host].settle_pack(pack, stored);
         if jobs.is_empty() {
             return;
         }
         if stored {
-            self.step(host, Event::Stored { jobs });
+            self.tell(host, life, Event::Stored { jobs });
         } else {
             let class = polder_engine::FailureClass::Unreachable;
             let why = polder_engine::Failure { class, text: "a pack could not be stored".into() };
-            self.step(host, Event::StoreFailed { jobs, why });
+            self.tell(host, life, Event::StoreFailed { jobs, why });
         }
     }
 
