@@ -265,6 +265,30 @@ impl Bug {
             // The share tells of its new head as well, so that the feed is read a moment later; what is sent too early, it refuses.
             // What is absent for a moment only, a hint tells of.
             Self::RefusalNotFollowed | Self::RetriesBeforeFeed | Self::AbsenceIsDeletion => Level::Engine,
+            // Orders of answers that a run meets too rarely, or that a second rule mends a moment later.
+            Self::StrangerItselfForgotten
+            | Self::OlderLookOverYounger
+            | Self::LostHintsLeaveOldLooks
+            | Self::SettledBeforeDurable
+            | Self::TwoLooksAtOnce
+            | Self::StrangerForgotten
+            | Self::VoidListingBelieved
+            | Self::SilentWalkBelieved
+            | Self::ReturnsWithoutItsInside
+            | Self::AdoptedWithoutItsInside
+            | Self::LooksLoseTheirDirectory
+            | Self::LookWithoutDirectoryForgotten
+            | Self::MovedIsStillThere
+            | Self::ReadOfMovedFile
+            | Self::OurWorkMovesTimes
+            | Self::TimesCollide
+            | Self::StepSwallowsEdit
+            | Self::LostStepsWait
+            | Self::OldRowsOverrule
+            | Self::CutIgnored
+            | Self::OldPagesStay
+            | Self::MergeEndsTooEarly
+            | Self::OffersNotDurable => Level::Engine,
             _ => Level::Simulator,
         }
     }
@@ -323,13 +347,15 @@ mod choice {
             put(None);
             passed
         };
-        let mut missed = Vec::new();
+        let (mut failing, mut missed) = (Vec::new(), Vec::new());
         for (bug, test) in cases {
-            assert!(passes(None, *test), "the test fails without {bug:?}");
-            if passes(Some(*bug), *test) {
+            if !passes(None, *test) {
+                failing.push(bug);
+            } else if passes(Some(*bug), *test) {
                 missed.push(bug);
             }
         }
+        assert!(failing.is_empty(), "the tests fail without {failing:?}");
         assert!(missed.is_empty(), "not caught: {missed:?}");
         let without: Vec<_> =
             Bug::of(level).filter(|bug| cases.iter().all(|(other, _)| other != bug)).collect();
