@@ -133,6 +133,12 @@ bugs! {
     GoneWhileOffered,
     /// What is kept of a conflict is seen before its node has the new content.
     KeptSeenTooEarly,
+    /// What is kept of a conflict is not looked at afterwards.
+    KeptNotLookedAt,
+    /// A node that turns out to be another file is not looked for where that one stood.
+    OtherOfTwoForgotten,
+    /// A row that stands nowhere, for its directory has none, is planned and dropped for ever.
+    AdriftStays,
     /// Steps that cannot be carried out any more wait for ever.
     LostStepsWait,
     /// Directories whose times alone differ are not planned.
@@ -239,6 +245,8 @@ pub enum Level {
     Prune,
     /// The tests of single decisions of the engine, in `polder-engine`.
     Engine,
+    /// Those tests, with another bug beside it: alone it does no harm, since a second rule stands behind it.
+    SecondLine,
     /// The model checks, in `polder-model`: harm needs an order that no random run meets.
     Model,
     /// The orders of threads, in `polder-metadata`.
@@ -289,6 +297,9 @@ impl Bug {
             | Self::OldPagesStay
             | Self::MergeEndsTooEarly
             | Self::OffersNotDurable => Level::Engine,
+            // What one of each group leaves undone, another does a moment later.
+            Self::ChildrenOfGoneForgotten | Self::AdriftStays => Level::SecondLine,
+            Self::KeptSeenTooEarly | Self::OtherOfTwoForgotten | Self::KeptNotLookedAt => Level::SecondLine,
             _ => Level::Simulator,
         }
     }
@@ -308,14 +319,19 @@ mod choice {
     use super::{Bug, Level};
 
     std::thread_local! {
-        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+        static PLANTED: Cell<u128> = const { Cell::new(0) };
     }
     /// One more than the number of the bug; 0: none.
     static EVERYWHERE: AtomicUsize = AtomicUsize::new(0);
 
+    const fn bit(bug: Bug) -> u128 {
+        const { assert!(Bug::ALL.len() <= 128, "each has a bit") };
+        1 << bug as u32
+    }
+
     /// Whether this thread has the bug.
     pub fn planted(bug: Bug) -> bool {
-        PLANTED.get() == Some(bug) || EVERYWHERE.load(Ordering::Relaxed) == bug as usize + 1
+        PLANTED.get() & bit(bug) != 0 || EVERYWHERE.load(Ordering::Relaxed) == bug as usize + 1
     }
 
     /// Plants a bug in all threads, or none: for tests whose work is done by threads that are not theirs. One test of a
@@ -326,7 +342,34 @@ mod choice {
 
     /// Plants a bug in this thread, or none.
     pub fn plant(bug: Option<Bug>) {
-        PLANTED.set(bug);
+        PLANTED.set(bug.map_or(0, bit));
+    }
+
+    /// Checks for bugs that do no harm alone that a test passes as long as one of several is missing and fails with all of
+    /// them, and that every bug of this kind has a test.
+    ///
+    /// # Panics
+    ///
+    /// Where that is not so.
+    pub fn assert_second_lines(cases: &[(&[Bug], fn())]) {
+        let passes = |bugs: &[Bug], but: Option<Bug>, test: fn()| {
+            let bugs = bugs.iter().filter(|bug| Some(**bug) != but);
+            PLANTED.set(bugs.fold(0, |bits, bug| bits | bit(*bug)));
+            let passed = catch_unwind(test).is_ok();
+            PLANTED.set(0);
+            passed
+        };
+        for (bugs, test) in cases {
+            assert!(passes(&[], None, *test), "the test fails without {bugs:?}");
+            for but in *bugs {
+                assert!(passes(bugs, Some(*but), *test), "the test fails although {but:?} is missing");
+            }
+            assert!(!passes(bugs, None, *test), "not caught: {bugs:?}");
+        }
+        let without: Vec<_> = Bug::of(Level::SecondLine)
+            .filter(|bug| cases.iter().all(|(bugs, _)| !bugs.contains(bug)))
+            .collect();
+        assert!(without.is_empty(), "no test for {without:?}");
     }
 
     /// Checks for the tests of one level that each passes as it is and fails with its bug, and that every bug of the level has
@@ -364,7 +407,7 @@ mod choice {
 }
 
 #[cfg(feature = "zoo")]
-pub use choice::{assert_all_caught, plant, plant_everywhere, planted};
+pub use choice::{assert_all_caught, assert_second_lines, plant, plant_everywhere, planted};
 
 /// Whether the bug is planted: never, in a build without the zoo.
 #[cfg(not(feature = "zoo"))]

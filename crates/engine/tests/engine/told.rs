@@ -218,3 +218,61 @@ pub fn what_a_batch_offers_is_durable_before_it_leaves() {
     assert!(send.needs_durable_store());
     assert_eq!(bench.store.offers().expect("maps").len(), 1);
 }
+
+/// A user removes a directory while the share moves something out of it. Its row is gone first, and what had its row below it
+/// stands nowhere then: it is placed anew, also when the first try is refused.
+#[test]
+pub fn what_a_gone_directory_held_is_gone() {
+    let mut bench = Bench::at_rest(Vec::new());
+    bench.hint(ROOT_INO, Some("d"));
+    bench.look(&mut |_| LookFound::Nothing);
+    bench.hear(vec![live_row(LINK, at(NodeUid::ROOT, "k"), target("to"), 22)], 22);
+    let page = bench.find_feed().expect("the feed is read");
+    bench.answer_page(page);
+    let first = bench.find_apply().expect("it is placed");
+    let mut truth = |at: &polder_engine::LookAt| match is_root(at) {
+        true => seen(ROOT_INO, "root", 0, 1),
+        false => LookFound::Nothing,
+    };
+    bench.settle(&mut truth);
+    assert!(matches!(bench.sent[..], [Op::Delete { uid: DIR, .. }]), "{:?}", bench.sent);
+    let results = vec![ApplyResult::Refused { found: None }];
+    bench.step(Event::Applied { job: first.job, results, dirs: Vec::new() });
+    bench.settle(&mut truth);
+    let second = bench.find_apply().expect("it is placed at last");
+    assert!(matches!(second.steps[0].act, ApplyAct::Place { .. }), "{second:?}");
+}
+
+/// Both sides have changed a link, and the share's is the newer one: what stood here is kept under another name, and is a
+/// node of its own.
+#[test]
+pub fn what_a_conflict_has_put_aside_is_a_node() {
+    const MINE: u64 = 20;
+    const THEIRS: u64 = 21;
+    let mut bench = Bench::at_rest(Vec::new());
+    bench.step(Event::Disconnected { why: polder_engine::Unreachable::Network("lost".into()) });
+    bench.hint(DIR_INO, Some("l"));
+    bench.look(&mut |_| LookFound::Entry(seen_link(MINE, "l", "mine", 5)));
+    (bench.news, bench.head) = (vec![live_row(LINK, at(DIR, "l"), target("theirs"), 22)], Seq(22));
+    bench.step(Event::Connected);
+    let mut before = |at: &polder_engine::LookAt| match at.name {
+        None => seen(DIR_INO, "d", OLD, 5),
+        Some(_) => LookFound::Entry(seen_link(MINE, "l", "mine", 5)),
+    };
+    bench.settle(&mut before);
+    let apply = bench.find_apply().expect("the conflict is settled here");
+    let ApplyAct::Replace { keep: Some(keep), .. } = &apply.steps[0].act else { panic!("{apply:?}") };
+    let kept = seen_link(MINE, &keep.name.to_string(), "mine", 6);
+    let now = seen_link(THEIRS, "l", "theirs", 6);
+    let results = vec![ApplyResult::Done { now: Some(now.clone()), other: Some(kept.clone()), exact: true }];
+    bench.step(Event::Applied { job: apply.job, results, dirs: Vec::new() });
+    bench.settle(&mut |at| match &at.name {
+        None if is_root(at) => seen(ROOT_INO, "root", 0, 1),
+        None => seen(DIR_INO, "d", OLD, 6),
+        Some(called) if *called == keep.name => LookFound::Entry(kept.clone()),
+        Some(_) => LookFound::Entry(now.clone()),
+    });
+    assert_eq!(bench.cloud(LINK).map(|node| node.content), Some(target("theirs")));
+    let copies: Vec<_> = bench.sent.iter().filter(|op| matches!(op, Op::Create { .. })).collect();
+    assert!(matches!(copies[..], [Op::Create { at, .. }] if at.name == keep.name), "{:?}", bench.sent);
+}

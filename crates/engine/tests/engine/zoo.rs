@@ -1,6 +1,6 @@
 //! The bug zoo at the level of the engine: `cargo test -p polder-engine --features zoo --test engine zoo_of`.
 
-use polder_types::zoo::{Bug, Level, assert_all_caught, plant};
+use polder_types::zoo::{Bug, Level, assert_all_caught, assert_second_lines, plant};
 
 use crate::{directories, refusal, seen, told};
 
@@ -41,4 +41,15 @@ fn zoo_of_the_engine() {
         (Bug::OffersNotDurable, told::what_a_batch_offers_is_durable_before_it_leaves),
     ];
     assert_all_caught(Level::Engine, cases, plant, |test| test());
+}
+
+#[test]
+fn zoo_of_second_lines() {
+    assert_second_lines(&[
+        (&[Bug::ChildrenOfGoneForgotten, Bug::AdriftStays], told::what_a_gone_directory_held_is_gone),
+        (
+            &[Bug::KeptSeenTooEarly, Bug::OtherOfTwoForgotten, Bug::KeptNotLookedAt],
+            told::what_a_conflict_has_put_aside_is_a_node,
+        ),
+    ]);
 }
