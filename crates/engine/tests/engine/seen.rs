@@ -291,3 +291,25 @@ pub fn a_rename_that_is_seen_in_two_steps_is_a_rename() {
     bench.settle(&mut truth);
     assert!(matches!(bench.sent.as_slice(), [Op::Move { uid: LINK, .. }]), "{:?}", bench.sent);
 }
+
+/// A directory is removed with two names of one file in it, before anybody has looked. Each name leads to the other one, and
+/// neither can be looked at.
+#[test]
+pub fn names_of_one_file_that_are_gone_with_their_directory_are_not_looked_at_for_ever() {
+    let mut bench = Bench::with(Vec::new(), |store| {
+        for (uid, called) in [(OTHER, "f"), (NodeUid([10; 16]), "g")] {
+            let file = row(store, at(DIR, called), bytes(20), 5);
+            store.put_synced(uid, Some(&file)).expect("maps");
+        }
+    });
+    bench.settle_root(0, 1);
+    bench.hints(&[(DIR_INO, Some("f")), (DIR_INO, Some("g")), (ROOT_INO, Some("d"))]);
+    let mut truth = all(|at| match () {
+        () if at.dir.ident == Some(ident(DIR_INO)) => LookFound::DirGone,
+        () => LookFound::Nothing,
+    });
+    bench.look(&mut truth);
+    bench.settle(&mut truth);
+    assert_eq!(bench.sent.len(), 4, "{:?}", bench.sent);
+    assert!(bench.is_in_sync());
+}
