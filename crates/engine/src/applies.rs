@@ -333,7 +333,7 @@ impl Engine {
             let adrift = parent != NodeUid::ROOT
                 && self.overlay.get(parent).is_none()
                 && store.synced(parent)?.is_none();
-            if adrift {
+            if adrift && !planted(Bug::AdriftStays) {
                 self.overlay.put_gone(uid, is_dir(&row.content));
             }
         }

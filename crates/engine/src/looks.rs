@@ -233,6 +233,8 @@ impl Engine {
             let (_, dir, name) = self.looks.later.pop_first().expect("there is a first");
             self.looks.pend(dir, name);
         }
+        // Names of one file lead to each other: what cannot be looked at leads on once.
+        let mut past = BTreeSet::new();
         while self.looks.flying.len() < LOOK_JOBS_MAX {
             let links = !self.looks.links.is_empty();
             let places: Vec<LookPlace> = if links {
@@ -246,15 +248,17 @@ impl Engine {
                 break;
             }
             let mut asked = Vec::with_capacity(places.len());
-            for (uid, name) in &places {
+            for place @ (uid, name) in &places {
                 if let Some(dir) = self.dir(store, *uid)?.filter(|dir| dir.ident.is_some()) {
                     asked.push(LookAt { dir, name: name.clone() });
-                } else if store.cloud(*uid)?.is_some() && !planted(Bug::LookWithoutDirectoryForgotten) {
+                    continue;
+                }
+                if store.cloud(*uid)?.is_some() && !planted(Bug::LookWithoutDirectoryForgotten) {
                     // The directory is on its way to this disk, or stands here under an id that is adopted later.
                     let at = self.now.mono_ms + QUIET_MS;
                     self.looks.later.insert((at, *uid, name.clone()));
-                    self.look_past(store, *uid, name.as_ref())?;
-                } else {
+                }
+                if past.insert(place.clone()) {
                     self.look_past(store, *uid, name.as_ref())?;
                 }
             }

@@ -332,7 +332,9 @@ impl Engine {
         let Some((parent, entry)) = displaced else { return Ok(()) };
         let at = Placed { parent, name: entry.seen.name.clone() };
         // Its name may have been chosen on the way: an answer about it that came meanwhile was younger than this.
-        self.looks.pend(at.parent, Some(at.name.clone()));
+        if !planted(Bug::KeptNotLookedAt) {
+            self.looks.pend(at.parent, Some(at.name.clone()));
+        }
         self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true }])
     }
 

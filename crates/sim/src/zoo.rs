@@ -33,37 +33,8 @@ impl Catch {
 }
 
 /// Bugs of this level that no hunt has caught yet. They are hunted when they are asked for.
-pub const OPEN: &[Bug] = &[
-    Bug::TwoLooksAtOnce,
-    Bug::StrangerForgotten,
-    Bug::SettledBeforeDurable,
-    Bug::TimesCollide,
-    Bug::OurWorkMovesTimes,
-    Bug::StrangerItselfForgotten,
-    Bug::OlderLookOverYounger,
-    Bug::LostHintsLeaveOldLooks,
-    Bug::SilentWalkBelieved,
-    Bug::ReturnsWithoutItsInside,
-    Bug::AdoptedWithoutItsInside,
-    Bug::LooksLoseTheirDirectory,
-    Bug::MovedIsStillThere,
-    Bug::ReadOfMovedFile,
-    Bug::StepSwallowsEdit,
-    Bug::KeptSeenTooEarly,
-    Bug::LostStepsWait,
-    Bug::OffersNotDurable,
-    Bug::OldRowsOverrule,
-    Bug::MergeEndsTooEarly,
-    Bug::CutIgnored,
-    Bug::LookWithoutDirectoryForgotten,
-    Bug::MadeDirectoryNotListed,
-    Bug::NoSettleTime,
-    Bug::OwnApplyIsUserChange,
-    Bug::ChildrenOfGoneForgotten,
-    Bug::NoLocalPrecondition,
-    Bug::VoidListingBelieved,
-    Bug::OldPagesStay,
-];
+pub const OPEN: &[Bug] =
+    &[Bug::MadeDirectoryNotListed, Bug::NoSettleTime, Bug::OwnApplyIsUserChange, Bug::NoLocalPrecondition];
 
 /// Stories that catch a bug whose situation seeds meet too rarely.
 const STORIES: &[(Bug, &str)] = &[
@@ -127,17 +98,6 @@ const STORIES: &[(Bug, &str)] = &[
     ),
     // A file is deleted while the agent is down, and another one made while the first scan reads its directory.
     (
-        Bug::VoidListingBelieved,
-        "seed 1 hosts 2 active 40000 slow
-         6000 s0 create a
-         6000 s0 mkdir d
-         6000 s0 create d/b
-         9000 s0 kill
-         9001 s0 rm d/b
-         14137 s0 create d/c",
-    ),
-    // The same.
-    (
         Bug::VoidNotListedAgain,
         "seed 1 hosts 2 active 40000 slow
          6000 s0 create a
@@ -171,16 +131,6 @@ const STORIES: &[(Bug, &str)] = &[
          34195 s1 rename a d
          34244 s1 backup
          35816 s1 set-back",
-    ),
-    // As the regression of the same defect.
-    (
-        Bug::OldPagesStay,
-        "seed 355 hosts 2 active 10000 queue 64 rows 2
-         1671 s1 create c
-         1846 s1 mkdir d
-         1900 s1 mkdir d/d
-         2534 s1 rm d
-         0 s0 lose-answer 4",
     ),
     // Somebody writes to a file at the moment at which it is replaced.
     (

@@ -143,6 +143,12 @@ bugs! {
     GoneWhileOffered,
     /// What is kept of a conflict is seen before its node has the new content.
     KeptSeenTooEarly,
+    /// What is kept of a conflict is not looked at afterwards.
+    KeptNotLookedAt,
+    /// A node that turns out to be another file is not looked for where that one stood.
+    OtherOfTwoForgotten,
+    /// A row that stands nowhere, for its directory has none, is planned and dropped for ever.
+    AdriftStays,
     /// Steps that cannot be carried out any more wait for ever.
     LostStepsWait,
     /// Directories whose times alone differ are not planned.
@@ -249,6 +255,8 @@ pub enum Level {
     Prune,
     /// The tests of single decisions of the engine, in `polder-engine`.
     Engine,
+    /// Those tests, with another bug beside it: alone it does no harm, since a second rule stands behind it.
+    SecondLine,
     /// The model checks, in `polder-model`: harm needs an order that no random run meets.
     Model,
     /// The orders of threads, in `polder-metadata`.
@@ -275,6 +283,33 @@ impl Bug {
             // The share tells of its new head as well, so that the feed is read a moment later; what is sent too early, it refuses.
             // What is absent for a moment only, a hint tells of.
             Self::RefusalNotFollowed | Self::RetriesBeforeFeed | Self::AbsenceIsDeletion => Level::Engine,
+            // Orders of answers that a run meets too rarely, or that a second rule mends a moment later.
+            Self::StrangerItselfForgotten
+            | Self::OlderLookOverYounger
+            | Self::LostHintsLeaveOldLooks
+            | Self::SettledBeforeDurable
+            | Self::TwoLooksAtOnce
+            | Self::StrangerForgotten
+            | Self::VoidListingBelieved
+            | Self::SilentWalkBelieved
+            | Self::ReturnsWithoutItsInside
+            | Self::AdoptedWithoutItsInside
+            | Self::LooksLoseTheirDirectory
+            | Self::LookWithoutDirectoryForgotten
+            | Self::MovedIsStillThere
+            | Self::ReadOfMovedFile
+            | Self::OurWorkMovesTimes
+            | Self::TimesCollide
+            | Self::StepSwallowsEdit
+            | Self::LostStepsWait
+            | Self::OldRowsOverrule
+            | Self::CutIgnored
+            | Self::OldPagesStay
+            | Self::MergeEndsTooEarly
+            | Self::OffersNotDurable => Level::Engine,
+            // What one of each group leaves undone, another does a moment later.
+            Self::ChildrenOfGoneForgotten | Self::AdriftStays => Level::SecondLine,
+            Self::KeptSeenTooEarly | Self::OtherOfTwoForgotten | Self::KeptNotLookedAt => Level::SecondLine,
             _ => Level::Simulator,
         }
     }
@@ -294,14 +329,19 @@ mod choice {
     use super::{Bug, Level};
 
     std::thread_local! {
-        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+        static PLANTED: Cell<u128> = const { Cell::new(0) };
     }
     /// One more than the number of the bug; 0: none.
     static EVERYWHERE: AtomicUsize = AtomicUsize::new(0);
 
+    const fn bit(bug: Bug) -> u128 {
+        const { assert!(Bug::ALL.len() <= 128, "each has a bit") };
+        1 << bug as u32
+    }
+
     /// Whether this thread has the bug.
     pub fn planted(bug: Bug) -> bool {
-        PLANTED.get() == Some(bug) || EVERYWHERE.load(Ordering::Relaxed) == bug as usize + 1
+        PLANTED.get() & bit(bug) != 0 || EVERYWHERE.load(Ordering::Relaxed) == bug as usize + 1
     }
 
     /// Plants a bug in all threads, or none: for tests whose work is done by threads that are not theirs. One test of a
@@ -312,7 +352,34 @@ mod choice {
 
     /// Plants a bug in this thread, or none.
     pub fn plant(bug: Option<Bug>) {
-        PLANTED.set(bug);
+        PLANTED.set(bug.map_or(0, bit));
+    }
+
+    /// Checks for bugs that do no harm alone that a test passes as long as one of several is missing and fails with all of
+    /// them, and that every bug of this kind has a test.
+    ///
+    /// # Panics
+    ///
+    /// Where that is not so.
+    pub fn assert_second_lines(cases: &[(&[Bug], fn())]) {
+        let passes = |bugs: &[Bug], but: Option<Bug>, test: fn()| {
+            let bugs = bugs.iter().filter(|bug| Some(**bug) != but);
+            PLANTED.set(bugs.fold(0, |bits, bug| bits | bit(*bug)));
+            let passed = catch_unwind(test).is_ok();
+            PLANTED.set(0);
+            passed
+        };
+        for (bugs, test) in cases {
+            assert!(passes(&[], None, *test), "the test fails without {bugs:?}");
+            for but in *bugs {
+                assert!(passes(bugs, Some(*but), *test), "the test fails although {but:?} is missing");
+            }
+            assert!(!passes(bugs, None, *test), "not caught: {bugs:?}");
+        }
+        let without: Vec<_> = Bug::of(Level::SecondLine)
+            .filter(|bug| cases.iter().all(|(bugs, _)| !bugs.contains(bug)))
+            .collect();
+        assert!(without.is_empty(), "no test for {without:?}");
     }
 
     /// Checks for the tests of one level that each passes as it is and fails with its bug, and that every bug of the level has
@@ -333,13 +400,15 @@ mod choice {
             put(None);
             passed
         };
-        let mut missed = Vec::new();
+        let (mut failing, mut missed) = (Vec::new(), Vec::new());
         for (bug, test) in cases {
-            assert!(passes(None, *test), "the test fails without {bug:?}");
-            if passes(Some(*bug), *test) {
+            if !passes(None, *test) {
+                failing.push(bug);
+            } else if passes(Some(*bug), *test) {
                 missed.push(bug);
             }
         }
+        assert!(failing.is_empty(), "the tests fail without {failing:?}");
         assert!(missed.is_empty(), "not caught: {missed:?}");
         let without: Vec<_> =
             Bug::of(level).filter(|bug| cases.iter().all(|(other, _)| other != bug)).collect();
@@ -348,7 +417,7 @@ mod choice {
 }
 
 #[cfg(feature = "zoo")]
-pub use choice::{assert_all_caught, plant, plant_everywhere, planted};
+pub use choice::{assert_all_caught, assert_second_lines, plant, plant_everywhere, planted};
 
 /// Whether the bug is planted: never, in a build without the zoo.
 #[cfg(not(feature = "zoo"))]

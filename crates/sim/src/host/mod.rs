@@ -69,6 +69,8 @@ pub struct Host {
     pub wake: Option<u64>,
     /// Programs of users: which inode each has open.
     pub programs: BTreeMap<u64, u64>,
+    /// Steps of applies that engines here have asked for.
+    pub steps_asked: u64,
     /// Numbers of whatever is counted here: messages, reads, applies.
     pub counts: BTreeMap<&'static str, u64>,
     pub(crate) rng: Rng,
@@ -116,6 +118,7 @@ impl Host {
             status: None,
             wake: None,
             programs: BTreeMap::new(),
+            steps_asked: 0,
             counts: BTreeMap::new(),
             rng,
             walks: BTreeMap::new(),

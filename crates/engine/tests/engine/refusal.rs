@@ -152,7 +152,7 @@ impl Bench {
 
 /// The share knows more than we do: the feed is asked at once, and nothing is sent before it has told.
 #[test]
-fn a_refusal_leads_to_the_feed() {
+pub fn a_refusal_leads_to_the_feed() {
     let mut bench = Bench::deleting();
     let job = bench.sent().expect("the deletion is offered");
     let why = Refusal::BaseChanged { current: Some(Seq(25)) };
@@ -165,7 +165,7 @@ fn a_refusal_leads_to_the_feed() {
 
 /// The answer was lost with the session: nobody knows what became of the batch until the feed was read to its head.
 #[test]
-fn a_lost_answer_is_not_made_up_for_before_the_feed() {
+pub fn a_lost_answer_is_not_made_up_for_before_the_feed() {
     let mut bench = Bench::deleting();
     assert!(bench.sent().is_some());
     bench.step(Event::Disconnected { why: Unreachable::Network("lost".into()) });
@@ -181,7 +181,7 @@ fn a_lost_answer_is_not_made_up_for_before_the_feed() {
 /// A scan does not name a file that should be there. Until a look has found nothing under its name, it is not deleted in the
 /// share, however long the look takes.
 #[test]
-fn absence_in_a_listing_is_no_deletion() {
+pub fn absence_in_a_listing_is_no_deletion() {
     let mut bench = Bench::started();
     let list = bench.effects.iter().find_map(|effect| match effect {
         Effect::List { job, .. } => Some(*job),
@@ -204,17 +204,4 @@ fn absence_in_a_listing_is_no_deletion() {
         "nobody looks"
     );
     bench.sends_nothing(40, 1_000, "deleted without a look");
-}
-
-/// The bug zoo at the level of the engine: `cargo test -p polder-engine --features zoo --test refusal zoo`.
-#[cfg(feature = "zoo")]
-#[test]
-fn zoo_of_the_engine() {
-    use polder_types::zoo::{Bug, Level, assert_all_caught, plant};
-    let cases: [(Bug, fn()); 3] = [
-        (Bug::RefusalNotFollowed, a_refusal_leads_to_the_feed),
-        (Bug::AbsenceIsDeletion, absence_in_a_listing_is_no_deletion),
-        (Bug::RetriesBeforeFeed, a_lost_answer_is_not_made_up_for_before_the_feed),
-    ];
-    assert_all_caught(Level::Engine, &cases, plant, |test| test());
 }
