@@ -71,6 +71,7 @@ pub use statedb::{
     StateReaders,
 };
 pub use steps::{Act, Batch, BatchResult, Over, Place, Step, StepResult, Unknown};
+pub use sys::give_memory_back;
 pub use volume::Volume;
 pub use walk::{Dir, DirAt, Walker};
 pub use watch::{Hint, Method, Noticed, WatchOptions, Watcher};

@@ -21,6 +21,16 @@ fn checked(result: c_int) -> Result<c_int> {
     if result < 0 { Err(last_errno()) } else { Ok(result) }
 }
 
+/// Gives freed memory back to the system. glibc keeps what a large piece of work took (a walk of a million entries: some
+/// 40 MiB) as long as the threshold of its heaps allows. Other allocators are left alone.
+pub fn give_memory_back() {
+    // SAFETY: it takes a number and locks each heap while it looks at it; memory in use is not touched.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// A kernel file handle: which inode, independent of names.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Handle {

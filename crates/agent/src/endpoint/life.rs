@@ -37,6 +37,9 @@ const OPENINGS_MAX: usize = polder_api::grpc::limits::PREVIOUS_OPENINGS_MAX;
 /// applied takes it for its users' doing once the share has moved on. Many small batches share one flush.
 const ROWS_SETTLE_MAX: Duration = Duration::from_millis(100);
 
+/// How often at most what a large piece of work took is given back to the system, once all is in sync.
+const TRIM_EVERY_MS: u64 = 60_000;
+
 const NOTE_INSTANCE: &str = "agent/instance";
 const NOTE_OPENINGS: &str = "agent/openings";
 /// There once the first download is over.
@@ -60,6 +63,8 @@ pub(crate) struct Life {
     rate: Rate,
     /// When the endpoint was last in sync; 0: never in this life.
     last_sync_unix_ms: i64,
+    /// Before this, no memory is given back.
+    trim_at_ms: u64,
     /// Decisions about extras, to be answered once they are durable.
     answers: Vec<(Sender<u64>, u64)>,
     ended: Option<Box<str>>,
@@ -127,6 +132,7 @@ impl Life {
             rows_to_settle: None,
             rate: Rate::default(),
             last_sync_unix_ms: 0,
+            trim_at_ms: 0,
             answers: Vec::new(),
             ended: None,
             is_first,
@@ -463,6 +469,10 @@ impl Life {
                 // With the next commit; if that is lost, a few files arrive in the other way.
                 let _ = self.db.put_note(NOTE_ARRIVED, &[1]);
                 self.disk.set_arrivals(&thread.assignment, false);
+            }
+            if self.trim_at_ms <= now.mono_ms {
+                self.trim_at_ms = now.mono_ms + TRIM_EVERY_MS;
+                polder_replica::give_memory_back();
             }
         }
         let a_second = self.rate.a_second(moved, now.mono_ms);
