@@ -96,10 +96,10 @@ impl Engine {
         match here {
             Some(here) => self.compare_leftover(store, uid, &here),
             None => {
+                // None now: its directory may not be known as the share's yet.
                 let twin = self.twin_of_leftover(store, uid)?;
-                match twin {
-                    Some(twin) => self.rekey(store, twin, uid)?,
-                    None => self.drop_leftover(store, uid)?,
+                if let Some(twin) = twin {
+                    self.rekey(store, twin, uid)?;
                 }
                 Ok(twin.is_some())
             }
@@ -108,7 +108,16 @@ impl Engine {
 
     /// Whether it is to be found out yet what stands here as a node: until then no plan may take it in.
     pub(crate) fn may_be_left(&self, store: &dyn TreeStore, uid: NodeUid) -> Result<bool, TreeError> {
-        Ok(!self.leftovers.versions.is_empty() && self.left_from(store, uid)?.is_some())
+        if self.leftovers.versions.is_empty() {
+            return Ok(false);
+        }
+        Ok(match self.left_from(store, uid)? {
+            Some(heir) if heir == uid => {
+                View { store, overlay: &self.overlay }.local(uid)?.is_some()
+                    || self.twin_of_leftover(store, uid)?.is_some()
+            }
+            other => other.is_some(),
+        })
     }
 
     /// The node with superseded versions that this one is about: itself, or, if nobody has told us of this one, that whose
@@ -238,7 +247,11 @@ fn base_of(here: &LocalNode, version: &CloudNode, synced: Option<&SyncedNode>) -
         at: if here.at == version.at { version.at.clone() } else { before.at },
         content: if same_content { version.content.clone() } else { before.content },
         attrs_share: if same_attrs { version.attrs } else { before.attrs_share },
-        attrs_here: if same_attrs { version.attrs } else { before.attrs_here },
+        // What was agreed here in another form stays so.
+        attrs_here: match same_attrs && before.attrs_share != version.attrs {
+            true => version.attrs,
+            false => before.attrs_here,
+        },
         mtime_share: match (is_dir, same_mtime) {
             (true, _) => here.mtime,
             (false, true) => version.mtime,

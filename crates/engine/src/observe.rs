@@ -154,6 +154,13 @@ impl Engine {
             let uid = *uid;
             return self.take_name(store, at, entry, standing_node, Some(uid), batch);
         }
+        if let Some((_, Some(left))) = &known
+            && !batch.empty.contains(&self.overlay.key(left))
+            && !planted(Bug::LeftPlaceNotLookedAt)
+        {
+            // This may be the older of two looks, and it has moved there meanwhile.
+            self.looks.pend(left.parent, Some(left.name.clone()));
+        }
         self.take_name(store, at, entry, standing_node, known.map(|(uid, _)| uid), batch)
     }
 

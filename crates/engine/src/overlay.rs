@@ -8,7 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use polder_sync::{CloudNode, LocalContent, LocalNode, SyncedNode, TreeError, TreeStore, Trees};
-use polder_types::{CaseRule, FileIdent, NodeUid, Placed};
+use polder_types::{
+    CaseRule, FileIdent, NodeUid, Placed,
+    zoo::{Bug, planted},
+};
 
 /// A directory's key: who may have it is one node.
 pub(crate) type Key = (NodeUid, Box<[u8]>);
@@ -173,12 +176,21 @@ impl View<'_> {
         if let Some(uid) = self.overlay.by_ident(ident) {
             return Ok(Some(uid));
         }
-        let synced = self.store.synced_by_ident(ident)?;
-        Ok(match synced {
-            // Overlaid: present with another inode, or gone (then it comes back).
-            Some(uid) if matches!(self.overlay.get(uid), Some(Some(_))) => None,
-            other => other,
-        })
+        let mut gone = None;
+        for uid in self.store.synced_all_by_ident(ident)? {
+            match self.overlay.get(uid) {
+                // It stands as its row says.
+                None => return Ok(Some(uid)),
+                // Gone: it comes back.
+                Some(None) if gone.is_none() => gone = Some(uid),
+                // There are others like it, or it is present with another inode.
+                _ => (),
+            }
+            if planted(Bug::GoneBeforeThatWhichStands) {
+                return Ok(gone);
+            }
+        }
+        Ok(gone)
     }
 }
 

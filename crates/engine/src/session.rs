@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use polder_sync::{CloudNode, Offer, SyncedNode, TreeError, TreeStore};
+use polder_sync::{CloudNode, Offer, SyncedNode, TreeError, TreeStore, Trees};
 use polder_types::{
     BatchAnswer, BatchNo, Cursor, GroupAnswer, NodeUid, Seq,
     zoo::{Bug, planted},
@@ -16,6 +16,7 @@ use polder_types::{
 
 use crate::engine::Engine;
 use crate::mode::{Mode, NOTE_MERGE, NOTE_OTHER_HISTORY};
+use crate::overlay::View;
 use crate::refused::{Refusals, decode_cursor, encode_cursor};
 use crate::rows::lone_rows;
 use crate::{
@@ -313,7 +314,23 @@ impl Engine {
         {
             self.rekey(store, twin, uid)?;
         }
+        if let Some(row) = &row {
+            self.leave_to_others(store, uid, row)?;
+        }
         self.after_synced(store, uid)
+    }
+
+    /// Where the row of an offer says that its node stands, this life has seen somebody else already.
+    fn leave_to_others(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        row: &SyncedNode,
+    ) -> Result<(), TreeError> {
+        let key = self.overlay.key(&row.at);
+        let standing = View { store, overlay: &self.overlay }.local_at(key.0, &key.1)?;
+        let taken = standing.is_some_and(|other| other != uid) && self.overlay.get(uid).is_none();
+        if taken && !planted(Bug::OfferStandsWhereOthersDo) { self.set_gone(store, uid) } else { Ok(()) }
     }
 
     /// The scan of this life may have seen what was offered before the answer was known, as something new.

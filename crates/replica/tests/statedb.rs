@@ -148,6 +148,7 @@ fn assert_equal(db: &dyn TreeStore, model: &dyn TreeStore) {
         for key in NAMES.iter().map(|name| name.as_bytes()).chain(["strasse".as_bytes(), "straße".as_bytes()])
         {
             assert_eq!(db.synced_at(uid, key).unwrap(), model.synced_at(uid, key).unwrap());
+            assert_eq!(db.synced_all_at(uid, key).unwrap(), model.synced_all_at(uid, key).unwrap());
             assert_eq!(db.cloud_at(uid, key).unwrap(), model.cloud_at(uid, key).unwrap());
             for count in [1, 9] {
                 let after = Some(key);
@@ -162,6 +163,7 @@ fn assert_equal(db: &dyn TreeStore, model: &dyn TreeStore) {
         if let Some(row) = model.synced(uid).unwrap() {
             let ident = row.stamp.ident;
             assert_eq!(db.synced_by_ident(ident).unwrap(), model.synced_by_ident(ident).unwrap());
+            assert_eq!(db.synced_all_by_ident(ident).unwrap(), model.synced_all_by_ident(ident).unwrap());
         }
     }
     assert_eq!(db.cloud_changed_count().unwrap(), model.cloud_changed_count().unwrap());

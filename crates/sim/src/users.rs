@@ -314,8 +314,11 @@ impl User<'_> {
     fn wrote(&mut self, before: u64, token: u64, ino: u64) {
         self.gone(before);
         self.ghost.written(token);
-        // Written to a file without a name, or to one of which no share has the name.
-        if self.host.disk.inode(ino).links == 0 || self.is_hidden(ino) {
+        // Written to a file without a name, or to one of which no share has the name; or to one that has none but in the
+        // recycle area, of which a user took the last one that he saw.
+        let nameless = self.host.disk.inode(ino).links == 0;
+        let left_behind = self.host.unlinked.contains(&ino) && self.a_name(ino).is_none();
+        if nameless || left_behind || self.is_hidden(ino) {
             self.ghost.destroyed(token);
         }
     }
@@ -379,6 +382,7 @@ impl User<'_> {
         }
         let lost = over.and_then(|over| disk.token(over));
         disk.rename((dir, &name), (to_dir, &to_name));
+        self.host.unlinked.extend(over);
         lost.into_iter().for_each(|token| self.gone(token));
         Some(())
     }
@@ -414,6 +418,7 @@ impl User<'_> {
             self.remove_inside(ino);
         }
         self.host.disk.detach(dir, &name);
+        self.host.unlinked.insert(ino);
         lost.into_iter().for_each(|token| self.gone(token));
         Some(())
     }
@@ -427,6 +432,7 @@ impl User<'_> {
                 self.remove_inside(ino);
             }
             self.host.disk.detach(dir, &name);
+            self.host.unlinked.insert(ino);
             lost.into_iter().for_each(|token| self.gone(token));
         }
         self.host.disk.unreadable.remove(&dir);

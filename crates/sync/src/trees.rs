@@ -150,9 +150,7 @@ pub trait TreeStore {
     fn synced_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError>;
     /// All who are synced under a key: two, while one of them has left the name and the other has taken it, and the
     /// move of the first is not agreed yet.
-    fn synced_all_at(&self, parent: NodeUid, key: &[u8]) -> Result<Vec<NodeUid>, TreeError> {
-        Ok(self.synced_at(parent, key)?.into_iter().collect())
-    }
+    fn synced_all_at(&self, parent: NodeUid, key: &[u8]) -> Result<Vec<NodeUid>, TreeError>;
     /// Synced children in the order of keys.
     fn synced_children(
         &self,
@@ -163,9 +161,7 @@ pub trait TreeStore {
     /// Who was synced with this inode.
     fn synced_by_ident(&self, ident: FileIdent) -> Result<Option<NodeUid>, TreeError>;
     /// All who were synced with this inode: the names of a file with several.
-    fn synced_all_by_ident(&self, ident: FileIdent) -> Result<Vec<NodeUid>, TreeError> {
-        Ok(self.synced_by_ident(ident)?.into_iter().collect())
-    }
+    fn synced_all_by_ident(&self, ident: FileIdent) -> Result<Vec<NodeUid>, TreeError>;
     /// Writes (`Some`) or removes a synced row.
     fn put_synced(&mut self, uid: NodeUid, row: Option<&SyncedNode>) -> Result<(), TreeError>;
 

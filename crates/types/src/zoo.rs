@@ -108,6 +108,12 @@ bugs! {
     MovedIsStillThere,
     /// As long as no endpoint has said anything of the root, whatever is said of it counts as agreed.
     EveryRootIsTheFirst,
+    /// The place that a node has left is not looked at: what tells of it may be older than what was seen there.
+    LeftPlaceNotLookedAt,
+    /// What was offered and taken stands where this life has seen somebody else.
+    OfferStandsWhereOthersDo,
+    /// Of two nodes with one inode the one that is gone is taken, though the other stands there.
+    GoneBeforeThatWhichStands,
     /// Of two rows under an empty name one alone is gone.
     OneLeavesTheName,
     /// A file that is back in its agreed place takes the id of what stood there meanwhile.

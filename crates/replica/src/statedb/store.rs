@@ -14,6 +14,10 @@ use super::{AttrsEntry, CACHED_MAX, StateDb, StateError};
 const DIRECTORY: i64 = 0;
 const OTHER: i64 = 1;
 const DELETED: i64 = 2;
+/// Who is synced under a key, and with an inode: asked for the first, or for all.
+const SYNCED_AT: &str = "SELECT uid FROM synced INDEXED BY synced_place
+    WHERE parent = ?1 AND key = ?2 AND uid <> ?3 ORDER BY uid";
+const SYNCED_BY_IDENT: &str = "SELECT uid FROM synced WHERE ino = ?1 AND gen = ?2 ORDER BY uid";
 /// Depth of a directory whose ancestors are not known yet: after all others.
 const DEPTH_UNKNOWN: u32 = 1 << 30;
 /// Longest chain that is followed for a depth.
@@ -364,11 +368,13 @@ impl TreeStore for StateDb {
     }
 
     fn synced_at(&self, parent: NodeUid, key: &[u8]) -> std::result::Result<Option<NodeUid>, TreeError> {
-        let sql =
-            "SELECT uid FROM synced INDEXED BY synced_place WHERE parent = ?1 AND key = ?2 AND uid <> ?3
-                   ORDER BY uid LIMIT 1";
-        let found = self.get(sql, &[&parent.0, &key, &NodeUid::ROOT.0], |row| uid(column(row, 0)?));
+        let found = self.get(SYNCED_AT, &[&parent.0, &key, &NodeUid::ROOT.0], |row| uid(column(row, 0)?));
         doing("find synced name", found)
+    }
+
+    fn synced_all_at(&self, parent: NodeUid, key: &[u8]) -> std::result::Result<Vec<NodeUid>, TreeError> {
+        let found = self.get_all(SYNCED_AT, &[&parent.0, &key, &NodeUid::ROOT.0], |row| uid(column(row, 0)?));
+        doing("find synced names", found)
     }
 
     fn synced_children(
@@ -387,9 +393,13 @@ impl TreeStore for StateDb {
     }
 
     fn synced_by_ident(&self, ident: FileIdent) -> std::result::Result<Option<NodeUid>, TreeError> {
-        let sql = "SELECT uid FROM synced WHERE ino = ?1 AND gen = ?2 ORDER BY uid LIMIT 1";
-        let found = self.get(sql, &[&(ident.ino as i64), &ident.generation], |row| uid(column(row, 0)?));
-        doing("find synced inode", found)
+        let values: [&dyn ToSql; 2] = [&(ident.ino as i64), &ident.generation];
+        doing("find synced inode", self.get(SYNCED_BY_IDENT, &values, |row| uid(column(row, 0)?)))
+    }
+
+    fn synced_all_by_ident(&self, ident: FileIdent) -> std::result::Result<Vec<NodeUid>, TreeError> {
+        let values: [&dyn ToSql; 2] = [&(ident.ino as i64), &ident.generation];
+        doing("find synced inodes", self.get_all(SYNCED_BY_IDENT, &values, |row| uid(column(row, 0)?)))
     }
 
     fn put_synced(&mut self, uid: NodeUid, row: Option<&SyncedNode>) -> std::result::Result<(), TreeError> {

@@ -69,6 +69,8 @@ pub struct Host {
     pub wake: Option<u64>,
     /// Programs of users: which inode each has open.
     pub programs: BTreeMap<u64, u64>,
+    /// Files of which a user took a name away.
+    pub unlinked: BTreeSet<u64>,
     /// Steps of applies that engines here have asked for.
     pub steps_asked: u64,
     /// Numbers of whatever is counted here: messages, reads, applies.
@@ -118,6 +120,7 @@ impl Host {
             status: None,
             wake: None,
             programs: BTreeMap::new(),
+            unlinked: BTreeSet::new(),
             steps_asked: 0,
             counts: BTreeMap::new(),
             rng,
