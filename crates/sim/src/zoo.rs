@@ -33,8 +33,7 @@ impl Catch {
 }
 
 /// Bugs of this level that no hunt has caught yet. They are hunted when they are asked for.
-pub const OPEN: &[Bug] =
-    &[Bug::MadeDirectoryNotListed, Bug::NoSettleTime, Bug::OwnApplyIsUserChange, Bug::NoLocalPrecondition];
+pub const OPEN: &[Bug] = &[];
 
 /// Stories that catch a bug whose situation seeds meet too rarely.
 const STORIES: &[(Bug, &str)] = &[
@@ -197,6 +196,10 @@ const KNOWN: &[(Bug, u64)] = &[
     (Bug::ParentUnchecked, 44),
     (Bug::BatchTakenTwice, 44),
     (Bug::TagIgnored, 31),
+    (Bug::NoSettleTime, 74),
+    (Bug::OwnApplyIsUserChange, 200),
+    (Bug::MadeDirectoryNotListed, 368),
+    (Bug::NoLocalPrecondition, 404),
 ];
 
 /// Hunts one bug: with its story, with the seed that is known to catch it, then through the seeds from `from` on; `None` when
