@@ -20,6 +20,7 @@ mod event;
 mod leftovers;
 mod looks;
 mod mode;
+mod names;
 mod observe;
 mod overlay;
 mod planning;

@@ -204,15 +204,15 @@ impl Engine {
             _ => self.vanished_from(store, &at, kind, known)?,
         };
         let key = self.overlay.key(&at);
-        let is_back = match known {
-            Some(known) => store.synced(known)?.is_some_and(|row| self.overlay.key(&row.at) == key),
+        let belongs = match known {
+            Some(known) => self.belongs_at(store, known, &key)?,
             None => false,
         };
         let uid = match (heir, known) {
             // A directory that is known keeps its id, and with it everything inside.
             (_, Some(uid)) if is_dir => uid,
-            // Back in its agreed place: what stood there meanwhile does not take its id over.
-            (_, Some(uid)) if is_back && !planted(Bug::ReturnTakesOtherId) => uid,
+            // Back in its agreed place, or in the one that the share gave it: what stood there does not take its id over.
+            (_, Some(uid)) if belongs && !planted(Bug::ReturnTakesOtherId) => uid,
             (Some(heir), _) => heir,
             (None, Some(known)) => known,
             (None, None) => self.new_uid(),
@@ -230,6 +230,13 @@ impl Engine {
             self.want_list(uid);
         }
         self.evict_others(store, &key, uid)
+    }
+
+    /// Whether a node was agreed to stand under a key, or stands there in the share.
+    fn belongs_at(&self, store: &dyn TreeStore, uid: NodeUid, key: &Key) -> Result<bool, TreeError> {
+        let agreed = store.synced(uid)?.map(|row| row.at);
+        let wanted = store.cloud(uid)?.map(|node| node.at);
+        Ok(agreed.into_iter().chain(wanted).any(|at| self.overlay.key(&at) == *key))
     }
 
     /// A directory is back, and is listed: what was gone with it stands as its rows say until then. A walk tells what is
@@ -405,53 +412,6 @@ impl Engine {
         let SeenDir { stamp, attrs } = dir;
         let seen = Seen { name: node.at.name.clone(), kind: Some(Kind::Directory), stamp, links: 1 };
         self.set_present(store, uid, node.at, SeenEntry { seen, attrs, target: None, stands_for: None })
-    }
-
-    /// A file left a name. What was changed through it before, the watcher told under this name alone: the others that are
-    /// known are looked at.
-    pub(crate) fn look_at_rest(
-        &mut self,
-        store: &dyn TreeStore,
-        uid: NodeUid,
-        old: &LocalNode,
-    ) -> Result<(), TreeError> {
-        if old.kind != Kind::File {
-            return Ok(());
-        }
-        let ident = old.stamp.ident;
-        self.look_at_names_of(store, ident, uid, &|stamp| stamp.ident == ident)
-    }
-
-    /// A file with several names changed: the watcher tells of one of them.
-    pub(crate) fn look_at_other_names(
-        &mut self,
-        store: &dyn TreeStore,
-        uid: NodeUid,
-        stamp: Stamp,
-    ) -> Result<(), TreeError> {
-        self.look_at_names_of(store, stamp.ident, uid, &|known| known != stamp)
-    }
-
-    /// Looks at the names that an inode was known by, but for one node's: those whose stamp, as it is known, calls for it.
-    fn look_at_names_of(
-        &mut self,
-        store: &dyn TreeStore,
-        ident: FileIdent,
-        but: NodeUid,
-        calls: &dyn Fn(Stamp) -> bool,
-    ) -> Result<(), TreeError> {
-        if planted(Bug::OtherNamesForgotten) {
-            return Ok(());
-        }
-        let mut names = store.synced_all_by_ident(ident)?;
-        names.extend(self.overlay.all_by_ident(ident));
-        for other in names.into_iter().filter(|other| *other != but) {
-            let node = View { store, overlay: &self.overlay }.local_row(other)?;
-            if let Some(node) = node.filter(|node| calls(node.stamp)) {
-                self.looks.pend(node.at.parent, Some(node.at.name));
-            }
-        }
-        Ok(())
     }
 
     /// Stores a local state: in the overlay while it differs from the synced row; a stamp that alone differs, and

@@ -37,10 +37,11 @@ impl Engine {
         if self.session.is_ahead(uid, since) && !planted(Bug::OldRowsOverrule) {
             return Ok(uid);
         }
-        if by == self.instance
-            && by != InstanceId::ZERO
-            && !planted(Bug::LostAnswerIgnored)
+        let ours = by == self.instance && by != InstanceId::ZERO;
+        if !planted(Bug::LostAnswerIgnored)
             && let Some(offer) = offers.get(&uid)
+            // A deletion has no author. Whoever's it was, what was to be gone is gone.
+            && (ours || offer.becomes.is_none() && !planted(Bug::LostAnswerOfDeletionIgnored))
             && fits(offer, state.as_ref())
         {
             store.drop_offer(uid)?;

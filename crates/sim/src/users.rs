@@ -362,6 +362,7 @@ impl User<'_> {
         if office {
             disk.detach(dir, &backup);
         }
+        self.host.unlinked.insert(ino);
         self.wrote(before, token, new);
         Some(())
     }

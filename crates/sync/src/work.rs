@@ -299,15 +299,20 @@ impl<'a> Work<'a> {
             let only_shared = self.nodes[keeper].here.is_none() && !self.nodes[keeper].is_directory();
             if only_shared && self.nodes[loser].is_directory() {
                 self.claims.insert(key, loser);
-                yielding.push((keeper, Reason::DirectoryKeepsName));
+                yielding.push((keeper, loser, Reason::DirectoryKeepsName));
             } else {
                 self.claims.insert(key, keeper);
                 let directory = self.nodes[keeper].is_directory() && !self.nodes[loser].is_directory();
                 let why = if directory { Reason::DirectoryKeepsName } else { Reason::NameTaken };
-                yielding.push((loser, why));
+                yielding.push((loser, keeper, why));
             }
         }
-        for (i, why) in yielding {
+        for (i, to, why) in yielding {
+            if self.nodes[to].busy && !planted(Bug::YieldsToTheBusy) {
+                // Whether that one stays is about to be seen.
+                self.nodes[i].beyond = Some(self.nodes[to].uid);
+                continue;
+            }
             let label =
                 if self.nodes[i].here.is_none() { &self.settings.cloud } else { &self.settings.server };
             let Some(at) = self.nodes[i].target().map(|target| target.at.clone()) else { continue };

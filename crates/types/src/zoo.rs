@@ -114,6 +114,10 @@ bugs! {
     OfferStandsWhereOthersDo,
     /// Of two nodes with one inode the one that is gone is taken, though the other stands there.
     GoneBeforeThatWhichStands,
+    /// A node takes another name because of one whose fate is not known yet.
+    YieldsToTheBusy,
+    /// Whether a deletion whose answer was lost was taken, the feed does not tell.
+    LostAnswerOfDeletionIgnored,
     /// Of two rows under an empty name one alone is gone.
     OneLeavesTheName,
     /// A file that is back in its agreed place takes the id of what stood there meanwhile.

@@ -184,7 +184,11 @@ impl World {
         self.hosts[host].kill();
         change(&mut self.hosts[host]);
         self.hosts[host].disk.unreadable.clear();
-        let after = tokens_of_disk(&self.hosts[host].disk);
+        // What was written to a file that a power cut gave back to staging, its name never having been durable, is as lost as
+        // one whose bytes are.
+        let mut after = tokens_of_disk(&self.hosts[host].disk);
+        let staged = self.hosts[host].disk.tokens_below(crate::disk::STAGING);
+        staged.into_iter().for_each(|(_, token)| drop(after.remove(&token)));
         let others = self.tokens_of_others(host);
         self.ghost.lost_locally(&self.service, &before, &after, &others);
         if running {
