@@ -463,7 +463,7 @@ fn lane_of(step: &polder_sync::Apply) -> Lane {
 }
 
 /// Nodes that a step takes to another place.
-fn moved(step: &polder_sync::Apply) -> Vec<NodeUid> {
+pub(crate) fn moved(step: &polder_sync::Apply) -> Vec<NodeUid> {
     match &step.act {
         Act::Move { .. } | Act::Exchange { .. } => uids(step),
         Act::Place { over: Some(over), .. } => vec![over.uid],

@@ -123,7 +123,8 @@ impl Engine {
             self.stuck_since = now;
             self.work.retry_waiting(now);
         }
-        if self.is_quiet() && self.work.len() == 0 {
+        let idle_done = self.idle.done && self.idle.since == self.looks.last_change;
+        if self.is_quiet() && self.work.len() == 0 && (self.overlay.len() == 0 || idle_done) {
             self.forget_leftovers(store)?;
         }
         if self.is_quiet() && self.work.fresh_count() == 0 && !planted(Bug::DirectoryTimesForgotten) {

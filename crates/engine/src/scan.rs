@@ -44,6 +44,8 @@ pub(crate) struct Scan {
     strangers: BTreeSet<FileIdent>,
     /// A walk has ended since they were last asked for.
     strangers_due: bool,
+    /// Jobs from this one on were begun after the last walk had ended.
+    since_walk: JobId,
     /// Directories of which a listing came to nothing, until one is whole.
     void: BTreeMap<NodeUid, Void>,
     /// Set while facts of a walk are taken: it goes down by itself.
@@ -168,6 +170,14 @@ impl Engine {
             return;
         }
         self.scan.lists.entry(uid).or_insert(false);
+    }
+
+    /// A job has taken a directory to another place. A walk beside it may have passed it over in both.
+    pub(crate) fn moved_beside_walk(&mut self, dir: NodeUid, job: JobId) {
+        let beside = !self.scan.walks.is_empty() || job < self.scan.since_walk;
+        if beside && !planted(Bug::WalkPassesTheMoved) {
+            self.want_list(dir);
+        }
     }
 
     pub(crate) fn rescan(&mut self, store: &mut dyn TreeStore, path: &RelPath) -> Result<(), TreeError> {
@@ -407,6 +417,7 @@ impl Engine {
     ) -> Result<(), TreeError> {
         let Some(walk) = self.scan.walks.remove(&job) else { return Ok(()) };
         self.scan.strangers_due = true;
+        self.scan.since_walk = self.next_job();
         match (walk.full, complete) {
             (true, true) => {
                 self.scan.last_full = Some(self.now.mono_ms);

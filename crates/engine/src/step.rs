@@ -145,8 +145,16 @@ impl Engine {
                 self.touched_by_us(place);
             }
             let serial = queued.serial;
+            let moved = crate::applies::moved(&queued.step);
             if !self.result(store, queued, result)? {
                 not_done.insert(serial);
+                continue;
+            }
+            for uid in moved {
+                let node = View { store, overlay: &self.overlay }.local_row(uid)?;
+                if node.is_some_and(|node| node.kind == Kind::Directory) {
+                    self.moved_beside_walk(uid, job);
+                }
             }
         }
         if not_done.is_empty() {

@@ -38,6 +38,50 @@ pub const OPEN: &[Bug] = &[];
 /// Stories that catch a bug whose situation seeds meet too rarely.
 const STORIES: &[(Bug, &str)] = &[
     (
+        Bug::LeftPlaceNotLookedAt,
+        "seed 503267 hosts 2 active 60000 queue 64 rows 100 damage fanotify
+         2889 s1 create e.txt
+         2907 s1 rename e.txt a",
+    ),
+    (
+        Bug::OfferStandsWhereOthersDo,
+        "seed 511510 hosts 2 active 10000 queue 64 rows 100 fanotify alone
+         4821 s0 create b
+         5616 s0 power 94222639951
+         7315 s0 replace b",
+    ),
+    (
+        Bug::GoneBeforeThatWhichStands,
+        "seed 512127 hosts 2 active 2000 queue 4 rows 100 fanotify alone
+         87 s0 mkdir c
+         542 s0 mkdir e.txt
+         619 s0 mkdir d
+         1397 s0 create c/c
+         1477 s0 create c/d
+         1477 s0 open c/c 169
+         1759 s0 rename c/c c/b
+         1759 s0 rm c/d
+         1766 s0 rename c d/d
+         1950 s0 put 169",
+    ),
+    (
+        Bug::YieldsToTheBusy,
+        "seed 523472 hosts 2 active 10000 queue 64 rows 100 damage fanotify alone
+         1827 s0 mkdir c
+         0 s1 crash-in 1 1
+         4313 s0 rm c
+         7223 s0 create c",
+    ),
+    (
+        Bug::LostAnswerOfDeletionIgnored,
+        "seed 528958 hosts 2 active 10000 queue 64 rows 100 fanotify alone
+         5637 s0 mkdir d
+         6894 s0 rm d
+         7300 s0 mode / 455
+         7984 s0 power 190692561112302
+         9190 s0 mkdir d",
+    ),
+    (
         Bug::ReturnTakesOtherId,
         "seed 501534 hosts 3 active 60000 queue 64 rows 100 fanotify
          2434 s2 mkdir e.txt

@@ -510,3 +510,135 @@ fn regression_nobody_stands_under_an_empty_name() {
          7895 s2 rm d/b",
     );
 }
+
+/// A file was renamed, and the look at its new name was answered before the older one at its old name: the file went back to
+/// where it was not, and was forgotten.
+#[test]
+fn regression_a_place_that_a_node_has_left_is_looked_at_again() {
+    passes(
+        "seed 503267 hosts 2 active 60000 queue 64 rows 100 damage fanotify
+         2889 s1 create e.txt
+         2907 s1 rename e.txt a",
+    );
+}
+
+/// The row of what was offered was lost with the power, and a directory made in its place. When the feed told that the offer
+/// had been taken, the file counted as standing there, and the directory was renamed.
+#[test]
+fn regression_an_offer_does_not_stand_where_somebody_else_does() {
+    passes(
+        "seed 511510 hosts 2 active 10000 queue 64 rows 100 fanotify alone
+         4821 s0 create b
+         5616 s0 power 94222639951
+         7315 s0 replace b",
+    );
+}
+
+/// A directory moved while its creation was being sent: it had two rows, one of which was gone. Hints went to that one.
+#[test]
+fn regression_of_two_nodes_with_one_inode_the_one_that_stands_is_told() {
+    passes(
+        "seed 512127 hosts 2 active 2000 queue 4 rows 100 fanotify alone
+         87 s0 mkdir c
+         542 s0 mkdir e.txt
+         619 s0 mkdir d
+         1397 s0 create c/c
+         1477 s0 create c/d
+         1477 s0 open c/c 169
+         1759 s0 rename c/c c/b
+         1759 s0 rm c/d
+         1766 s0 rename c d/d
+         1950 s0 put 169",
+    );
+}
+
+/// What a cut-off apply had left was about to be deleted when a file of its name came: the file got another name in the share.
+#[test]
+fn regression_a_node_does_not_yield_to_one_whose_fate_is_not_known() {
+    passes(
+        "seed 523472 hosts 2 active 10000 queue 64 rows 100 damage fanotify alone
+         1827 s0 mkdir c
+         0 s1 crash-in 1 1
+         4313 s0 rm c
+         7223 s0 create c",
+    );
+}
+
+/// A deletion was sent, its row lost with the power, and a new directory made: it was taken for the deleted one and removed.
+#[test]
+fn regression_a_deletion_whose_answer_was_lost_was_taken() {
+    passes(
+        "seed 528958 hosts 2 active 10000 queue 64 rows 100 fanotify alone
+         5637 s0 mkdir d
+         6894 s0 rm d
+         7300 s0 mode / 455
+         7984 s0 power 190692561112302
+         9190 s0 mkdir d",
+    );
+}
+
+/// The time of the root had been applied when the agent was killed. Its permissions, which stand here in another form than in
+/// the share, counted as changed.
+#[test]
+fn regression_a_leftover_keeps_what_was_agreed_in_another_form() {
+    passes(
+        "seed 516519 hosts 2 active 60000 queue 64 rows 100 fanotify alone
+         2085 s0 mode / 454
+         0 s1 repeat 2 6449
+         10783 s0 create c
+         13934 s0 rm c
+         14210 s0 mkdir e.txt
+         0 s1 crash-in 6 1
+         17135 s0 mkdir c",
+    );
+}
+
+/// An agent was killed when it had placed a directory and a file in it: the file was forgotten before its directory was known
+/// again.
+#[test]
+fn regression_a_leftover_waits_for_its_directory() {
+    passes(
+        "seed 515907 hosts 3 active 10000 queue 64 rows 100 alone
+         19 s0 mkdir e.txt
+         750 s0 rename e.txt b
+         2140 s0 create b/d
+         3337 s0 create b/d
+         3352 s2 restart
+         0 s1 crash-in 1 7",
+    );
+}
+
+/// Two files in two directories had been exchanged when the agent was killed. The walk saw one after the other, and took them
+/// for two edits.
+#[test]
+fn regression_an_exchange_that_was_cut_off_is_no_edit() {
+    passes(
+        "seed 526201 hosts 2 active 10000 queue 64 rows 100 fanotify alone
+         832 s0 mkdir a
+         1103 s0 rename a d
+         1318 s0 create d/c
+         3241 s0 create b
+         5461 s0 swap b d/c
+         0 s1 crash-in 4 4",
+    );
+}
+
+/// A directory that had been hidden was moved, as the share said, while a walk passed by: what had been made in it meanwhile
+/// was not seen.
+#[test]
+fn regression_a_directory_that_is_moved_beside_a_walk_is_listed() {
+    passes(
+        "seed 616501 hosts 2 active 10000 queue 64 rows 2 fanotify
+         460 s1 mkdir a
+         460 s1 create a/b
+         893 s1 rename a/b c
+         2887 s1 replace c
+         2902 s1 mkdir a/d
+         5439 s0 kill
+         5633 s0 hide a
+         5867 s0 create a/d/b
+         8009 s1 mkdir c/b
+         8009 s1 mkdir a/d/c
+         8019 s1 rename a/d c/b/a",
+    );
+}

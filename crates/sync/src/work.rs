@@ -308,9 +308,11 @@ impl<'a> Work<'a> {
             }
         }
         for (i, to, why) in yielding {
-            if self.nodes[to].busy && !planted(Bug::YieldsToTheBusy) {
+            let keeper = &self.nodes[to];
+            let here_alone = keeper.here.is_some() && keeper.share.is_none();
+            if keeper.busy && here_alone && !planted(Bug::YieldsToTheBusy) {
                 // Whether that one stays is about to be seen.
-                self.nodes[i].beyond = Some(self.nodes[to].uid);
+                self.nodes[i].beyond = Some(keeper.uid);
                 continue;
             }
             let label =

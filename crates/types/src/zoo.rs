@@ -118,6 +118,8 @@ bugs! {
     YieldsToTheBusy,
     /// Whether a deletion whose answer was lost was taken, the feed does not tell.
     LostAnswerOfDeletionIgnored,
+    /// A directory that was moved while a walk ran is not listed again.
+    WalkPassesTheMoved,
     /// Of two rows under an empty name one alone is gone.
     OneLeavesTheName,
     /// A file that is back in its agreed place takes the id of what stood there meanwhile.

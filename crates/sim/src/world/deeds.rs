@@ -188,7 +188,9 @@ impl World {
         // one whose bytes are.
         let mut after = tokens_of_disk(&self.hosts[host].disk);
         let staged = self.hosts[host].disk.tokens_below(crate::disk::STAGING);
-        staged.into_iter().for_each(|(_, token)| drop(after.remove(&token)));
+        for (_, token) in staged {
+            after.remove(&token);
+        }
         let others = self.tokens_of_others(host);
         self.ghost.lost_locally(&self.service, &before, &after, &others);
         if running {
