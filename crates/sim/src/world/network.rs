@@ -134,11 +134,7 @@ impl World {
                 self.end_life(host);
             }
             Opening::Refused => {
-                let endpoint = self.hosts[host].endpoint;
                 self.disconnect(host, Unreachable::Clone);
-                if *decided == Decided::Clone {
-                    self.push(self.time + 5_000, What::LetGo { endpoint });
-                }
             }
         }
     }
@@ -153,6 +149,10 @@ impl World {
                 return None;
             }
             let decided = self.service.open(asked);
+            if decided == Decided::Clone {
+                // Whoever hears of it: an administrator sees that an endpoint is stopped.
+                self.push(self.time + 5_000, What::LetGo { endpoint: self.hosts[host].endpoint });
+            }
             return Some(Served::Opening(decided));
         }
         let endpoint = self.hosts[host].endpoint;
