@@ -72,6 +72,7 @@ fn the_fate_of_a_pack() {
         ("referenced in full enough", PackFacts { bytes: 4 * MIB, ..old }, 2, look(), ""),
         ("not referenced", old, 0, look(), "condemn"),
         ("not referenced and new", live(1, 10 * MIB, DAY - 1), 0, look(), "wait not referenced, but young"),
+        ("not referenced and just old enough", live(1, 10 * MIB, DAY), 0, look(), "condemn"),
         (
             "not referenced and never read back",
             PackFacts { verified: false, ..old },
@@ -106,6 +107,7 @@ fn the_fate_of_a_pack() {
             "wait not referenced, small or sparse, but not verified",
         ),
         ("sparse and just stored", live(1, 10 * MIB, 599), 1, look(), ""),
+        ("sparse and stored just long enough", live(1, 10 * MIB, 600), 1, look(), "repack"),
         ("small and alone", live(1, 3 * MIB, DAY), 2, look(), ""),
     ];
     for (name, facts, marked, look, wanted) in cases {
@@ -129,9 +131,11 @@ fn small_packs_are_merged() {
     assert_eq!(merged(&[]), none);
     assert_eq!(merged(&[100]), none);
     assert_eq!(merged(&[100, 100]), [[1, 2]]);
+    assert_eq!(merged(&[50, 100]), [[1, 2]], "half as large again as the larger one");
     assert_eq!(merged(&[4 * MIB, 4 * MIB]), none, "not small");
     assert_eq!(merged(&[3 * MIB, 100, 100]), [[2, 3]], "a large one would be moved for little");
     assert_eq!(merged(&[3 * MIB, 2 * MIB, 100, MIB]), [[1, 2, 3, 4]]);
+    assert_eq!(merged(&[2 * MIB; 17]).iter().map(Vec::len).collect::<Vec<_>>(), [16], "a pack holds 32 MiB");
     let many = merged(&[3 * MIB; 25]);
     assert_eq!(many.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 5]);
 }
@@ -167,7 +171,7 @@ fn rows_that_do_not_fit_are_noticed() {
 
 #[test]
 fn a_plan_has_an_end() {
-    let settings = PruneSettings { steps_max: 3, rewrite_bytes_max: 5 * MIB, ..PruneSettings::default() };
+    let settings = PruneSettings { steps_max: 3, rewrite_bytes_max: 4 * MIB, ..PruneSettings::default() };
     let packs: Vec<_> = (1..=10).map(|number| live(number, 10 * MIB, 2 * DAY)).collect();
     let run = |marks: &BTreeSet<[u8; 16]>| {
         let chunks = (1..=10).map(|number| Ok::<_, Infallible>(chunk(number, 0, 2 * MIB)));
@@ -176,7 +180,7 @@ fn a_plan_has_an_end() {
     let unused = run(&BTreeSet::new());
     assert_eq!((unused.condemn.len(), unused.waiting.next_plan), (3, 7));
     let sparse = run(&(1..=10).map(|number| key(number, 0)).collect());
-    assert_eq!((sparse.repack.len(), sparse.waiting.next_plan), (2, 8), "5 MiB hold two of 2 MiB");
+    assert_eq!((sparse.repack.len(), sparse.waiting.next_plan), (2, 8), "4 MiB hold two of 2 MiB");
 }
 
 fn facts() -> impl Strategy<Value = (PackFacts, Vec<bool>)> {

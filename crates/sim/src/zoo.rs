@@ -37,6 +37,7 @@ pub const OPEN: &[Bug] = &[];
 
 /// Stories that catch a bug whose situation seeds meet too rarely.
 const STORIES: &[(Bug, &str)] = &[
+<<<<<<< HEAD
     (
         Bug::LeftPlaceNotLookedAt,
         "seed 503267 hosts 2 active 60000 queue 64 rows 100 damage fanotify
@@ -150,6 +151,8 @@ const STORIES: &[(Bug, &str)] = &[
          9001 s0 rm d/b
          14137 s0 create d/c",
     ),
+=======
+>>>>>>> proof
     // A mode is changed back while the answer to the change is on its way.
     (
         Bug::AnswerChangesDisk,
@@ -240,6 +243,7 @@ const KNOWN: &[(Bug, u64)] = &[
     (Bug::ParentUnchecked, 44),
     (Bug::BatchTakenTwice, 44),
     (Bug::TagIgnored, 31),
+    (Bug::VoidNotListedAgain, 532),
     (Bug::NoSettleTime, 74),
     (Bug::OwnApplyIsUserChange, 200),
     (Bug::MadeDirectoryNotListed, 368),
