@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, RwLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,7 +15,7 @@ use polder_types::{Content, EndpointId};
 use super::content::Port;
 use super::marks::{Changes, Marks};
 use super::queue::{FETCHES_MAX, Queue};
-use super::{Files, Inner, LOCK, NoRules, Tiered};
+use super::{Files, Inner, LOCK, Tiered, Uses};
 use crate::endpoint::spawn_thread;
 
 /// Opens that are not told of yet; beyond it some do not count.
@@ -93,11 +93,12 @@ pub(crate) fn clear_dead(path: &Path) -> Result<()> {
 }
 
 impl Mounted {
-    /// Mounts the gate over a tiered root, or goes on with the mount of the worker before.
+    /// Mounts the gate over a tiered root, or goes on with the mount of the worker before. `uses` is told of the first open already.
     pub(crate) fn start(
         gates: &Gates,
         endpoint: EndpointId,
         root: Arc<Root>,
+        uses: Arc<dyn Uses>,
         inherited: Option<Connection>,
     ) -> Result<Self> {
         // A mark that was removed just before a crash may be gone for us and not for the disk.
@@ -117,7 +118,7 @@ impl Mounted {
             files: Files::default(),
             queue: Queue::default(),
             known: Arc::default(),
-            uses: RwLock::new(Arc::new(NoRules)),
+            uses,
             source: Mutex::default(),
             gate: OnceLock::new(),
             opened,
