@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import cases
 from cluster import Cluster, descendants, wait_for
 from perils import Volume
-from tiered import content, mounted_alive, residency
+from tiered import content, residency
 
 KIB, MIB = 1 << 10, 1 << 20
-SOON, LONG = 120, 300
+SOON, LONG = 60, 300
 SIZE = 1_500_003
 
 URING = r"""
@@ -242,7 +242,7 @@ READERS = {
     "backwards": ("plain", myself("backwards")),
     "SEEK_DATA": ("plain", myself("holes")),
     "io_uring": ("plain", lambda path, out: [out.parent.parent / "tools" / "uring", path]),
-    "exec": ("program", plainly()),
+    "exec": ("program", plainly("sh", "-c", 'exec "$0"')),
     "sqlite": ("database", myself("sqlite")),
     # The bytes that git hashes, through its own reading and mapping.
     "git": ("plain", lambda path, out: ["sh", "-c", 'git init -q "$2.git" && cd "$2.git" && id=$(git hash-object -w "$1") && git cat-file blob $id', "sh", path, out]),
@@ -257,7 +257,7 @@ class Reading:
         self.kind, self.command = READERS[name]
         world.count += 1
         self.file = f"{world.count} for {name.replace(' ', '-')}"
-        self.out = world.out / str(world.count)
+        self.out = world.out / f"{world.count:05}"
         self.stored, self.wanted = getattr(Kind(world), self.kind)(world.count)
         new = world.cluster.folder / "new"
         new.write_bytes(self.stored)
@@ -333,7 +333,10 @@ class World:
         return made
 
     def settled(self):
-        wait_for("both in sync", self.cluster.in_sync, SOON)
+        try:
+            wait_for("both in sync", self.cluster.in_sync, SOON)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {self.cluster.run('status', check=False).stdout.decode()}") from None
 
     def worker(self):
         children = descendants(self.cluster.processes["b"].pid)[1:]
@@ -350,6 +353,11 @@ class World:
 
     def stop_service(self):
         self.cluster.stop("service")
+
+    def repair(self):
+        """Whatever a case has left: the service runs again."""
+        if "service" not in self.cluster.processes:
+            self.cluster.start_service()
 
     def end(self):
         for name in list(self.cluster.processes):
@@ -373,8 +381,15 @@ def judged(readings, must_be_well):
     return well
 
 
+def is_served(path):
+    try:
+        return os.path.ismount(path) and os.listdir(path) is not None
+    except OSError:
+        return False
+
+
 def all_intact(world, readings):
-    wait_for("the mount", lambda: mounted_alive(world.b), SOON)
+    wait_for("the mount", lambda: is_served(world.b), SOON)
     for one in readings:
         one.intact()
         one.path.unlink(missing_ok=True)
@@ -460,11 +475,7 @@ def holder_dead(world):
         one.begin()
     world.cluster.kill("b")
     for one in readings[half:]:
-        # Of a program that cannot be executed it is this process that is told.
-        try:
-            one.begin()
-        except OSError as error:
-            one.process = subprocess.Popen(["sh", "-c", f'echo "{error.strerror}" >&2; exit 1'], stderr=one.stderr)
+        one.begin()
     judged(readings, must_be_well=False)
     world.cluster.start_agent("b")
     all_intact(world, readings)
@@ -615,7 +626,7 @@ def main():
         world = World(cluster, options.quick)
         try:
             chosen = [case for case in CASES if not (options.quick and case.__name__ in LENGTHY)]
-            failed = cases.run("readers", chosen, world, options.only)
+            failed = cases.run("readers", chosen, world, options.only, world.repair)
         finally:
             world.end()
     return cases.finish(cluster, options.keep, failed)

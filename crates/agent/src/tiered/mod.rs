@@ -5,6 +5,7 @@
 //!
 //! Every call may be made from any thread, and none from a thread that the gate waits for. `docs/design/2026-11-30-tiered-endpoint.md`.
 
+mod changes;
 mod content;
 mod files;
 mod give;
@@ -28,8 +29,8 @@ use polder_tiering::{Allowance, Cause, Lane, PIECE_BYTES, Program, Stays};
 use polder_types::{EndpointId, FileIdent, NodeUid, RelPath};
 
 use crate::chunks::Fetcher;
+use changes::Changes;
 use files::{Files, key_of};
-use marks::Changes;
 use queue::{Failed, Queue, Wish};
 
 pub(crate) use known::Known;

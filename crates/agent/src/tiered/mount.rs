@@ -12,8 +12,9 @@ use polder_gate::{Connection, Gate, Heirlooms, Kept, Settings, ToHolder};
 use polder_replica::Root;
 use polder_types::{Content, EndpointId};
 
+use super::changes::Changes;
 use super::content::Port;
-use super::marks::{Changes, Marks};
+use super::marks::Marks;
 use super::queue::{FETCHES_MAX, Queue};
 use super::{Files, Inner, LOCK, Tiered, Uses};
 use crate::endpoint::spawn_thread;
@@ -170,7 +171,12 @@ fn serve(
     inner: &Arc<Inner>,
     inherited: Option<Connection>,
 ) -> Result<Gate> {
-    let start = |connection| {
+    let start = |connection: Connection| {
+        let memory = connection.state.try_clone().map_err(anyhow::Error::from);
+        let kept = memory.and_then(|memory| Ok(inner.changes.keep_in(memory, polder_gate::STATE_BYTES)?));
+        if let Err(error) = kept {
+            tracing::warn!(error = format!("{error:#}"), "change times do not outlive this worker");
+        }
         let port = Arc::new(Port(Arc::clone(inner)));
         Gate::start(connection, Arc::clone(&inner.tree) as _, port, &Settings::default())
     };
