@@ -261,7 +261,9 @@ fn after_names_a_share_that_is_away_is_waited_for_and_a_damaged_file_is_left() {
     let tries = world.ports[0].recalled.lock().unwrap().len();
     assert!(tries < 120, "{tries} tries in ten minutes");
     world.ports[0].change(3, |file| file.says = Some(Ok(Stays::Changed)));
-    [1, 2, 4, 5].map(|number| world.ports[0].change(number, |file| file.says = None));
+    for number in [1, 2, 4, 5] {
+        world.ports[0].change(number, |file| file.says = None);
+    }
     world.pass(62);
     assert_eq!(world.ports[0].local(), [1, 2, 4, 5]);
     assert!(!world.seats[0].desk.is_background_due(), "what cannot be had does not keep it from its end");

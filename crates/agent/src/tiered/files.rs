@@ -185,7 +185,12 @@ pub(super) fn failed_fetch(error: &FetchError) -> Failed {
     {
         return failed_fs(failed);
     }
-    Failed::Share(crate::status::chain(error).into())
+    let text = crate::status::chain(error).into();
+    match error {
+        // The fetch has asked for the place anew, and tried again, before it said so.
+        FetchError::Missing(_) | FetchError::Damaged(_) => Failed::Damaged(text),
+        FetchError::Remote(_) | FetchError::Sink(_) => Failed::Share(text),
+    }
 }
 
 pub(super) fn failed_fs(error: &polder_replica::FsError) -> Failed {
@@ -432,5 +437,18 @@ impl Inner {
         let mut held = state.lock();
         *held = None;
         self.changes.hiding(file, || polder_replica::discard(&self.root, file, pledge, &mut |_| true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_what_the_share_has_lost() {
+        let lost = failed_fetch(&FetchError::Missing(ChunkId([1; 32])));
+        assert!(matches!(lost, Failed::Damaged(_)), "{lost:?}");
+        let disk = failed_fetch(&FetchError::Sink(anyhow::anyhow!("other")));
+        assert!(matches!(disk, Failed::Share(_)), "{disk:?}");
     }
 }

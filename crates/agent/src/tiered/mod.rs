@@ -169,6 +169,9 @@ pub(crate) enum TieredError {
     /// The share could not give the bytes, or not in time.
     #[error("fetch from the share: {0}")]
     Share(Box<str>),
+    /// The share has other bytes than it should have, or lacks them.
+    #[error("the share's copy is damaged: {0}")]
+    Damaged(Box<str>),
     /// Some files could not be brought back.
     #[error("{count} files are tiered and could not be recalled, the last one {why}")]
     Left {

@@ -40,7 +40,10 @@ pub(super) struct Wish {
 /// Why a piece did not come.
 #[derive(Debug, Clone)]
 pub(super) enum Failed {
+    /// It may be another time.
     Share(Box<str>),
+    /// What the share has is not what it should be: asking again is of no use to those who wait.
+    Damaged(Box<str>),
     NoSpace,
     Orphaned,
     Disk(Box<str>),
@@ -50,6 +53,7 @@ impl From<Failed> for TieredError {
     fn from(why: Failed) -> Self {
         match why {
             Failed::Share(text) => Self::Share(text),
+            Failed::Damaged(text) => Self::Damaged(text),
             Failed::NoSpace => Self::NoSpace,
             Failed::Orphaned => Self::Orphaned,
             Failed::Disk(text) => Self::Disk(text),
