@@ -1,7 +1,9 @@
 """What the end-to-end programs have in common: named cases, one line for each, and what is left behind."""
 
 import argparse
+import os
 import shutil
+import subprocess
 import time
 import traceback
 
@@ -41,6 +43,12 @@ def run(program, cases, world, only, after_each=lambda: None):
         finally:
             after_each()
     return failed
+
+
+def unmount(path):
+    """Takes all mounts at a path away, dead ones too."""
+    while os.path.ismount(path) or subprocess.run(["umount", "--lazy", path], capture_output=True).returncode == 0:
+        subprocess.run(["umount", "--lazy", path], capture_output=True)
 
 
 def finish(cluster, keep, failed):

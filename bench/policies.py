@@ -8,6 +8,7 @@ Each case prints one line. Exit 0 only if all pass; 3 if the machine cannot run 
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
 from cluster import Cluster, wait_for
+from perils import Volume
 
 KIB, MIB = 1 << 10, 1 << 20
 SOON = 240
@@ -116,6 +118,104 @@ def recalls_are_told(world):
     wait_for("the log tells it", lambda: "recalled" in log.read_text() and "told.bin" in log.read_text(), SOON)
 
 
+def recalled_sizes(world, server, after):
+    """Sizes of the files that became resident since the log was that long, in that order."""
+    log = (world.cluster.folder / "logs" / f"{server}.log").read_text()[after:]
+    return [int(re.search(r"bytes=(\d+)", line)[1]) for line in log.splitlines() if "is resident again" in line]
+
+
+def recalls_by_command(world):
+    """A pattern leaves the others, `--order heat` brings the warmest first and what is on top of it is told, on a terminal too."""
+    sizes = [MIB + KIB * n for n in range(8)]
+    paths = [world.file(f"by-command/{n}.{'raw' if n == 3 else 'bin'}", size) for n, size in enumerate(sizes)]
+    wanted = [path.read_bytes() for path in paths]
+    # The later ones are the warmer ones: nobody has used them since they were tiered, so their times count.
+    for age, path in zip(range(80, 0, -10), paths):
+        os.utime(path, (time.time() - age * 86_400,) * 2)
+    wait_for("the times on a", lambda: all((world.a / path.relative_to(world.b)).stat().st_mtime == path.stat().st_mtime for path in paths), SOON)
+
+    def tiered():
+        world.here("tier", *paths)
+        return all(residency(path) == "tiered" for path in paths)
+
+    wait_for("all are tiered", tiered, SOON)
+    folder, log = paths[0].parent, world.cluster.folder / "logs" / "b.log"
+    begin = len(log.read_text())
+    done = world.here("recall", folder, "--pattern", "*.raw", "--json")
+    check(done.returncode == 0 and json.loads(done.stdout)["files_done"] == 1, done.stdout)
+    check([residency(path) == "resident" for path in paths] == [n == 3 for n in range(8)], "the pattern")
+    listed = [row["path"] for row in world.json("recall", "--list", folder)]
+    check(sorted(listed) == sorted(str(path) for n, path in enumerate(paths) if n != 3), listed)
+    done = world.here("recall", folder, "--order", "heat", "--threads", "1", "--json")
+    told = json.loads(done.stdout)
+    check((done.returncode, told["files"], told["files_done"], told["files_failed"]) == (0, 7, 7, 0), told)
+    check(told["bytes_done"] >= sum(sizes) - sizes[3] - 7 * 16 * KIB, told)
+    order = wait_for("the log tells all", lambda: (found := recalled_sizes(world, "b", begin)) and len(found) == 8 and found, SOON)
+    check([str(paths[sizes.index(size)]) for size in order[1:]] == listed, f"came in the order {order}, listed {listed}")
+    check([path.read_bytes() for path in paths] == wanted, "other bytes")
+
+
+def new_files(world):
+    """`--new-files full`: what is made elsewhere comes whole, while the agent runs; a new version of a placeholder stays one."""
+    def made(name, size):
+        new = world.cluster.folder / "new"
+        new.write_bytes(os.urandom(size))
+        new.rename(world.a / name)
+        here = world.b / name
+        wait_for(f"{name} on b", lambda: here.exists() and here.stat().st_size == size, SOON)
+        return here
+
+    check(residency(made("arrives-1", MIB)) == "tiered", "the default is tiered")
+    world.set("--new-files", "full")
+    # The setting goes its own way to the agent.
+    numbers = iter(range(1000))
+    wait_for("new files come whole", lambda: residency(made(f"arrives-whole-{next(numbers)}", MIB)) == "resident", SOON)
+    here = made("arrives-2", 3 * MIB)
+    check(residency(here) == "resident" and here.read_bytes() == (world.a / here.name).read_bytes(), "not whole")
+    check(residency(made("arrives-1", 2 * MIB)) == "tiered", "a new version of a placeholder was downloaded")
+    world.set("--new-files", "tiered")
+    wait_for("new files come as names", lambda: residency(made(f"arrives-{next(numbers)}-again", MIB)) == "tiered", SOON)
+
+
+def names_first(world):
+    """A new server: all names, then in the background the newest content, as much as fits above the free-space line."""
+    count, size = 40, 4 * MIB
+    folder = world.a / "names-first"
+    folder.mkdir()
+    # Of unlike sizes, so that the log says which came when; the first is the newest.
+    sizes = [size + KIB * n for n in range(count)]
+    for n, each in enumerate(sizes):
+        new = world.cluster.folder / "new"
+        new.write_bytes(os.urandom(each))
+        os.utime(new, (time.time() - n * 3600,) * 2)
+        new.rename(folder / f"{n}.bin")
+    wait_for("all is in the share", lambda: len(list((world.b / "names-first").glob("*"))) == count and world.cluster.in_sync(), SOON)
+    volume = Volume(world.cluster.folder, "volume-c", mib=256)
+    c = volume.path / "c"
+    try:
+        world.cluster.register("c")
+        world.cluster.start_agent("c")
+        world.cluster.endpoint("c", c, "data", "--tiering", "--free-space", "50%", "--initial-download", "namespace-first")
+        mine = c / "names-first"
+        wait_for("the names", lambda: mine.exists() and len(os.listdir(mine)) == count, SOON)
+        log = world.cluster.folder / "logs" / "c.log"
+        wait_for("the background recall is over", lambda: "the background recall is over" in log.read_text(), SOON)
+        here = [n for n in range(count) if residency(mine / f"{n}.bin") == "resident"]
+        check(10 <= len(here) < count - 3, f"{len(here)} of {count} came")
+        check(max(here) < len(here) + 4, f"not the newest: {here}")
+        order = [sizes.index(each) for each in recalled_sizes(world, "c", 0) if each in sizes]
+        late = [n for at, n in enumerate(order) if abs(at - n) > 8]
+        check(not late, f"not newest first: {order}")
+        space = os.statvfs(volume.path)
+        check(space.f_bavail * space.f_frsize > 0.46 * space.f_blocks * space.f_frsize, "below the free-space line")
+        check(all((mine / f"{n}.bin").read_bytes() == (folder / f"{n}.bin").read_bytes() for n in (0, count - 1)), "other bytes")
+    finally:
+        world.cluster.run("endpoint", "delete", "c", "--yes", check=False)
+        world.cluster.stop("c")
+        cases.unmount(c)
+        volume.remove()
+
+
 def settings_take_effect(world):
     """Rules and free space change what leaves while the agent runs."""
     keep, leave = world.file("mine.db", MIB), world.file("yours.iso", MIB)
@@ -146,7 +246,7 @@ def programs(world):
     world.set("--program-rule", "none")
 
 
-CASES = [commands, pins, recalls_are_told, settings_take_effect, programs]
+CASES = [commands, pins, recalls_are_told, recalls_by_command, new_files, names_first, settings_take_effect, programs]
 
 
 def why_not_here():
@@ -169,9 +269,7 @@ def main():
         finally:
             for name in list(cluster.processes):
                 cluster.stop(name)
-            mount = cluster.folder / "b"
-            while os.path.ismount(mount):
-                subprocess.run(["umount", "--lazy", mount], capture_output=True, check=True)
+            cases.unmount(cluster.folder / "b")
     return cases.finish(cluster, options.keep, failed)
 
 

@@ -176,13 +176,7 @@ impl Hub {
         let mut endpoints = self.endpoints.lock().expect(LOCK);
         for assignment in assignments {
             match endpoints.get(&assignment.endpoint) {
-                Some(endpoint) => {
-                    let mut known = endpoint.assignment.lock().expect(LOCK);
-                    if **known != assignment {
-                        **known = assignment.clone();
-                        endpoint.tell(Input::Settings(Box::new(assignment)));
-                    }
-                }
+                Some(endpoint) => endpoint.set(assignment),
                 None => {
                     let id = assignment.endpoint;
                     let endpoint = Endpoint::start(self.common.clone(), assignment);

@@ -31,3 +31,4 @@ pub use keep::{
 };
 pub use mount::clear_stale;
 pub use session::{Connection, Gate, GateError, Settings};
+pub use shared::STATE_BYTES;

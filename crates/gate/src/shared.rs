@@ -47,6 +47,8 @@ const RING_AT: usize = OPENS_AT + OPENS_MAX * OPEN_WORDS;
 const RING_SLOTS: usize = 4096;
 const RING_WORDS: usize = 4;
 const WORDS: usize = RING_AT + RING_SLOTS * RING_WORDS;
+/// Bytes of a connection's state that are the gate's. What lies behind them is of those who implement the ports, and outlives a worker as well.
+pub const STATE_BYTES: u64 = (WORDS * 8) as u64;
 
 /// An open file, as it is told to the next worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,13 +118,13 @@ impl Shared {
     /// Fresh memory for a new connection.
     pub(crate) fn create() -> Result<OwnedFd, Errno> {
         let file = rustix::fs::memfd_create(c"polder-gate", MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&file, (WORDS * 8) as u64)?;
+        rustix::fs::ftruncate(&file, STATE_BYTES)?;
         Ok(file)
     }
 
     /// Takes up what a holder keeps; `EINVAL` when it is of another layout.
     pub(crate) fn take_up(file: impl AsFd) -> Result<Self, Errno> {
-        if rustix::fs::fstat(&file)?.st_size != (WORDS * 8) as i64 {
+        if rustix::fs::fstat(&file)?.st_size < STATE_BYTES as i64 {
             return Err(Errno::INVAL);
         }
         let memory = SharedMemory::map(&file, WORDS)?;

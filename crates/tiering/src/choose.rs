@@ -217,6 +217,16 @@ pub fn listed(volume: &Volume, endpoints: &[Endpoint], files: &[File], now_s: i6
     first.chain(rest).collect()
 }
 
+/// Whether a rule or the date policy of its endpoint would tier a file again that came back now.
+pub fn leaves_again(file: &File, endpoint: &Endpoint, now_s: i64) -> bool {
+    let idle = file.heat.idle_s(now_s);
+    match file.rule {
+        Some(RuleAction::Keep) => false,
+        Some(RuleAction::Tier { idle_s }) if idle >= idle_s => true,
+        _ => endpoint.idle_s.is_some_and(|idle_s| idle >= idle_s),
+    }
+}
+
 /// Tiered files that may come back, warmest first: no policy would tier them again at once. The free-space line and the
 /// quotas end it.
 pub fn recall_order(volume: &Volume, endpoints: &[Endpoint], files: &[File], now_s: i64) -> Vec<usize> {
@@ -236,12 +246,7 @@ pub fn recall_order(volume: &Volume, endpoints: &[Endpoint], files: &[File], now
     tiered.retain(|index| {
         let file = &files[*index];
         let endpoint = &endpoints[file.endpoint];
-        let idle = file.heat.idle_s(now_s);
-        let leaves_again = match file.rule {
-            Some(RuleAction::Keep) => false,
-            Some(RuleAction::Tier { idle_s }) if idle >= idle_s => true,
-            _ => endpoint.idle_s.is_some_and(|idle_s| idle >= idle_s),
-        };
+        let leaves_again = leaves_again(file, endpoint, now_s);
         let needed = file.size.saturating_sub(file.on_disk_bytes);
         let held = &mut held[file.endpoint];
         let fits =

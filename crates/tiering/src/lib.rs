@@ -17,11 +17,11 @@ mod recall;
 mod residency;
 mod rules;
 
-pub use choose::{File, Listed, Plan, Victim, listed, plan, recall_order, why_stays};
+pub use choose::{File, Listed, Plan, Victim, leaves_again, listed, plan, recall_order, why_stays};
 pub use glob::{Glob, GlobError};
 pub use heat::{Heat, RECORD_BYTES};
 pub use policy::{Endpoint, Policy, Stays, Volume, file_bytes_min};
 pub use programs::{Allowance, Budget, Program, Programs, Verdict};
-pub use recall::{Asked, Fetch, Lane, PIECE_BYTES, Reader, Recalls, Settled};
+pub use recall::{Asked, Cause, Fetch, Lane, PIECE_BYTES, Reader, Recalls, Settled};
 pub use residency::{Effect, Event, Residency, Wish};
 pub use rules::{Rule, RuleAction, Rules};

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polder_types::NodeUid;
 
+use crate::programs::Program;
+
 /// Bytes of a piece: a read in the middle of a large file fetches at most two of them and the chunks at their borders.
 pub const PIECE_BYTES: u64 = 1 << 20;
 /// Most pieces ahead of a reader that reads on.
@@ -17,6 +19,15 @@ const KEPT_FOR_READERS: usize = 4;
 /// Number of somebody who waits, chosen by the caller; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reader(pub u64);
+
+/// For whom a piece is fetched: the program and its user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// Which program.
+    pub program: Program,
+    /// Which user's.
+    pub user: u32,
+}
 
 /// Who goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +69,8 @@ pub struct Settled {
     pub ready: Vec<Reader>,
     /// Readers that are to get an error.
     pub failed: Vec<Reader>,
+    /// The first program that wanted the piece, or whose reading on did; none when only commands did.
+    pub cause: Option<Cause>,
 }
 
 #[derive(Debug, Default)]
@@ -65,11 +78,15 @@ struct Wanted {
     lane: Option<(Lane, u64)>,
     is_running: bool,
     readers: BTreeSet<Reader>,
+    cause: Option<Cause>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Stream {
+    /// Where the last read ended that had to be asked for.
     next: u64,
+    /// Where the pieces end that were asked for.
+    until: u64,
     ahead: u64,
 }
 
@@ -102,7 +119,7 @@ impl Recalls {
     }
 
     /// A reader wants `len` bytes from `offset` of a file of `size` bytes. `is_present` tells of pieces; `open` is the
-    /// open file that it reads through, for read-ahead.
+    /// open file that it reads through, for read-ahead; `cause` is the program that reads, if one does.
     #[allow(clippy::too_many_arguments, reason = "a read is all of these")]
     pub fn ask(
         &mut self,
@@ -111,6 +128,7 @@ impl Recalls {
         node: NodeUid,
         open: u64,
         (offset, len, size): (u64, u64, u64),
+        cause: Option<&Cause>,
         is_present: impl Fn(u64) -> bool,
     ) -> Asked {
         let end = offset.saturating_add(len).min(size);
@@ -124,10 +142,10 @@ impl Recalls {
             return Asked::Full;
         }
         for fetch in &missing {
-            self.want(*fetch, lane, Some(reader));
+            self.want(*fetch, lane, Some(reader), cause);
         }
         if lane == Lane::Access {
-            self.read_ahead(node, open, (offset, end, size), &is_present);
+            self.read_ahead(node, open, (offset, end, size), cause, &is_present);
         }
         if missing.is_empty() {
             return Asked::Ready;
@@ -141,23 +159,29 @@ impl Recalls {
         node: NodeUid,
         open: u64,
         (offset, end, size): (u64, u64, u64),
+        cause: Option<&Cause>,
         is_present: &impl Fn(u64) -> bool,
     ) {
         let stream = self.streams.entry((node, open)).or_default();
-        let goes_on = stream.next == offset && offset > 0;
+        // Of pieces that are here no read is asked for: who reads on is next seen where they end.
+        let goes_on = offset > 0 && (stream.next..=stream.until).contains(&offset);
         stream.ahead = if goes_on { (stream.ahead * 2).clamp(1, AHEAD_MAX) } else { 0 };
         stream.next = end;
         let (from, ahead) = ((end - 1) / PIECE_BYTES + 1, stream.ahead);
         let to = from.saturating_add(ahead).min(size.div_ceil(PIECE_BYTES));
+        stream.until = to.max(from).saturating_mul(PIECE_BYTES);
         for piece in (from..to).filter(|piece| !is_present(*piece)) {
-            self.want(Fetch { node, piece }, Lane::Ahead, None);
+            self.want(Fetch { node, piece }, Lane::Ahead, None, cause);
         }
     }
 
     /// Notes a piece; one that waits in a lower lane moves up.
-    fn want(&mut self, fetch: Fetch, lane: Lane, reader: Option<Reader>) {
+    fn want(&mut self, fetch: Fetch, lane: Lane, reader: Option<Reader>, cause: Option<&Cause>) {
         let wanted = self.wanted.entry(fetch).or_default();
         wanted.readers.extend(reader);
+        if wanted.cause.is_none() {
+            wanted.cause = cause.cloned();
+        }
         if wanted.is_running || wanted.lane.is_some_and(|(now, _)| now <= lane) {
             return;
         }
@@ -194,6 +218,7 @@ impl Recalls {
             Some((lane, turn)) => drop(self.order.remove(&(lane, turn, fetch))),
             None => self.running = self.running.saturating_sub(1),
         }
+        settled.cause = wanted.cause;
         for reader in wanted.readers {
             if !is_present {
                 self.cancel(reader);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use polder_tiering::{Asked, Fetch, Lane, PIECE_BYTES, Reader, Recalls, Settled};
+use polder_tiering::{Asked, Cause, Fetch, Lane, PIECE_BYTES, Program, Reader, Recalls, Settled};
 use polder_types::NodeUid;
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ const FILE: NodeUid = NodeUid([1; 16]);
 const SIZE: u64 = 64 * PIECE_BYTES;
 
 fn ask(recalls: &mut Recalls, reader: u64, lane: Lane, offset: u64, len: u64) -> Asked {
-    recalls.ask(Reader(reader), lane, FILE, 9, (offset, len, SIZE), |_| false)
+    recalls.ask(Reader(reader), lane, FILE, 9, (offset, len, SIZE), None, |_| false)
 }
 
 fn started(recalls: &mut Recalls) -> Vec<(Lane, u64)> {
@@ -62,6 +62,63 @@ fn reading_on_reads_ahead() {
     assert!(ahead > 4, "{ahead}");
 }
 
+/// The kernel reads 128 KiB at a time, and is seen only where something is missing.
+#[test]
+fn small_reads_that_go_on_read_ahead() {
+    const READ: u64 = 128 << 10;
+    let mut recalls = Recalls::new(64, 10_000);
+    let (mut here, mut waits) = (BTreeSet::new(), 0);
+    for read in 0..SIZE / READ {
+        let range = (read * READ, READ, SIZE);
+        if here.contains(&(range.0 / PIECE_BYTES)) {
+            continue;
+        }
+        waits += 1;
+        let is_here = |piece| here.contains(&piece);
+        recalls.ask(Reader(read), Lane::Access, FILE, 9, range, None, is_here);
+        while let Some((_, fetch)) = recalls.start_next() {
+            recalls.settle(fetch, true);
+            here.insert(fetch.piece);
+        }
+    }
+    assert!(waits < 12, "{waits} waits for {} pieces", SIZE / PIECE_BYTES);
+    // Reading here and there does not.
+    let before = here.len();
+    here.clear();
+    for read in [40, 3, 22, 60] {
+        recalls.ask(
+            Reader(1000 + read),
+            Lane::Access,
+            FILE,
+            8,
+            (read * PIECE_BYTES, READ, SIZE),
+            None,
+            |_| false,
+        );
+    }
+    while let Some((_, fetch)) = recalls.start_next() {
+        here.insert(fetch.piece);
+    }
+    assert_eq!((before, here.len()), (64, 4));
+}
+
+#[test]
+fn what_is_read_ahead_is_for_the_program_that_reads_on() {
+    let mut recalls = Recalls::new(64, 100);
+    let cause = |name: &[u8]| Cause { program: Program::new(name), user: 5 };
+    let range = |piece| (piece * PIECE_BYTES, PIECE_BYTES, SIZE);
+    recalls.ask(Reader(1), Lane::Command, FILE, 9, range(0), None, |_| false);
+    recalls.ask(Reader(2), Lane::Access, FILE, 9, range(0), Some(&cause(b"cat")), |_| false);
+    recalls.ask(Reader(3), Lane::Access, FILE, 9, range(1), Some(&cause(b"cat")), |_| false);
+    recalls.ask(Reader(4), Lane::Access, FILE, 8, range(2), Some(&cause(b"dd")), |_| false);
+    recalls.ask(Reader(5), Lane::Command, FILE, 7, range(3), None, |_| false);
+    while recalls.start_next().is_some() {}
+    let mut told = |piece| recalls.settle(Fetch { node: FILE, piece }, true).cause;
+    assert_eq!(told(0), Some(cause(b"cat")), "a program waits for what a command began");
+    assert_eq!(told(2), Some(cause(b"cat")), "read ahead for the first one");
+    assert_eq!(told(3), None);
+}
+
 #[test]
 fn failures_and_signals() {
     let mut recalls = Recalls::new(16, 2);
@@ -71,7 +128,7 @@ fn failures_and_signals() {
     assert_eq!(started(&mut recalls).len(), 2);
     recalls.cancel(Reader(2));
     let settled = recalls.settle(Fetch { node: FILE, piece: 1 }, false);
-    assert_eq!(settled, Settled { ready: vec![], failed: vec![Reader(1)] });
+    assert_eq!(settled, Settled { ready: vec![], failed: vec![Reader(1)], cause: None });
     assert_eq!(recalls.settle(Fetch { node: FILE, piece: 0 }, true), Settled::default());
     assert_eq!(recalls.load(), (0, 0));
     assert_eq!(

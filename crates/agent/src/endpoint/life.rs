@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use polder_api::grpc::convert::Assignment;
+use polder_api::grpc::convert::{Assignment, InitialDownload};
 use polder_engine::{
     Announced, BrakeSettings, Command, Effect, Engine, Event, InitialMode, Level, LogLine, Now, Phase,
     Settings, Started,
@@ -44,6 +44,8 @@ const NOTE_INSTANCE: &str = "agent/instance";
 const NOTE_OPENINGS: &str = "agent/openings";
 /// There once the first download is over.
 const NOTE_ARRIVED: &str = "agent/arrived";
+/// What came as names alone was fetched in the background, as much of it as there was room for.
+const NOTE_BROUGHT: &str = "agent/brought";
 
 /// Everything that one life needs.
 pub(crate) struct Life {
@@ -95,6 +97,7 @@ impl Life {
         let disk = Arc::new(disk.context("open the folder")?);
         let is_first = db.note(NOTE_ARRIVED)?.is_none();
         disk.set_arrivals(assignment, is_first);
+        thread.desk.set_background(!is_first && is_background_due(&db, assignment));
         let recycled = super::displaced::listed(&db, &disk).context("list the recycle area")?;
         let remote: Arc<Remote> = Arc::default();
         let places: Arc<Places> = Arc::default();
@@ -262,6 +265,7 @@ impl Life {
                 self.step(Event::Command(Command::Review { accept, paths }), effects)?;
                 self.answers.push((answer, extras.len() as u64));
             }
+            Input::Brought => self.db.put_note(NOTE_BROUGHT, &[1])?,
             Input::Uses(uses) => self.db.note_uses(&uses, super::pins::after_use)?,
             Input::Pin(path, pinned, answer) => {
                 let outcome = super::pins::set(&mut self.db, thread.assignment.case, &path, pinned);
@@ -469,6 +473,7 @@ impl Life {
                 // With the next commit; if that is lost, a few files arrive in the other way.
                 let _ = self.db.put_note(NOTE_ARRIVED, &[1]);
                 self.disk.set_arrivals(&thread.assignment, false);
+                thread.desk.set_background(is_background_due(&self.db, &thread.assignment));
             }
             if self.trim_at_ms <= now.mono_ms {
                 self.trim_at_ms = now.mono_ms + TRIM_EVERY_MS;
@@ -501,6 +506,13 @@ impl Life {
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
         Now { mono_ms: self.began.elapsed().as_millis() as u64, unix_ms }
     }
+}
+
+/// Whether what came as names alone, all of which are here, is to be fetched in the background.
+fn is_background_due(db: &StateDb, assignment: &Assignment) -> bool {
+    // What cannot be read is asked for again in the next life.
+    assignment.initial_download == InitialDownload::NamespaceFirst
+        && db.note(NOTE_BROUGHT).is_ok_and(|note| note.is_none())
 }
 
 /// The instance of this database, drawn when it is new.

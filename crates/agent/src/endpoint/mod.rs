@@ -72,6 +72,8 @@ pub(crate) enum Input {
     Review(Decision, Sender<u64>),
     /// Uses that count, each at a second since 1970: noted with the next commit.
     Uses(Vec<(polder_types::NodeUid, u32)>),
+    /// What came as names alone was brought in the background, as much of it as there is room for.
+    Brought,
     /// Keep a path here with all below it, or no longer; answered once that is durable.
     Pin(polder_types::RelPath, bool, Sender<Result<Pinned, String>>),
     /// Go.
@@ -177,6 +179,8 @@ impl Endpoint {
         let shown: Arc<Mutex<Shown>> = Arc::default();
         let tiered: Arc<Mutex<Option<Tiered>>> = Arc::default();
         let is_removed: Arc<AtomicBool> = Arc::default();
+        let desk: Arc<Desk> = Arc::default();
+        desk.set_settings(&assignment.tiering);
         let thread = Thread {
             common,
             assignment: assignment.clone(),
@@ -188,15 +192,26 @@ impl Endpoint {
             head: Cursor::default(),
             mounted: None,
             is_removed: Arc::clone(&is_removed),
+            desk: Arc::clone(&desk),
         };
         let thread = spawn_thread("endpoint", move || thread.run());
         let (assignment, thread) = (Mutex::new(Box::new(assignment)), Mutex::new(Some(thread)));
-        Self { assignment, to, shown, tiered, is_removed, desk: Arc::default(), thread }
+        Self { assignment, to, shown, tiered, is_removed, desk, thread }
     }
 
     /// Its tiered files; `None` while it does not tier or its gate is not mounted. Another one for each life.
     pub(crate) fn tiered(&self) -> Option<Tiered> {
         self.tiered.lock().expect(LOCK).clone()
+    }
+
+    /// New settings, if they are others than those of now.
+    pub(crate) fn set(&self, assignment: Assignment) {
+        let mut known = self.assignment.lock().expect(LOCK);
+        if **known != assignment {
+            **known = assignment.clone();
+            self.desk.set_settings(&assignment.tiering);
+            self.tell(Input::Settings(Box::new(assignment)));
+        }
     }
 
     /// Tells the endpoint something.
@@ -251,6 +266,7 @@ struct Thread {
     /// The gate, from the moment that the root was first proven until the endpoint ends.
     mounted: Option<Mounted>,
     is_removed: Arc<AtomicBool>,
+    desk: Arc<Desk>,
 }
 
 impl Thread {
@@ -295,7 +311,8 @@ impl Thread {
         let root = Arc::new(root);
         if root.is_tiered() {
             let endpoint = self.assignment.endpoint;
-            let mounted = Mounted::start(&self.common.gates, endpoint, Arc::clone(&root), inherited)?;
+            let uses = Arc::clone(&self.desk.book) as Arc<dyn crate::tiered::Uses>;
+            let mounted = Mounted::start(&self.common.gates, endpoint, Arc::clone(&root), uses, inherited)?;
             *self.tiered.lock().expect(LOCK) = Some(mounted.tiered.clone());
             self.mounted = Some(mounted);
         }

@@ -259,7 +259,7 @@ impl Uses for Book {
         });
     }
 
-    fn read(&self, _: &Use, bytes: u64) {
+    fn read(&self, bytes: u64) {
         self.with(|inner, _| {
             let (here, all) = &mut inner.counted.bytes;
             (*here, *all) = (here.saturating_add(bytes), all.saturating_add(bytes));
@@ -318,7 +318,7 @@ mod tests {
         book.opened(&by("cat", 1), &WHOLE);
         book.opened(&by("cat", 2), &TIERED);
         book.opened(&by("cat", 3), &Opened { size: 0, ..WHOLE });
-        book.read(&by("cat", 2), 10);
+        book.read(10);
         book.recalled(&by("cat", 2), 90);
         assert_eq!(book.counted().opens, (1, 2), "an empty file is neither");
         assert_eq!(book.counted().bytes, (110, 200));

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use polder_api::control::{Answer, FileResidency, FileRow, Moved, THREADS_MAX};
 use polder_api::rest::{JsonBytes, Time};
@@ -219,12 +219,18 @@ pub(crate) fn carry_out(
             scope.spawn(move || work(to));
         }
         drop(to);
+        let mut told = Instant::now();
         loop {
-            let is_there = match from.recv_timeout(PROGRESS) {
+            let mut is_there = match from.recv_timeout(PROGRESS.saturating_sub(told.elapsed())) {
                 Ok((item, outcome)) => note(&chosen[item.endpoint], item, outcome, &mut moved, say),
-                Err(RecvTimeoutError::Timeout) => say(Answer::Moved(moved)),
+                Err(RecvTimeoutError::Timeout) => true,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            // Also while one file follows the other without a pause.
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                is_there &= say(Answer::Moved(moved));
+            }
             if !is_there {
                 // What is under way is ended; what is to come is not begun.
                 cancel.cancel();

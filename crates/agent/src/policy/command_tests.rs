@@ -90,6 +90,27 @@ fn a_recall_by_heat_stops_where_the_policies_do() {
 }
 
 #[test]
+fn progress_is_told_while_one_file_follows_the_other() {
+    let files: Vec<_> = (0..40).map(|days| (GIB, days)).collect();
+    let world = World::new(100, &[&files]);
+    (1..=40).for_each(|number| world.ports[0].change(number, |file| (file.tiered, file.on_disk) = (true, 0)));
+    world.ports[0].recall_ms.store(40, Ordering::Relaxed);
+    let mut told = Vec::new();
+    let mut say = |answer: Answer| {
+        if let Answer::Moved(Moved { files, files_done, bytes, bytes_done, .. }) = answer {
+            assert_eq!((files, bytes), (40, 40 * GIB));
+            told.push((files_done, bytes_done));
+        }
+        true
+    };
+    let one = chosen(&world, 0, &[""]);
+    let moved = carry_out(Deed::Recall, &[one], &order(&world, false), &mut say).expect("the volume answers");
+    assert_eq!((moved.files_done, moved.bytes_done), (40, 40 * GIB));
+    assert!(told.len() >= 2 && told.is_sorted(), "{told:?}");
+    assert!(told.iter().any(|(files, _)| (1..40).contains(files)), "{told:?}");
+}
+
+#[test]
 fn a_client_that_goes_away_ends_the_command() {
     let files: Vec<_> = (0..200).map(|days| (GIB, 10 + days)).collect();
     let world = World::new(300, &[&files]);

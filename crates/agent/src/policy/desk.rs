@@ -38,6 +38,8 @@ pub(crate) struct Desk {
     settings: Mutex<Option<Tiering>>,
     is_uploaded: AtomicBool,
     is_wished: AtomicBool,
+    is_background_due: AtomicBool,
+    is_brought: AtomicBool,
 }
 
 impl Desk {
@@ -70,6 +72,27 @@ impl Desk {
     /// Everything that was here at the beginning is in the share. It stays so: later uploads do not make room wait.
     pub(crate) fn uploaded(&self) {
         self.is_uploaded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what came as names alone is to be fetched in the background.
+    pub(crate) fn set_background(&self, is_due: bool) {
+        self.is_background_due.store(is_due, Ordering::Relaxed);
+    }
+
+    /// Whether it still is.
+    pub(crate) fn is_background_due(&self) -> bool {
+        self.is_background_due.load(Ordering::Relaxed)
+    }
+
+    /// It is over: all is here, or there is no more room.
+    pub(crate) fn brought(&self) {
+        self.set_background(false);
+        self.is_brought.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has come to its end since the last call.
+    pub(crate) fn take_brought(&self) -> bool {
+        self.is_brought.swap(false, Ordering::Relaxed)
     }
 
     /// Somebody wants a look now.

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use polder_api::grpc::convert::Tiering;
 use polder_tiering::{Heat, Lane, Stays, Volume};
 use polder_types::{NodeUid, RelPath};
 
+use super::background::Background;
 use super::clock::{Clock, Moment};
 use super::desk::Desk;
 use super::port::Port;
@@ -38,7 +40,7 @@ pub(super) struct FakeFile {
     pub(super) on_disk: u64,
     at_s: i64,
     pub(super) tiered: bool,
-    /// What [`Port::tier`] says of it.
+    /// What [`Port::tier`] says of it; [`Port::recall`] then fails: by the share, or for good.
     pub(super) says: Option<Result<Stays, ()>>,
     /// While it leaves, everything beside the endpoints is deleted.
     pub(super) deletes_others: bool,
@@ -55,6 +57,8 @@ pub(super) struct Fake {
     pub(super) pins: Mutex<Vec<RelPath>>,
     pub(super) asked: Mutex<Vec<u8>>,
     pub(super) recalled: Mutex<Vec<(u8, Lane)>>,
+    /// How long a recall takes.
+    pub(super) recall_ms: AtomicU64,
 }
 
 pub(super) fn node(number: u8) -> NodeUid {
@@ -131,9 +135,15 @@ impl Port for Fake {
     }
 
     fn recall(&self, node: NodeUid, lane: Lane, _: Keep, _: &Cancel) -> Result<Recalled, TieredError> {
+        std::thread::sleep(Duration::from_millis(self.recall_ms.load(Ordering::Relaxed)));
         self.recalled.lock().unwrap().push((node.0[0], lane));
         let mut all = self.all.lock().unwrap();
         let file = all.get_mut(&(self.number, node)).ok_or(TieredError::NoFile)?;
+        match file.says {
+            Some(Err(())) => return Err(TieredError::Share("the service is away".into())),
+            Some(Ok(_)) => return Err(TieredError::Orphaned),
+            None => (),
+        }
         let fetched_bytes = file.size - file.on_disk;
         (file.tiered, file.on_disk) = (false, file.size);
         Ok(Recalled { fetched_bytes, residency: Residency::Resident })
@@ -156,6 +166,7 @@ pub(super) struct World {
     pub(super) ports: Vec<Arc<Fake>>,
     pub(super) seats: Vec<Seat>,
     keeper: Keeper,
+    background: Background,
 }
 
 impl World {
@@ -192,6 +203,7 @@ impl World {
                 pins: Mutex::default(),
                 asked: Mutex::default(),
                 recalled: Mutex::default(),
+                recall_ms: AtomicU64::new(0),
             }));
         }
         let seat = |port: &Arc<Fake>| {
@@ -200,7 +212,7 @@ impl World {
             Seat { port: Arc::clone(port) as Arc<dyn Port>, desk }
         };
         let seats = ports.iter().map(seat).collect();
-        Self { disk, ports, seats, keeper: Keeper::default() }
+        Self { disk, ports, seats, keeper: Keeper::default(), background: Background::default() }
     }
 
     pub(super) fn set(&self, endpoint: usize, percent: u8, change: impl FnOnce(&mut Tiering)) {
@@ -217,6 +229,7 @@ impl World {
             self.disk.unix_s.fetch_add(1, Ordering::Relaxed);
             let round = self.keeper.tick(&self.seats, &*self.disk, &Cancel::default());
             rounds += usize::from(round.is_some());
+            self.background.tick(&self.seats, &*self.disk, &Cancel::default());
         }
         rounds
     }

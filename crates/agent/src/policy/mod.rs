@@ -1,7 +1,6 @@
 //! The policies of tiering at work: who leaves, when, and what is told of it.
 //!
-//! One thread looks after everything ([`start`]): it finds endpoints that tier, hooks their books into their gates, hands on new
-//! settings, and keeps a thread for each volume ([`volume::Keeper`]), on which all endpoints of that volume are one decision. Uses go to
+//! One thread looks after everything ([`start`]): it finds endpoints that tier, and keeps a thread for each volume ([`volume::Keeper`]), on which all endpoints of that volume are one decision. Uses go to
 //! the state database every ten seconds.
 //!
 //! ```text
@@ -15,6 +14,7 @@
 //!
 //! What a crash leaves behind: up to ten seconds of uses are forgotten, and budgets of programs begin anew.
 
+mod background;
 mod book;
 mod clock;
 mod command;
@@ -46,6 +46,7 @@ pub(crate) use desk::Desk;
 use crate::endpoint::{Endpoint, Input, spawn_thread};
 use crate::tiered::{Cancel, Tiered};
 use crate::worker::Hub;
+use background::Background;
 use clock::SystemClock;
 use volume::{Keeper, Seat};
 
@@ -70,7 +71,7 @@ struct VolumeThread {
 
 #[derive(Debug, Default)]
 struct Supervisor {
-    hooked: BTreeMap<EndpointId, Tiered>,
+    known: BTreeMap<EndpointId, Tiered>,
     volumes: BTreeMap<u64, VolumeThread>,
     ticks: u64,
 }
@@ -87,13 +88,13 @@ impl Supervisor {
 
     fn tick(&mut self, endpoints: &BTreeMap<EndpointId, Arc<Endpoint>>) {
         let mut seats: BTreeMap<u64, Vec<Seat>> = BTreeMap::new();
-        self.hooked.retain(|id, _| endpoints.contains_key(id));
+        self.known.retain(|id, _| endpoints.contains_key(id));
         for (id, endpoint) in endpoints {
             let Some(tiered) = endpoint.tiered() else {
-                self.hooked.remove(id);
+                self.known.remove(id);
                 continue;
             };
-            self.hook(*id, endpoint, &tiered);
+            self.look(*id, endpoint, &tiered);
             let seat = Seat { port: Arc::new(tiered.clone()), desk: Arc::clone(&endpoint.desk) };
             seats.entry(tiered.device()).or_default().push(seat);
         }
@@ -104,13 +105,10 @@ impl Supervisor {
         }
     }
 
-    /// Hands the endpoint's book to its gate, once for each life, and its settings to its desk.
-    fn hook(&mut self, id: EndpointId, endpoint: &Endpoint, tiered: &Tiered) {
-        let settings = endpoint.assignment.lock().expect(LOCK).tiering.clone();
-        endpoint.desk.set_settings(&settings);
-        if self.hooked.get(&id).is_none_or(|known| !known.is_same(tiered)) {
-            tiered.set_uses(Arc::clone(&endpoint.desk.book) as Arc<dyn crate::tiered::Uses>);
-            self.hooked.insert(id, tiered.clone());
+    /// A new mount is looked at soon; the ends of the first upload and of the background recall are passed on.
+    fn look(&mut self, id: EndpointId, endpoint: &Endpoint, tiered: &Tiered) {
+        if self.known.get(&id).is_none_or(|known| !known.is_same(tiered)) {
+            self.known.insert(id, tiered.clone());
             endpoint.desk.wish();
         }
         let is_settled = |status: &polder_engine::Status| {
@@ -119,6 +117,9 @@ impl Supervisor {
         };
         if endpoint.shown().status.is_some_and(|status| is_settled(&status)) {
             endpoint.desk.uploaded();
+        }
+        if endpoint.desk.take_brought() {
+            endpoint.tell(Input::Brought);
         }
     }
 
@@ -136,7 +137,9 @@ impl Supervisor {
                 None => {
                     let (seats, cancel) = (Arc::new(Mutex::new(seats)), Cancel::default());
                     let (of_thread, ended) = (Arc::clone(&seats), cancel.clone());
+                    let of_background = (Arc::clone(&seats), cancel.clone());
                     drop(spawn_thread("volume", move || keep(&of_thread, &ended)));
+                    drop(spawn_thread("background", move || bring(&of_background.0, &of_background.1)));
                     self.volumes.insert(device, VolumeThread { seats, cancel });
                 }
             }
@@ -150,6 +153,16 @@ fn keep(seats: &Mutex<Vec<Seat>>, ended: &Cancel) {
     while !ended.is_cancelled() {
         let now: Vec<Seat> = seats.lock().expect(LOCK).clone();
         keeper.tick(&now, &clock, ended);
+        std::thread::sleep(TICK);
+    }
+}
+
+/// A volume's thread for what came as names alone: beside the other one, which is to make room at any time.
+fn bring(seats: &Mutex<Vec<Seat>>, ended: &Cancel) {
+    let (mut background, clock) = (Background::default(), SystemClock::new());
+    while !ended.is_cancelled() {
+        let now: Vec<Seat> = seats.lock().expect(LOCK).clone();
+        background.tick(&now, &clock, ended);
         std::thread::sleep(TICK);
     }
 }

@@ -224,3 +224,59 @@ fn nobody_leaves_for_room_that_somebody_else_has_made() {
     assert!((17..=20).contains(&left), "{left} files; 27 were chosen");
     assert!(world.free_gib() >= 55);
 }
+
+/// An endpoint of which only names have come.
+fn names_only(gib: u64, files: &[(u64, i64)], other_bytes: u64) -> World {
+    let world = World::new(gib, &[files]);
+    for number in 1..=files.len() as u8 {
+        world.ports[0].change(number, |file| (file.tiered, file.on_disk) = (true, 0));
+    }
+    world.disk.other_bytes.store(other_bytes, Ordering::Relaxed);
+    world.seats[0].desk.set_background(true);
+    world
+}
+
+#[test]
+fn after_names_the_newest_comes_first_in_the_lowest_lane_up_to_the_line() {
+    let mut world = names_only(100, &[(9 * GIB, 3), (9 * GIB, 1), (9 * GIB, 4), (9 * GIB, 2)], 50 * GIB);
+    world.set(0, 20, |_| ());
+    world.pass(3);
+    assert_eq!(world.ports[0].local(), [1, 2, 4], "the oldest would cross the line");
+    let lanes: Vec<_> = world.ports[0].recalled.lock().unwrap().iter().map(|(_, lane)| *lane).collect();
+    assert_eq!(lanes, [Lane::Background; 3]);
+    let desk = &world.seats[0].desk;
+    assert!(!desk.is_background_due() && desk.take_brought() && !desk.take_brought(), "over, told once");
+    world.disk.other_bytes.store(0, Ordering::Relaxed);
+    world.pass(200);
+    assert_eq!(world.ports[0].local(), [1, 2, 4], "it does not begin again");
+}
+
+#[test]
+fn after_names_a_share_that_is_away_is_waited_for_and_a_damaged_file_is_left() {
+    let mut world = names_only(100, &[(GIB, 3), (GIB, 1), (GIB, 4), (GIB, 2), (GIB, 5)], 0);
+    world.set(0, 20, |_| ());
+    (1..=5).for_each(|number| world.ports[0].change(number, |file| file.says = Some(Err(()))));
+    world.pass(600);
+    assert!(world.seats[0].desk.is_background_due());
+    let tries = world.ports[0].recalled.lock().unwrap().len();
+    assert!(tries < 120, "{tries} tries in ten minutes");
+    world.ports[0].change(3, |file| file.says = Some(Ok(Stays::Changed)));
+    for number in [1, 2, 4, 5] {
+        world.ports[0].change(number, |file| file.says = None);
+    }
+    world.pass(62);
+    assert_eq!(world.ports[0].local(), [1, 2, 4, 5]);
+    assert!(!world.seats[0].desk.is_background_due(), "what cannot be had does not keep it from its end");
+}
+
+#[test]
+fn after_names_nothing_comes_that_a_policy_would_tier_again() {
+    let mut world = names_only(100, &[(GIB, 3), (GIB, 40), (20 * GIB, 1), (GIB, 2)], 0);
+    world.set(0, 20, |tiering| {
+        tiering.older_than_s = Some(30 * 86_400);
+        tiering.cache_quota_bytes = Some(10 * GIB);
+    });
+    world.pass(5);
+    assert_eq!(world.ports[0].local(), [1, 4], "2 is too old, 3 beyond the quota");
+    assert!(!world.seats[0].desk.is_background_due());
+}

@@ -9,14 +9,14 @@ use std::sync::mpsc::Receiver;
 use polder_gate::errno::{self, Errno};
 use polder_gate::ports::{self, Access, Caller, Content, Interrupt, Namespace as _, Node, Opened, Result};
 use polder_replica::{Marked, Pledge};
-use polder_tiering::{Allowance, Fetch, Lane, PIECE_BYTES, Program};
+use polder_tiering::{Allowance, Cause, Fetch, Lane, PIECE_BYTES, Program};
 use polder_types::FileIdent;
 use std::borrow::Borrow;
 use std::time::{Duration, Instant};
 
-use super::files::{FileState, Held, ident_of, key_of};
+use super::files::{Brought, FileState, Held, ident_of, key_of};
 use super::queue::Failed;
-use super::{Inner, Keep, LOCK, RECALL_WAIT_MAX, Residency, TieredError, Use};
+use super::{Inner, Keep, RECALL_WAIT_MAX, Residency, TieredError, Use};
 
 /// How often it is looked whether a reader still lives.
 const GONE_LOOK: Duration = Duration::from_millis(60);
@@ -58,6 +58,10 @@ fn program(pid: u32) -> Program {
         pid => std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default(),
     };
     Program::new(name.strip_suffix(b"\n").unwrap_or(&name))
+}
+
+fn cause_of(who: &Use) -> Cause {
+    Cause { program: who.program.clone(), user: who.uid }
 }
 
 /// Whether a calling thread has ended. One that cannot be asked about has not.
@@ -172,11 +176,9 @@ impl Inner {
         interrupt: &Interrupt,
     ) -> Result<Opened> {
         if let Marked::Ours(pledge) = self.marked(&file).map_err(told)? {
-            let who = self.who(&pledge, caller);
-            let size = self
-                .bring_whole(ident, Lane::Access, Keep::Resident, &|| interrupt.is_raised())
+            let cause = cause_of(&self.who(&pledge, caller));
+            self.bring_whole(ident, Lane::Access, Keep::Resident, Some(&cause), &|| interrupt.is_raised())
                 .map_err(|error| errno(&error))?;
-            self.uses.read().expect(LOCK).recalled(&who, size);
         }
         match self.marked(&file).map_err(told)? {
             Marked::No => Ok(Opened::Resident(file)),
@@ -191,12 +193,19 @@ impl Inner {
             if let Err(why) = &outcome {
                 tracing::warn!(?why, piece = fetch.piece, "a piece of a tiered file did not come");
             }
-            self.queue.settle(fetch, &outcome);
+            let brought = outcome.as_ref().ok().copied().unwrap_or_default();
+            self.queue.settle(fetch, &outcome.map(drop), |cause| {
+                let Cause { program, user } = cause;
+                if brought.bytes > 0 {
+                    let who = Use { node: brought.node, program, uid: user, pid: 0 };
+                    self.uses.recalled(&who, brought.bytes);
+                }
+            });
         }
     }
 
     /// Fetches a piece; asks again for a while when the share cannot be reached.
-    fn fetch_piece(&self, fetch: Fetch) -> std::result::Result<(), Failed> {
+    fn fetch_piece(&self, fetch: Fetch) -> std::result::Result<Brought, Failed> {
         let begin = Instant::now();
         let from = fetch.piece.saturating_mul(PIECE_BYTES);
         loop {
@@ -219,7 +228,7 @@ impl Inner {
                 reader.by_ident(FileIdent { ino, generation }).ok().flatten()
             });
             let who = Use { node, program: program(opened.pid), uid: opened.uid, pid: opened.pid };
-            self.uses.read().expect(LOCK).opened(&who, &opened.what);
+            self.uses.opened(&who, &opened.what);
         }
     }
 }
@@ -233,11 +242,11 @@ enum Here {
 pub(super) struct Port(pub Arc<Inner>);
 
 impl Port {
-    /// Bytes of a placeholder were served; `were_here` says that nothing had to be fetched for it.
-    fn told_of_read(&self, held: Option<&Held>, caller: &Caller, were_here: bool, count: usize) {
-        if let (true, Some(held)) = (were_here, held) {
-            let who = self.0.who(&held.pledge, caller);
-            self.0.uses.read().expect(LOCK).read(&who, count as u64);
+    /// Bytes of a placeholder were served.
+    fn told_of_read(&self, held: Option<&mut Held>, offset: u64, count: usize) {
+        let bytes = held.map_or(0, |held| held.passed(offset, count as u64));
+        if bytes > 0 {
+            self.0.uses.read(bytes);
         }
     }
 }
@@ -284,9 +293,12 @@ impl Content for Port {
         let inner = &self.0;
         let state = inner.files.get(inner.ident(file)?);
         // Whoever fills or settles it has it for as long as the disk takes.
-        let held = state.try_lock().ok_or(Errno::AGAIN)?;
+        let mut held = state.try_lock().ok_or(Errno::AGAIN)?;
         match inner.read_here(file, held.as_ref(), offset, out) {
-            Ok(count) => Ok(count),
+            Ok(count) => {
+                self.told_of_read(held.as_mut(), offset, count);
+                Ok(count)
+            }
             Err(Here::Absent(_)) => Err(Errno::AGAIN),
             Err(Here::Failed(errno)) => Err(errno),
         }
@@ -307,25 +319,32 @@ impl Content for Port {
         let until = Instant::now() + RECALL_WAIT_MAX;
         let mut allowed = None;
         loop {
-            let here = inner.read_here(file, state.lock().as_ref(), offset, out);
-            let pledge = match here {
-                Ok(count) => {
-                    self.told_of_read(state.lock().as_ref(), caller, allowed.is_none(), count);
-                    return Ok(count);
+            let here = {
+                let mut held = state.lock();
+                let here = inner.read_here(file, held.as_ref(), offset, out);
+                if let Ok(count) = here {
+                    self.told_of_read(held.as_mut(), offset, count);
                 }
+                here
+            };
+            let pledge = match here {
+                Ok(count) => return Ok(count),
                 Err(Here::Failed(errno)) => return Err(errno),
                 Err(Here::Absent(pledge)) => pledge,
             };
             let len = (out.len() as u64).min(pledge.size.saturating_sub(offset)).max(1);
             let (who, allowance) = allowed.get_or_insert_with(|| {
                 let who = inner.who(&pledge, caller);
-                let allowance = inner.uses.read().expect(LOCK).may_recall(&who, len);
+                let allowance = inner.uses.may_recall(&who, len);
                 (who, allowance)
             });
             match allowance {
                 Allowance::Refuse => return Err(Errno::ACCESS),
                 Allowance::Serve => match inner.read_through(ident, offset, out) {
-                    Ok(Some(count)) => return Ok(count),
+                    Ok(Some(count)) => {
+                        inner.uses.recalled(who, count as u64);
+                        return Ok(count);
+                    }
                     Ok(None) => continue,
                     Err(Failed::Share(_)) if Instant::now() < until => {
                         if interrupt.is_raised() {
@@ -340,11 +359,13 @@ impl Content for Port {
             }
             let stream = u64::from(caller.pid) % STREAMS;
             let is_over = nobody_waits(interrupt, caller.pid);
-            match inner.wait_for(ident, Lane::Access, stream, (offset, len), &is_over) {
-                Ok(()) => inner.uses.read().expect(LOCK).recalled(who, len),
+            let cause = Some(cause_of(who));
+            match inner.wait_for(ident, Lane::Access, stream, (offset, len), cause, &is_over) {
+                Ok(()) => (),
                 // Bytes that cannot be kept can still be given.
                 Err(TieredError::NoSpace) => {
                     if let Some(count) = inner.read_through(ident, offset, out).map_err(told)? {
+                        inner.uses.recalled(who, count as u64);
                         return Ok(count);
                     }
                 }

@@ -33,6 +33,17 @@ pub(super) struct Held {
     skips: Vec<Skip>,
     /// The file, for what is to be hidden of fills.
     file: OwnedFd,
+    /// Pieces that were fetched and not read to their end yet: what is read of them was not here before.
+    fresh: BTreeSet<u64>,
+}
+
+/// What was fetched.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Brought {
+    /// Of which node; none when there was nothing to fetch.
+    pub node: Option<NodeUid>,
+    /// Bytes that were filled in.
+    pub bytes: u64,
 }
 
 /// What is known of a file.
@@ -100,7 +111,7 @@ impl Held {
         let keep = file.try_clone().map_err(|error| Failed::Disk(crate::status::chain(&error).into()))?;
         let begun = inner.changes.hiding(&keep, || Presence::begin(&inner.root, file, pledge, spans.spans));
         let presence = begun.map_err(|error| failed_fs(&error))?.ok_or(Failed::Orphaned)?;
-        Ok(Self { presence, pledge, content, skips: spans.skips, file: keep })
+        Ok(Self { presence, pledge, content, skips: spans.skips, file: keep, fresh: BTreeSet::new() })
     }
 
     /// Spans that touch a range, as numbers.
@@ -118,6 +129,21 @@ impl Held {
             self.spans_in(from, from + PIECE_BYTES).any(|span| !self.presence.is_at_hand(span))
         };
         pieces.filter(is_absent).collect()
+    }
+
+    /// Bytes were read: how many of them were here before anybody asked for them.
+    pub(super) fn passed(&mut self, offset: u64, count: u64) -> u64 {
+        let (mut at, end, mut here) = (offset, offset + count, 0);
+        while at < end {
+            let piece = at / PIECE_BYTES;
+            let (to, ends) = ((piece + 1) * PIECE_BYTES, end >= self.pledge.size);
+            let is_fresh =
+                if end >= to || ends { self.fresh.remove(&piece) } else { self.fresh.contains(&piece) };
+            let next = to.min(end);
+            here += if is_fresh { 0 } else { next - at };
+            at = next;
+        }
+        here
     }
 
     /// Chunks that are missing between two bytes, with the spans that want them.
@@ -159,7 +185,12 @@ pub(super) fn failed_fetch(error: &FetchError) -> Failed {
     {
         return failed_fs(failed);
     }
-    Failed::Share(crate::status::chain(error).into())
+    let text = crate::status::chain(error).into();
+    match error {
+        // The fetch has asked for the place anew, and tried again, before it said so.
+        FetchError::Missing(_) | FetchError::Damaged(_) => Failed::Damaged(text),
+        FetchError::Remote(_) | FetchError::Sink(_) => Failed::Share(text),
+    }
 }
 
 pub(super) fn failed_fs(error: &polder_replica::FsError) -> Failed {
@@ -265,14 +296,14 @@ impl Inner {
     }
 
     /// Fetches what is missing of a file between two bytes, and fills it in.
-    pub(super) fn bring(&self, ident: FileIdent, from: u64, to: u64) -> Result<(), Failed> {
-        let state = self.files.get(ident);
+    pub(super) fn bring(&self, ident: FileIdent, from: u64, to: u64) -> Result<Brought, Failed> {
+        let (state, mut brought) = (self.files.get(ident), Brought::default());
         if !self.take_up(ident, &state)? {
-            return Ok(());
+            return Ok(brought);
         }
         let mut wanted = match &*state.lock() {
             Some(held) => held.wanted(from, to),
-            None => return Ok(()),
+            None => return Ok(brought),
         };
         let ids: Vec<ChunkId> = wanted.keys().copied().collect();
         let fetched = self.fetcher()?.fetch(ids, &mut |chunk| {
@@ -281,13 +312,17 @@ impl Inner {
             if let Some(held) = &mut *state.lock() {
                 for index in indices {
                     self.fill(held, index, &chunk)?;
+                    let span = held.presence.spans()[index];
+                    (brought.node, brought.bytes) = (Some(held.pledge.node), brought.bytes + span.len);
+                    held.fresh
+                        .extend(span.start / PIECE_BYTES..(span.start + span.len).div_ceil(PIECE_BYTES));
                 }
             }
             Ok(())
         });
         fetched.map_err(|error| failed_fetch(&error))?;
         self.settle_if_whole(ident, &state);
-        Ok(())
+        Ok(brought)
     }
 
     fn fill(&self, held: &mut Held, index: usize, chunk: &VerifiedChunk) -> anyhow::Result<()> {
@@ -402,5 +437,18 @@ impl Inner {
         let mut held = state.lock();
         *held = None;
         self.changes.hiding(file, || polder_replica::discard(&self.root, file, pledge, &mut |_| true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_what_the_share_has_lost() {
+        let lost = failed_fetch(&FetchError::Missing(ChunkId([1; 32])));
+        assert!(matches!(lost, Failed::Damaged(_)), "{lost:?}");
+        let disk = failed_fetch(&FetchError::Sink(anyhow::anyhow!("other")));
+        assert!(matches!(disk, Failed::Share(_)), "{disk:?}");
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! Every call may be made from any thread, and none from a thread that the gate waits for. `docs/design/2026-11-30-tiered-endpoint.md`.
 
+mod changes;
 mod content;
 mod files;
 mod give;
@@ -17,19 +18,19 @@ mod queue;
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use polder_gate::Gate;
 use polder_gate::ports::Node;
 use polder_gate::tree::Tree;
 use polder_replica::{Marked, Root, StateReaders};
-use polder_tiering::{Allowance, Lane, PIECE_BYTES, Program, Stays};
+use polder_tiering::{Allowance, Cause, Lane, PIECE_BYTES, Program, Stays};
 use polder_types::{EndpointId, FileIdent, NodeUid, RelPath};
 
 use crate::chunks::Fetcher;
+use changes::Changes;
 use files::{Files, key_of};
-use marks::Changes;
 use queue::{Failed, Queue, Wish};
 
 pub(crate) use known::Known;
@@ -67,7 +68,7 @@ struct Inner {
     files: Files,
     queue: Queue,
     known: Arc<Known>,
-    uses: RwLock<Arc<dyn Uses>>,
+    uses: Arc<dyn Uses>,
     source: Mutex<Option<Source>>,
     gate: OnceLock<Gate>,
     opened: std::sync::mpsc::SyncSender<content::OpenedBy>,
@@ -168,6 +169,9 @@ pub(crate) enum TieredError {
     /// The share could not give the bytes, or not in time.
     #[error("fetch from the share: {0}")]
     Share(Box<str>),
+    /// The share has other bytes than it should have, or lacks them.
+    #[error("the share's copy is damaged: {0}")]
+    Damaged(Box<str>),
     /// Some files could not be brought back.
     #[error("{count} files are tiered and could not be recalled, the last one {why}")]
     Left {
@@ -233,27 +237,11 @@ pub(crate) trait Uses: Debug + Send + Sync {
     /// A program reads so many bytes that are absent: what may it have? Asked once for each read that would wait.
     fn may_recall(&self, who: &Use, bytes: u64) -> Allowance;
 
-    /// Bytes were fetched because this program asked for them.
+    /// Bytes came because this program asked for them, or because its reading on was foreseen. Told before the program has them.
     fn recalled(&self, who: &Use, bytes: u64);
 
-    /// The agent served bytes that were here already.
-    fn read(&self, who: &Use, bytes: u64);
-}
-
-/// Everybody may recall; nothing is remembered.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct NoRules;
-
-impl Uses for NoRules {
-    fn opened(&self, _: &Use, _: &Opened) {}
-
-    fn may_recall(&self, _: &Use, _: u64) -> Allowance {
-        Allowance::Recall
-    }
-
-    fn recalled(&self, _: &Use, _: u64) {}
-
-    fn read(&self, _: &Use, _: u64) {}
+    /// The agent served bytes of a placeholder that were here before anybody asked for them.
+    fn read(&self, bytes: u64);
 }
 
 impl Tiered {
@@ -280,11 +268,6 @@ impl Tiered {
         readers.unwrap_or_else(|| {
             StateReaders::new(self.0.root.database_path(), polder_types::CaseRule::default())
         })
-    }
-
-    /// Who is told of uses from now on.
-    pub(crate) fn set_uses(&self, uses: Arc<dyn Uses>) {
-        *self.0.uses.write().expect(LOCK) = uses;
     }
 
     /// The volume as policies see it now.
@@ -341,7 +324,7 @@ impl Tiered {
             Residency::Orphaned => return Err(TieredError::Orphaned),
             Residency::Tiered { present_bytes } => present_bytes,
         };
-        let size = self.0.bring_whole(ident, lane, keep, &|| cancel.is_cancelled())?;
+        let size = self.0.bring_whole(ident, lane, keep, None, &|| cancel.is_cancelled())?;
         let residency = self.residency(node)?;
         Ok(Recalled { fetched_bytes: size.saturating_sub(before), residency })
     }
@@ -458,6 +441,7 @@ impl Inner {
         lane: Lane,
         stream: u64,
         (offset, len): (u64, u64),
+        cause: Option<Cause>,
         is_over: &dyn Fn() -> bool,
     ) -> Result<(), TieredError> {
         let until = Instant::now() + RECALL_WAIT_MAX;
@@ -476,7 +460,7 @@ impl Inner {
             }
         };
         let len = len.min(WINDOW_BYTES);
-        let wish = Wish { lane, key: key_of(ident), stream, offset, len, size, absent };
+        let wish = Wish { lane, key: key_of(ident), stream, offset, len, size, absent, cause };
         self.queue.wait_for(&wish, until, is_over)
     }
 
@@ -486,6 +470,7 @@ impl Inner {
         ident: FileIdent,
         lane: Lane,
         keep: Keep,
+        cause: Option<&Cause>,
         is_over: &dyn Fn() -> bool,
     ) -> Result<u64, TieredError> {
         let state = self.files.get(ident);
@@ -506,7 +491,8 @@ impl Inner {
             if offset >= size {
                 break;
             }
-            self.wait_for(ident, lane, u64::MAX, (offset, WINDOW_BYTES.min(size - offset)), is_over)?;
+            let range = (offset, WINDOW_BYTES.min(size - offset));
+            self.wait_for(ident, lane, u64::MAX, range, cause.cloned(), is_over)?;
             offset += WINDOW_BYTES;
         }
         self.settle_if_whole(ident, &state);

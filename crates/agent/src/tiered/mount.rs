@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, RwLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,10 +12,11 @@ use polder_gate::{Connection, Gate, Heirlooms, Kept, Settings, ToHolder};
 use polder_replica::Root;
 use polder_types::{Content, EndpointId};
 
+use super::changes::Changes;
 use super::content::Port;
-use super::marks::{Changes, Marks};
+use super::marks::Marks;
 use super::queue::{FETCHES_MAX, Queue};
-use super::{Files, Inner, LOCK, NoRules, Tiered};
+use super::{Files, Inner, LOCK, Tiered, Uses};
 use crate::endpoint::spawn_thread;
 
 /// Opens that are not told of yet; beyond it some do not count.
@@ -93,11 +94,12 @@ pub(crate) fn clear_dead(path: &Path) -> Result<()> {
 }
 
 impl Mounted {
-    /// Mounts the gate over a tiered root, or goes on with the mount of the worker before.
+    /// Mounts the gate over a tiered root, or goes on with the mount of the worker before. `uses` is told of the first open already.
     pub(crate) fn start(
         gates: &Gates,
         endpoint: EndpointId,
         root: Arc<Root>,
+        uses: Arc<dyn Uses>,
         inherited: Option<Connection>,
     ) -> Result<Self> {
         // A mark that was removed just before a crash may be gone for us and not for the disk.
@@ -117,7 +119,7 @@ impl Mounted {
             files: Files::default(),
             queue: Queue::default(),
             known: Arc::default(),
-            uses: RwLock::new(Arc::new(NoRules)),
+            uses,
             source: Mutex::default(),
             gate: OnceLock::new(),
             opened,
@@ -169,7 +171,12 @@ fn serve(
     inner: &Arc<Inner>,
     inherited: Option<Connection>,
 ) -> Result<Gate> {
-    let start = |connection| {
+    let start = |connection: Connection| {
+        let memory = connection.state.try_clone().map_err(anyhow::Error::from);
+        let kept = memory.and_then(|memory| Ok(inner.changes.keep_in(memory, polder_gate::STATE_BYTES)?));
+        if let Err(error) = kept {
+            tracing::warn!(error = format!("{error:#}"), "change times do not outlive this worker");
+        }
         let port = Arc::new(Port(Arc::clone(inner)));
         Gate::start(connection, Arc::clone(&inner.tree) as _, port, &Settings::default())
     };

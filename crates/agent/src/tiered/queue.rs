@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use polder_tiering::{Asked, Fetch, Lane, Reader, Recalls};
+use polder_tiering::{Asked, Cause, Fetch, Lane, Reader, Recalls};
 use polder_types::NodeUid;
 
 use super::{LOCK, TieredError};
@@ -33,12 +33,17 @@ pub(super) struct Wish {
     pub size: u64,
     /// Pieces that are not here, as far as the wish and what is read ahead reach.
     pub absent: BTreeSet<u64>,
+    /// The program that reads, if one does.
+    pub cause: Option<Cause>,
 }
 
 /// Why a piece did not come.
 #[derive(Debug, Clone)]
 pub(super) enum Failed {
+    /// It may be another time.
     Share(Box<str>),
+    /// What the share has is not what it should be: asking again is of no use to those who wait.
+    Damaged(Box<str>),
     NoSpace,
     Orphaned,
     Disk(Box<str>),
@@ -48,6 +53,7 @@ impl From<Failed> for TieredError {
     fn from(why: Failed) -> Self {
         match why {
             Failed::Share(text) => Self::Share(text),
+            Failed::Damaged(text) => Self::Damaged(text),
             Failed::NoSpace => Self::NoSpace,
             Failed::Orphaned => Self::Orphaned,
             Failed::Disk(text) => Self::Disk(text),
@@ -106,7 +112,8 @@ impl Queue {
             }
             let range = (wish.offset, wish.len, wish.size);
             let is_present = |piece| !wish.absent.contains(&piece);
-            let asked = state.recalls.ask(reader, wish.lane, wish.key, wish.stream, range, is_present);
+            let cause = wish.cause.as_ref();
+            let asked = state.recalls.ask(reader, wish.lane, wish.key, wish.stream, range, cause, is_present);
             self.work.notify_all();
             match asked {
                 Asked::Ready => return Ok(()),
@@ -159,13 +166,16 @@ impl Queue {
         }
     }
 
-    /// A piece came or did not.
-    pub(super) fn settle(&self, fetch: Fetch, outcome: &Answer) {
+    /// A piece came or did not. `tell` is called with the program for which it was fetched before anybody is answered.
+    pub(super) fn settle(&self, fetch: Fetch, outcome: &Answer, tell: impl FnOnce(Cause)) {
         let mut state = self.state.lock().expect(LOCK);
         let settled = state.recalls.settle(fetch, outcome.is_ok());
         let readers = settled.ready.into_iter().chain(settled.failed);
         let waiters: Vec<_> = readers.filter_map(|reader| state.waiters.remove(&reader)).collect();
         drop(state);
+        if let Some(cause) = settled.cause {
+            tell(cause);
+        }
         // A place is free.
         self.work.notify_all();
         for waiter in waiters {
@@ -205,7 +215,16 @@ mod tests {
 
     fn wish(offset: u64, len: u64, absent: &[u64]) -> Wish {
         let absent = absent.iter().copied().collect();
-        Wish { lane: Lane::Access, key: NodeUid([1; 16]), stream: 0, offset, len, size: 10 << 20, absent }
+        Wish {
+            lane: Lane::Access,
+            key: NodeUid([1; 16]),
+            stream: 0,
+            offset,
+            len,
+            size: 10 << 20,
+            absent,
+            cause: None,
+        }
     }
 
     fn soon() -> Instant {
@@ -222,7 +241,7 @@ mod tests {
             let fetch = queue.next().unwrap();
             assert_eq!(fetch.piece, 0);
             std::thread::sleep(Duration::from_millis(50));
-            queue.settle(fetch, &Ok(()));
+            queue.settle(fetch, &Ok(()), |_| ());
             assert!(readers.into_iter().all(|reader| reader.join().unwrap().is_ok()));
             assert!(queue.state.lock().unwrap().recalls.start_next().is_none(), "fetched once");
         });
@@ -234,7 +253,7 @@ mod tests {
         std::thread::scope(|scope| {
             let fails = scope.spawn(|| queue.wait_for(&wish(0, 1, &[0]), soon(), &|| false));
             let fetch = queue.next().unwrap();
-            queue.settle(fetch, &Err(Failed::NoSpace));
+            queue.settle(fetch, &Err(Failed::NoSpace), |_| ());
             assert!(matches!(fails.join().unwrap(), Err(TieredError::NoSpace)));
         });
         let over = queue.wait_for(&wish(0, 1, &[0]), soon(), &|| true);

@@ -1,0 +1,636 @@
+#!/usr/bin/env python3
+"""Every way to read a tiered file, whatever is alive or dead: right bytes, after a wait, or an error; never a wrong byte.
+
+    bench/readers.py [--binary target/debug/polder] [--only NAME …] [--quick] [--keep]
+
+Rows 1, 2 and 16 of the third issue. Each reader is a process with a tiered file of its own; a case does something to the agent, the service or
+the disk, lets all of them read at once, and looks at what they have read. Whoever ends well must have all bytes; whoever fails must have told so, and
+whatever it has written is the beginning of the right bytes. Afterwards, with everything alive, all files must be read right.
+Exit 0 only if all cases pass; 3 if the machine cannot run them.
+"""
+
+import mmap
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import cases
+from cluster import Cluster, descendants, wait_for
+from perils import Volume
+from tiered import content, residency
+
+KIB, MIB = 1 << 10, 1 << 20
+SOON, LONG = 60, 300
+SIZE = 1_500_003
+
+URING = r"""
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#define DEPTH 8
+#define PIECE 65536
+static void fail(const char *what) { perror(what); exit(1); }
+/* Reads a file with DEPTH reads on their way, and writes it in order. */
+int main(int argc, char **argv) {
+    struct io_uring_params p; memset(&p, 0, sizeof p);
+    int ring = syscall(SYS_io_uring_setup, DEPTH, &p);
+    if (ring < 0) { perror("io_uring_setup"); return 77; }
+    size_t sq_len = p.sq_off.array + p.sq_entries * 4, cq_len = p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe);
+    char *sq = mmap(0, sq_len, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQ_RING);
+    char *cq = mmap(0, cq_len, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_CQ_RING);
+    struct io_uring_sqe *sqes = mmap(0, p.sq_entries * sizeof *sqes, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQES);
+    if (sq == MAP_FAILED || cq == MAP_FAILED || (void *)sqes == MAP_FAILED) fail("mmap");
+    int in = open(argv[1], O_RDONLY); if (in < 0) fail("open");
+    long size = lseek(in, 0, SEEK_END); if (size < 0) fail("lseek");
+    char *all = malloc(size + PIECE);
+    unsigned *tail = (unsigned *)(sq + p.sq_off.tail), *array = (unsigned *)(sq + p.sq_off.array), mask = *(unsigned *)(sq + p.sq_off.ring_mask);
+    unsigned *head = (unsigned *)(cq + p.cq_off.head), *ctail = (unsigned *)(cq + p.cq_off.tail), cmask = *(unsigned *)(cq + p.cq_off.ring_mask);
+    struct io_uring_cqe *cqes = (struct io_uring_cqe *)(cq + p.cq_off.cqes);
+    long next = 0; int running = 0;
+    while (next < size || running) {
+        int submitted = 0;
+        while (next < size && running < DEPTH) {
+            unsigned at = *tail & mask; struct io_uring_sqe *e = &sqes[at];
+            memset(e, 0, sizeof *e);
+            e->opcode = IORING_OP_READ; e->fd = in; e->addr = (unsigned long)(all + next); e->off = next; e->user_data = next;
+            e->len = size - next < PIECE ? size - next : PIECE;
+            array[at] = at; __atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
+            next += e->len; running++; submitted++;
+        }
+        if (syscall(SYS_io_uring_enter, ring, submitted, 1, IORING_ENTER_GETEVENTS, 0, 0) < 0) fail("io_uring_enter");
+        while (*head != __atomic_load_n(ctail, __ATOMIC_ACQUIRE)) {
+            struct io_uring_cqe *c = &cqes[*head & cmask];
+            long at = c->user_data, wanted = size - at < PIECE ? size - at : PIECE;
+            if (c->res < 0) { fprintf(stderr, "read: %s\n", strerror(-c->res)); return 1; }
+            if (c->res != wanted) { fprintf(stderr, "short read: %d of %ld\n", c->res, wanted); return 1; }
+            __atomic_store_n(head, *head + 1, __ATOMIC_RELEASE); running--;
+        }
+    }
+    for (long done = 0; done < size;) { long n = write(1, all + done, size - done); if (n <= 0) fail("write"); done += n; }
+    return 0;
+}
+"""
+
+# A program that is mostly payload, which it writes out: executed from a tiered file.
+PROGRAM = r"""
+#include <unistd.h>
+__asm__(".section .rodata\n.global payload, payload_end\npayload:\n.incbin \"payload\"\npayload_end:\n.previous");
+extern const char payload[], payload_end[];
+int main(void) { for (const char *p = payload; p < payload_end;) { long n = write(1, p, payload_end - p); if (n <= 0) return 1; p += n; } return 0; }
+"""
+
+
+def check(holds, what):
+    if not holds:
+        raise AssertionError(what)
+
+
+# What a process of this program does that was told to be a reader: reads the path, writes what it got to standard output.
+
+def as_mmap(path, _):
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        sys.stdout.buffer.write(bytes(mapped))
+
+
+def as_direct(path, _):
+    fd, room = os.open(path, os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, MIB)
+    at = 0
+    while (count := os.preadv(fd, [room], at)) > 0:
+        sys.stdout.buffer.write(room[:count])
+        at += count
+
+
+def as_splice(path, _):
+    left, right = os.pipe()
+    with open(path, "rb") as file:
+        while (count := os.splice(file.fileno(), right, 64 * KIB)) > 0:
+            sys.stdout.buffer.write(os.read(left, count))
+
+
+def as_sendfile(path, _):
+    with open(path, "rb") as file:
+        at = 0
+        while (count := os.sendfile(1, file.fileno(), at, MIB)) > 0:
+            at += count
+
+
+def as_copy_file_range(path, _):
+    # The kernel copies ranges within one file system only.
+    copy = path + ".copied"
+    with open(path, "rb") as file, open(copy, "w+b") as out:
+        while os.copy_file_range(file.fileno(), out.fileno(), MIB) > 0:
+            pass
+        out.seek(0)
+        sys.stdout.buffer.write(out.read())
+    os.unlink(copy)
+
+
+def as_shutil(path, out):
+    shutil.copyfile(path, out)
+
+
+def as_backwards(path, _):
+    pieces = []
+    with open(path, "rb", buffering=0) as file:
+        for at in range((os.fstat(file.fileno()).st_size - 1) // 4096 * 4096, -1, -4096):
+            pieces.append(os.pread(file.fileno(), 4096, at))
+    sys.stdout.buffer.write(b"".join(reversed(pieces)))
+
+
+def as_holes(path, _):
+    """Copies what is said to be data, as a clever copier does; a hole would be left as zeros."""
+    with open(path, "rb", buffering=0) as file:
+        size, at, out = os.fstat(file.fileno()).st_size, 0, bytearray()
+        while at < size:
+            begin = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            end = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
+            out += bytes(begin - len(out))
+            while len(out) < end:
+                piece = os.pread(file.fileno(), min(end - len(out), 128 * KIB), len(out))
+                check(piece, "end of file within data")
+                out += piece
+            at = end
+    sys.stdout.buffer.write(out)
+
+
+def as_sqlite(path, _):
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    for (part,) in database.execute("select part from parts order by number"):
+        sys.stdout.buffer.write(part)
+
+
+ROLES = {
+    "mmap": as_mmap, "direct": as_direct, "splice": as_splice, "sendfile": as_sendfile, "copy_file_range": as_copy_file_range,
+    "shutil": as_shutil, "backwards": as_backwards, "holes": as_holes, "sqlite": as_sqlite,
+}
+
+
+class Kind:
+    """Files of a kind: what lies in the share, and the bytes that a reader of it must write."""
+
+    def __init__(self, world):
+        self.tools = world.tools
+
+    def plain(self, seed):
+        data = content(seed, SIZE)
+        return data, data
+
+    def program(self, seed):
+        data = content(seed, SIZE)
+        (self.tools / "payload").write_bytes(data)
+        subprocess.run(["cc", "-xc", "-", "-o", "program"], input=PROGRAM.encode(), cwd=self.tools, check=True)
+        return (self.tools / "program").read_bytes(), data
+
+    def database(self, seed):
+        data = content(seed, SIZE)
+        path = self.tools / "database"
+        path.unlink(missing_ok=True)
+        database = sqlite3.connect(path)
+        database.execute("create table parts (number integer primary key, part blob)")
+        parts = [(at, data[at : at + 10_000]) for at in range(0, len(data), 10_000)]
+        database.executemany("insert into parts values (?, ?)", parts)
+        database.commit()
+        database.close()
+        return path.read_bytes(), data
+
+
+def myself(role):
+    return lambda path, out: [sys.executable, __file__, "--as", role, path, out]
+
+
+def plainly(*command):
+    return lambda path, _: [*command, path]
+
+
+def to_copy(*command):
+    return lambda path, out: [*command, path, out]
+
+
+# Name → (kind of file, command for a path and a name for what is written; what the command does not write there it writes to standard output).
+READERS = {
+    "cat": ("plain", plainly("cat")),
+    "dd": ("plain", lambda path, _: ["dd", f"if={path}", "bs=4k", "status=none"]),
+    "dd direct": ("plain", lambda path, _: ["dd", f"if={path}", "bs=64k", "iflag=direct", "status=none"]),
+    "cp": ("plain", to_copy("cp")),
+    "cp --sparse=always": ("plain", to_copy("cp", "--sparse=always")),
+    "cp --reflink=auto": ("plain", to_copy("cp", "--reflink=auto")),
+    "mv": ("plain", to_copy("mv")),
+    "install": ("plain", to_copy("install")),
+    "tar --sparse": ("plain", lambda path, out: ["sh", "-c", 'tar --sparse -cf - -C "$1" "$2" >"$3.tar" && tar -xOf "$3.tar"', "sh", path.parent, path.name, out]),
+    "rsync": ("plain", to_copy("rsync")),
+    "rsync -S": ("plain", to_copy("rsync", "-S")),
+    "shutil": ("plain", myself("shutil")),
+    "mmap": ("plain", myself("mmap")),
+    "direct": ("plain", myself("direct")),
+    "sendfile": ("plain", myself("sendfile")),
+    "splice": ("plain", myself("splice")),
+    "copy_file_range": ("plain", myself("copy_file_range")),
+    "backwards": ("plain", myself("backwards")),
+    "SEEK_DATA": ("plain", myself("holes")),
+    "io_uring": ("plain", lambda path, out: [out.parent.parent / "tools" / "uring", path]),
+    "exec": ("program", plainly("sh", "-c", 'exec "$0"')),
+    "sqlite": ("database", myself("sqlite")),
+    # The bytes that git hashes, through its own reading and mapping.
+    "git": ("plain", lambda path, out: ["sh", "-c", 'git init -q "$2.git" && cd "$2.git" && id=$(git hash-object -w "$1") && git cat-file blob $id', "sh", path, out]),
+}
+
+
+class Reading:
+    """A reader with its file: made before a case does its harm, begun during it, judged after it."""
+
+    def __init__(self, world, name):
+        self.world, self.name = world, name
+        self.kind, self.command = READERS[name]
+        world.count += 1
+        self.file = f"{world.count} for {name.replace(' ', '-')}"
+        self.out = world.out / f"{world.count:05}"
+        self.stored, self.wanted = getattr(Kind(world), self.kind)(world.count)
+        new = world.cluster.folder / "new"
+        new.write_bytes(self.stored)
+        new.chmod(0o755)
+        new.rename(world.a / self.file)
+        self.path = world.b / self.file
+
+    def arrived(self):
+        return self.path.exists() and self.path.stat().st_size == len(self.stored)
+
+    def begin(self):
+        self.stdout = open(f"{self.out}.stdout", "w+b")
+        self.stderr = open(f"{self.out}.stderr", "w+b")
+        command = [str(part) for part in self.command(self.path, self.out)]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.stdout, stderr=self.stderr)
+        self.began = time.monotonic()
+        return self
+
+    def end(self, seconds=LONG):
+        """Waits for the end and judges what was read. `True`: all of it."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"{self.name} hangs") from None
+        self.stdout.seek(0)
+        self.stderr.seek(0)
+        found, said = self.stdout.read(), self.stderr.read().decode(errors="replace").strip()
+        if self.out.exists():
+            found = self.out.read_bytes()
+        for left in self.out.parent.glob(f"{self.out.name}*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        self.said = f"exit {code}: {said}"
+        at = next((n for n, (x, y) in enumerate(zip(found, self.wanted)) if x != y), min(len(found), len(self.wanted)))
+        check(at == len(found), f"{self.name}: a wrong byte at {at} of {len(found)}: {found[at:at + 8]!r} for {self.wanted[at:at + 8]!r}; {self.said}")
+        if code == 0:
+            check(found == self.wanted, f"{self.name} ended well with {len(found)} bytes of {len(self.wanted)}; {self.said}")
+            return True
+        check(code < 0 or said, f"{self.name} failed without a word: {self.said}")
+        return False
+
+    def intact(self):
+        """With everything alive: the file is there, as it was; of `mv` it may have gone."""
+        if self.name == "mv" and not self.path.exists():
+            return
+        found = self.path.read_bytes()
+        check(found == self.stored, f"{self.name}: {len(found)} bytes afterwards, {found.count(0)} zeros")
+
+
+class World:
+    def __init__(self, cluster, quick):
+        self.cluster, self.count, self.quick = cluster, 0, quick
+        self.tools, self.out = cluster.folder / "tools", cluster.folder / "out"
+        self.tools.mkdir()
+        self.out.mkdir()
+        subprocess.run(["cc", "-O1", "-xc", "-", "-o", self.tools / "uring"], input=URING.encode(), check=True)
+        self.a = cluster.site("a")
+        self.volume = Volume(cluster.folder, "volume", mib=1024)
+        self.b = self.volume.path / "b"
+        cluster.register("b")
+        cluster.start_agent("b")
+        # What the policies would tier by themselves is not what is looked at here.
+        cluster.endpoint("b", self.b, "data", "--tiering", "--free-space", "1%", "--initial-download", "namespace-only")
+        wait_for("the mount", lambda: os.path.ismount(self.b), SOON)
+
+    def readings(self, names=None):
+        """Tiered files that are in the share, each with a reader that has not begun."""
+        made = [Reading(self, name) for name in names or READERS]
+        for one in made:
+            wait_for(f"{one.file} on b", one.arrived, SOON)
+            check(residency(one.path) == "tiered", f"{one.file} arrived {residency(one.path)}")
+        self.settled()
+        return made
+
+    def settled(self):
+        try:
+            wait_for("both in sync", self.cluster.in_sync, SOON)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {self.cluster.run('status', check=False).stdout.decode()}") from None
+
+    def worker(self):
+        children = descendants(self.cluster.processes["b"].pid)[1:]
+        return children[0] if children else None
+
+    def kill_worker(self):
+        pid = self.worker()
+        if pid:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return None
+        return pid
+
+    def stop_service(self):
+        self.cluster.stop("service")
+
+    def repair(self):
+        """Whatever a case has left: the service runs again."""
+        if "service" not in self.cluster.processes:
+            self.cluster.start_service()
+
+    def end(self):
+        for name in list(self.cluster.processes):
+            self.cluster.stop(name)
+        cases.unmount(self.b)
+        self.volume.remove()
+
+
+def judged(readings, must_be_well):
+    """How many have all bytes. With `must_be_well` an error is a failure as well."""
+    wrong, well = [], 0
+    for one in readings:
+        try:
+            good = one.end()
+            well += good
+            if must_be_well and not good:
+                wrong.append(f"{one.name}: {one.said}")
+        except AssertionError as error:
+            wrong.append(str(error))
+    check(not wrong, f"{len(wrong)} of {len(readings)}: {'; '.join(wrong[:4])}")
+    return well
+
+
+def is_served(path):
+    try:
+        return os.path.ismount(path) and os.listdir(path) is not None
+    except OSError:
+        return False
+
+
+def all_intact(world, readings):
+    wait_for("the mount", lambda: is_served(world.b), SOON)
+    for one in readings:
+        one.intact()
+        one.path.unlink(missing_ok=True)
+    world.settled()
+
+
+def alive(world):
+    """Each by itself, twice: while the file is tiered, and when it is here."""
+    for name in READERS:
+        (one,) = world.readings([name])
+        check(one.begin().end(), f"{name}: {one.said}")
+        if name != "mv":
+            check(one.begin().end(), f"{name}, again: {one.said}")
+        all_intact(world, [one])
+    (one,) = world.readings(["cp"])
+    done = subprocess.run(["cp", "--reflink=always", one.path, world.out / "clone"], capture_output=True, text=True)
+    check(done.returncode == 1 and "failed to clone" in done.stderr, f"a clone across file systems: {done}")
+    within = world.b / "clone"
+    done = subprocess.run(["cp", "--reflink=always", one.path, within], capture_output=True, text=True)
+    check(done.returncode == 1 and "failed to clone" in done.stderr, f"a clone within the endpoint: {done}")
+    check(not within.exists() or within.stat().st_size == 0, "half a clone")
+    within.unlink(missing_ok=True)
+    all_intact(world, [one])
+
+
+def all_at_once(world):
+    readings = world.readings()
+    for one in readings:
+        one.begin()
+    judged(readings, must_be_well=True)
+    all_intact(world, readings)
+
+
+def worker_killed_before(world):
+    readings = world.readings()
+    check(world.kill_worker(), "nobody was killed")
+    for one in readings:
+        one.begin()
+    judged(readings, must_be_well=True)
+    all_intact(world, readings)
+
+
+def worker_killed_during(world):
+    """Again and again while they read; each worker lives long enough to fetch something."""
+    for _ in range(1 if world.quick else 3):
+        readings, kills, over = world.readings(), 0, threading.Event()
+
+        def kill():
+            nonlocal kills
+            while not over.wait(random.uniform(0.05, 1.5)):
+                kills += world.kill_worker() is not None
+
+        killer = threading.Thread(target=kill)
+        for one in readings:
+            one.begin()
+        killer.start()
+        try:
+            judged(readings, must_be_well=True)
+        finally:
+            over.set()
+            killer.join()
+        check(kills, "nobody was killed")
+        all_intact(world, readings)
+
+
+def worker_starting(world):
+    """Readers come while one worker after the other is killed as soon as it is there."""
+    readings = world.readings()
+    for one in readings:
+        old = world.worker()
+        world.kill_worker()
+        wait_for("the next worker", lambda: world.worker() not in (None, old), SOON)
+        one.begin()
+    judged(readings, must_be_well=True)
+    all_intact(world, readings)
+
+
+def holder_dead(world):
+    """Nobody is left: an error, also for those who have begun; after a new start all of it."""
+    readings = world.readings()
+    half = len(readings) // 2
+    for one in readings[:half]:
+        one.begin()
+    world.cluster.kill("b")
+    for one in readings[half:]:
+        one.begin()
+    judged(readings, must_be_well=False)
+    world.cluster.start_agent("b")
+    all_intact(world, readings)
+
+
+def service_unreachable(world):
+    """A wait, and then all bytes."""
+    readings = world.readings()
+    world.stop_service()
+    for one in readings:
+        one.begin()
+    time.sleep(3)
+    ended = [one.name for one in readings if one.process.poll() is not None]
+    check(not ended, f"did not wait: {ended}")
+    world.cluster.start_service()
+    judged(readings, must_be_well=True)
+    all_intact(world, readings)
+
+
+def service_away_for_long(world):
+    """An error in the end, not a wait without end; afterwards all of it."""
+    readings = world.readings()
+    world.stop_service()
+    for one in readings:
+        one.begin()
+    began = time.monotonic()
+    well = judged(readings, must_be_well=False)
+    check(well == 0, f"{well} have bytes without a service")
+    check(time.monotonic() - began > 20, "gave up early")
+    world.cluster.start_service()
+    all_intact(world, readings)
+
+
+def disk_full(world):
+    """Bytes are given without being kept."""
+    readings = world.readings()
+    ballast = world.b.parent / "ballast"
+    with open(ballast, "wb", buffering=0) as out:
+        block = b"\1" * MIB
+        while block:
+            try:
+                out.write(block)
+            except OSError:
+                block = block[: len(block) // 2]
+    # Those that write into the endpoint itself have an error of their own.
+    writes = {"copy_file_range"}
+    for one in readings:
+        one.begin()
+    judged([one for one in readings if one.name not in writes], must_be_well=True)
+    judged([one for one in readings if one.name in writes], must_be_well=False)
+    ballast.unlink()
+    for one in readings:
+        Path(f"{one.path}.copied").unlink(missing_ok=True)
+    all_intact(world, readings)
+
+
+def corrupt_pack(world):
+    """The store gives other bytes than it was given: an error, and never those bytes."""
+    readings = world.readings()
+    packs = [path for path in (world.cluster.folder / "service").rglob("*") if path.is_file() and "pack" in str(path) and path.stat().st_size > 64 * KIB]
+    check(packs, "no packs were found")
+    kept = {}
+    # No pack is kept in memory over a start.
+    world.stop_service()
+    for pack in packs:
+        kept[pack] = pack.read_bytes()
+        damaged = bytearray(kept[pack])
+        for at in range(100, len(damaged), 1000):
+            damaged[at] ^= 0x55
+        pack.write_bytes(damaged)
+    world.cluster.start_service()
+    for one in readings:
+        one.begin()
+    try:
+        well = judged(readings, must_be_well=False)
+    finally:
+        for pack, data in kept.items():
+            pack.write_bytes(data)
+    check(well == 0, f"{well} have bytes of a damaged pack")
+    all_intact(world, readings)
+
+
+def is_waiting(process):
+    try:
+        where = Path(f"/proc/{process.pid}/wchan").read_text()
+        return "fuse" in where or "folio" in where or "request_wait" in where
+    except OSError:
+        return False
+
+
+def signals(world):
+    """Whoever waits for an unreachable service is gone soon after a signal: buffered, O_DIRECT, mapped."""
+    names = {"buffered": "cat", "O_DIRECT": "dd direct", "mapped": "mmap"}
+    rounds = 2 if world.quick else 5
+    readings = [(how, sig, world.readings([name])[0]) for how, name in names.items() for sig in (signal.SIGINT, signal.SIGKILL) for _ in range(rounds)]
+    world.stop_service()
+    took = {}
+    for how, sig, one in readings:
+        one.begin()
+        wait_for(f"{one.name} waits", lambda: is_waiting(one.process), SOON)
+        time.sleep(0.2)
+        check(one.process.poll() is None, f"{one.name} did not wait")
+        began = time.monotonic()
+        one.process.send_signal(sig)
+        one.process.wait(SOON)
+        took.setdefault(f"{how} {sig.name}", []).append((time.monotonic() - began) * 1000)
+        one.end()
+    world.cluster.start_service()
+    all_intact(world, [one for _, _, one in readings])
+    print("readers", "; ".join(f"{how} gone after {statistics.median(each):.0f} ms, at most {max(each):.0f}" for how, each in took.items()), flush=True)
+    # Beside other work a process may be late by itself, but not again and again.
+    for how, each in took.items():
+        check(min(each) < 100 and max(each) < 1000, f"{how}: {each} ms")
+
+
+CASES = [
+    alive, all_at_once, worker_killed_before, worker_killed_during, worker_starting, holder_dead, service_unreachable, service_away_for_long, disk_full,
+    corrupt_pack, signals,
+]
+LENGTHY = {"service_away_for_long"}
+
+
+def why_not_here():
+    if os.geteuid() != 0:
+        return "not root"
+    if not os.path.exists("/dev/fuse"):
+        return "no /dev/fuse"
+    needed = ["cc", "cp", "dd", "git", "install", "losetup", "mkfs.ext4", "mv", "rsync", "tar"]
+    missing = [program for program in needed if shutil.which(program) is None]
+    return f"no {', '.join(missing)}" if missing else None
+
+
+def main():
+    if sys.argv[1:2] == ["--as"]:
+        # SIGINT ends it at once: Python's own handler would wait for the system call.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return ROLES[sys.argv[2]](*sys.argv[3:])
+    parser = cases.arguments(__doc__)
+    parser.add_argument("--quick", action="store_true", help="without the cases that wait long")
+    options = parser.parse_args()
+    lacking = why_not_here()
+    if lacking:
+        return cases.skipped("readers", lacking)
+    failed = 1
+    with Cluster(options.binary, keep=True) as cluster:
+        cluster.start_service()
+        cluster.share()
+        world = World(cluster, options.quick)
+        try:
+            chosen = [case for case in CASES if not (options.quick and case.__name__ in LENGTHY)]
+            failed = cases.run("readers", chosen, world, options.only, world.repair)
+        finally:
+            world.end()
+    return cases.finish(cluster, options.keep, failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
