@@ -32,6 +32,10 @@ impl Inner {
         if self.gate.get().is_none() || !polder_gate::is_mounted(&self.point) {
             return Err(TieredError::NotMounted);
         }
+        if !self.takes_arrivals.load(std::sync::atomic::Ordering::Acquire) {
+            return Ok(Outcome::Stays(Stays::TieringOff));
+        }
+        self.watch.ensure_free()?;
         let row = self.row(uid)?;
         let ident = row.stamp.ident;
         let node = self.node(ident)?;

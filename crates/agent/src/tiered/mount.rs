@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use polder_gate::tree::Tree;
 use polder_gate::{Connection, Gate, Heirlooms, Kept, Settings, ToHolder};
-use polder_replica::Root;
+use polder_replica::{Root, RootError};
 use polder_types::{Content, EndpointId};
 
 use super::content::Port;
@@ -122,6 +122,8 @@ impl Mounted {
             gate: OnceLock::new(),
             opened,
             takes_arrivals: AtomicBool::new(true),
+            watch: Default::default(),
+            doing: Mutex::default(),
         });
         for _ in 0..FETCHES_MAX {
             let inner = Arc::clone(&inner);
@@ -140,6 +142,7 @@ impl Mounted {
             );
         }
         let _ = inner.gate.set(gate.clone());
+        super::watch::begin(&inner);
         Ok(Self { tiered: Tiered(inner), root, gate })
     }
 
@@ -148,9 +151,10 @@ impl Mounted {
         polder_gate::is_mounted(&self.tiered.0.point)
     }
 
-    /// Takes the mount away for good, and puts the files where the mount was. Programs that have files open go on until they close
-    /// them. While anything is tiered the files stay where they are: outside nobody could read them.
-    pub(crate) fn leave(self, gates: &Gates) -> Result<()> {
+    /// Takes the mount away for good, and puts the files where the mount was; the root as it is then, under the same lock. Programs that
+    /// have files open go on until they close them. While anything is tiered the files stay where they are, and the root stays tiered:
+    /// outside nobody could read them.
+    pub(crate) fn leave(self, gates: &Gates) -> Result<Root> {
         let Self { tiered, root, gate } = self;
         polder_gate::unmount(&tiered.0.point).context("take the mount away")?;
         if let Some(to_holder) = &gates.to_holder {
@@ -158,7 +162,16 @@ impl Mounted {
         }
         tiered.0.queue.end();
         let _ = gate;
-        polder_replica::lay_back(&root).context("put the files back")
+        if let Err(error) = polder_replica::lay_back(&root, &mut |_| true) {
+            tracing::warn!(error = crate::status::chain(&error), "the files are not put back");
+        }
+        match root.anew() {
+            Err(RootError::Unfinished { .. }) => {
+                polder_replica::go_on(root.path(), &mut |_| true).context("put the files back")?;
+                root.anew().context("open the folder")
+            }
+            root => root.context("open the folder"),
+        }
     }
 }
 
