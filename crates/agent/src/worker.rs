@@ -65,12 +65,14 @@ async fn end_of_input() {
     let _ = ended.await;
 }
 
-/// Whether programs wait for an endpoint's mount: by its settings, or because its folder still is laid out so.
+/// Whether programs wait for an endpoint's mount: by its settings, or because its folder still is laid out so. Where a mount is, nothing is
+/// looked at: nobody serves it yet.
 fn is_tiered(assignment: &Assignment) -> bool {
     let path = crate::endpoint::path(assignment);
-    let is_laid_out =
-        ["tree", "tree.new", "tree.old"].iter().any(|tree| path.join(".polder").join(tree).exists());
-    assignment.tiering.enabled || polder_gate::is_mounted(&path) || is_laid_out
+    let is_laid_out = |tree| path.join(".polder").join(tree).exists();
+    assignment.tiering.enabled
+        || polder_gate::is_mounted(&path)
+        || ["tree", "tree.new", "tree.old"].into_iter().any(is_laid_out)
 }
 
 /// What the parts of a worker share.

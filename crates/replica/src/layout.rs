@@ -62,12 +62,13 @@ pub(crate) fn reachable(dir: &OwnedFd) -> Option<PathBuf> {
     Some(PathBuf::from(format!("{}{fd}", sys::BY_DESCRIPTOR)))
 }
 
-/// Lays a folder out for tiering; nothing is copied. Whoever calls has found that nobody looks at the old tree. The root is to be opened anew.
+/// Lays a folder out for tiering; nothing is copied. Whoever calls has found that nobody looks at the old tree. Then [`Root::anew`] tells of
+/// the tiered root.
 ///
 /// Order: the new tree with the root's own attributes, durable; each entry is renamed into it; then the new tree gets its name. Everywhere in
 /// between [`Root::open`] refuses the folder, and [`go_on`] goes on. What cannot be moved (`chattr +i`, another project) is an error, and all
 /// is as it was.
-pub fn lay_out(root: Root, pace: Pace<'_>) -> Result<(), RootError> {
+pub fn lay_out(root: &Root, pace: Pace<'_>) -> Result<(), RootError> {
     let path = shown(root.path());
     if root.is_tiered() {
         return Ok(());
@@ -372,6 +373,8 @@ fn find_marked(tree: &OwnedFd) -> Result<Option<Vec<u8>>, FsError> {
 
 /// Names in a directory; in the root's, but the state directory.
 fn names_in(dir: &OwnedFd, is_root: bool) -> Result<Vec<std::ffi::CString>, FsError> {
+    // It may have been listed before.
+    rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0)).doing("list directory", b".")?;
     let mut room = Vec::with_capacity(32 * 1024);
     let mut entries = RawDir::new(dir, room.spare_capacity_mut());
     let mut names = Vec::new();

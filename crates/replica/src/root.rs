@@ -236,6 +236,12 @@ impl Root {
         Ok(root)
     }
 
+    /// Lets others open it, though somebody may still hold it: a program that has a file open through a gate that was taken away.
+    pub fn unlock(&self) {
+        // A lock that cannot be released ends with its holder.
+        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+    }
+
     fn assemble(
         base: OwnedFd,
         path: &Path,

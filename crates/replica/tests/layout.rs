@@ -50,7 +50,8 @@ fn there_and_back() {
         let root = Root::adopt(path, ENDPOINT, &[]).unwrap();
         assert!(!root.is_tiered() && !is_empty(&root).unwrap());
         let plain = root.ident();
-        lay_out(root, &mut on).unwrap();
+        lay_out(&root, &mut on).unwrap();
+        drop(root);
         let tree = path.join(".polder/tree");
         assert_eq!(std::fs::metadata(tree.join("dir/file")).unwrap().ino(), inode, "moved, not copied");
         assert_eq!(std::fs::metadata(&tree).unwrap().mode() & 0o7777, 0o2750, "the root's own mode");
@@ -99,7 +100,7 @@ fn half_way() {
 #[test]
 fn what_is_tiered_stays_inside() {
     everywhere(|path| {
-        lay_out(Root::adopt(path, ENDPOINT, &[]).unwrap(), &mut on).unwrap();
+        lay_out(&Root::adopt(path, ENDPOINT, &[]).unwrap(), &mut on).unwrap();
         let root = Root::open(path, ENDPOINT).unwrap();
         std::fs::create_dir(path.join(".polder/tree/dir")).unwrap();
         let file = path.join(".polder/tree/dir/file");
@@ -157,15 +158,15 @@ fn killed_at_every_step() {
         for steps in 0.. {
             let mut is_over = false;
             for again in [0, 1, 3, 7, 100] {
-                let outcome = lay_out(Root::open(path, ENDPOINT).unwrap(), &mut until(steps));
+                let outcome = lay_out(&Root::open(path, ENDPOINT).unwrap(), &mut until(steps));
                 is_over = outcome.is_ok();
                 let root = match finish(again) {
                     root if root.is_tiered() => root,
                     // Nothing had begun.
                     root => {
                         assert_eq!((seen(path), steps), (was.clone(), 0));
-                        lay_out(root, &mut on).unwrap();
-                        Root::open(path, ENDPOINT).unwrap()
+                        lay_out(&root, &mut on).unwrap();
+                        root.anew().unwrap()
                     }
                 };
                 assert_eq!(seen(&tree), was, "{steps} {again}");
@@ -207,13 +208,13 @@ fn refused_is_as_it_was() {
         };
         for what in [path.join("file 4"), path.to_owned()] {
             set(&what, rustix::fs::IFlags::IMMUTABLE);
-            let refused = lay_out(Root::open(path, ENDPOINT).unwrap(), &mut on);
+            let refused = lay_out(&Root::open(path, ENDPOINT).unwrap(), &mut on);
             set(&what, rustix::fs::IFlags::empty());
             assert!(matches!(refused, Err(RootError::NotForTiering { .. })), "{refused:?}");
             assert!(!Root::open(path, ENDPOINT).unwrap().is_tiered());
             assert_eq!(seen(path), was);
         }
-        lay_out(Root::open(path, ENDPOINT).unwrap(), &mut on).unwrap();
+        lay_out(&Root::open(path, ENDPOINT).unwrap(), &mut on).unwrap();
     });
 }
 
@@ -223,7 +224,7 @@ fn newcomers_are_taken_in() {
     everywhere(|path| {
         std::fs::write(path.join("taken"), b"ours").unwrap();
         std::fs::create_dir_all(path.join("dir/sub")).unwrap();
-        lay_out(Root::adopt(path, ENDPOINT, &[]).unwrap(), &mut on).unwrap();
+        lay_out(&Root::adopt(path, ENDPOINT, &[]).unwrap(), &mut on).unwrap();
         let come = || {
             std::fs::write(path.join("taken"), b"theirs").unwrap();
             std::fs::write(path.join("new"), b"new").unwrap();

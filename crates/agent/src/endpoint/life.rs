@@ -73,7 +73,6 @@ pub(crate) struct Life {
 impl Life {
     /// Opens the database and starts the jobs.
     pub(crate) fn begin(thread: &mut Thread, root: Arc<Root>) -> Result<Self> {
-        let turn = thread.turn(&root);
         let assignment = &thread.assignment;
         let mut db =
             StateDb::open(&root.database_path(), assignment.case).context("open the state database")?;
@@ -116,6 +115,7 @@ impl Life {
             room: Arc::new(Semaphore::new(PACKS_MIB_MAX)),
             spare: Arc::default(),
         };
+        let turn = thread.turn(&disk.root);
         Ok(Self {
             engine: Engine::new(settings, random()),
             db,

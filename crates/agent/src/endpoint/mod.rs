@@ -190,6 +190,7 @@ impl Endpoint {
             link: None,
             head: Cursor::default(),
             mounted: None,
+            last: None,
             turns: false,
             refused: None,
             is_removed: Arc::clone(&is_removed),
@@ -257,6 +258,8 @@ struct Thread {
     head: Cursor,
     /// The gate, from the moment that the root was first proven until the endpoint ends.
     mounted: Option<Mounted>,
+    /// The root as it was opened last.
+    last: Option<Arc<polder_replica::Root>>,
     /// All is here, and the folder is to be laid out plainly.
     turns: bool,
     /// Why the folder is not laid out as the settings want it; tried again with other settings, and after a while.
@@ -283,11 +286,16 @@ impl Thread {
             }
         }
         *self.tiered.lock().expect(LOCK) = None;
-        if self.is_removed.load(Ordering::Acquire)
-            && let Some(mounted) = self.mounted.take()
+        if !self.is_removed.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(mounted) = self.mounted.take()
             && let Err(error) = mounted.leave(&self.common.gates)
         {
             tracing::warn!(error = status::sentence(error.chain()), "the folder stays laid out for tiering");
+        }
+        if let Some(root) = self.last.take() {
+            root.unlock();
         }
     }
 
@@ -308,7 +316,12 @@ impl Thread {
             }
             tracing::warn!("somebody took the mount away; it is made anew");
         }
-        let root::Opened { root, inherited, refused } = root::open(&self.common, &self.assignment)?;
+        let opened = root::open(&self.common, &self.assignment, self.last.as_deref());
+        if opened.is_err() {
+            // Whoever wants to unmount a volume that failed is not to be in its way.
+            self.last = None;
+        }
+        let root::Opened { root, inherited, refused } = opened?;
         self.refused = refused;
         self.mount(root, inherited)
     }
@@ -320,6 +333,7 @@ impl Thread {
         inherited: Option<polder_gate::Connection>,
     ) -> anyhow::Result<Arc<polder_replica::Root>> {
         let root = Arc::new(root);
+        self.last = Some(Arc::clone(&root));
         if root.is_tiered() {
             let endpoint = self.assignment.endpoint;
             let mounted = Mounted::start(&self.common.gates, endpoint, Arc::clone(&root), inherited)?;

@@ -38,8 +38,13 @@ pub(crate) struct Opened {
     pub refused: Option<Box<str>>,
 }
 
-/// Opens the root, laid out as the endpoint's settings want it.
-pub(crate) fn open(common: &Common, assignment: &Assignment) -> Result<Opened, OpenError> {
+/// Opens the root, laid out as the endpoint's settings want it. `last` is the root that this endpoint had before: its lock is gone on with, which
+/// a gate that was taken away may still hold.
+pub(crate) fn open(
+    common: &Common,
+    assignment: &Assignment,
+    last: Option<&Root>,
+) -> Result<Opened, OpenError> {
     let path = path(assignment);
     let endpoint = assignment.endpoint;
     if let Some(Kept { device, state, tree }) = common.gates.inherited(endpoint) {
@@ -48,10 +53,15 @@ pub(crate) fn open(common: &Common, assignment: &Assignment) -> Result<Opened, O
         return Ok(Opened { root, inherited: Some(Connection { device, state }), refused: None });
     }
     crate::tiered::clear_dead(&path).map_err(OpenError::Mount)?;
-    let root = match open_plain(common, assignment) {
+    let open = || match last.map(Root::anew) {
+        Some(Ok(root)) => Ok(root),
+        Some(Err(error @ RootError::Unfinished { .. })) => Err(OpenError::Root(error)),
+        Some(Err(_)) | None => open_plain(common, assignment),
+    };
+    let root = match open() {
         Err(OpenError::Root(RootError::Unfinished { .. })) => {
             polder_replica::go_on(&path, &mut |_| true)?;
-            open_plain(common, assignment)?
+            open()?
         }
         opened => opened?,
     };
@@ -81,7 +91,7 @@ fn lay_out(root: Root, assignment: &Assignment) -> Result<Opened, OpenError> {
             false => Err(OpenError::Mount(who)),
         };
     }
-    let refused = match polder_replica::lay_out(root, &mut |_| true) {
+    let refused = match polder_replica::lay_out(&root, &mut |_| true) {
         Ok(()) => None,
         Err(error @ RootError::NotForTiering { .. }) if may_be_plain => {
             let why = crate::status::chain(&error);
@@ -93,7 +103,7 @@ fn lay_out(root: Root, assignment: &Assignment) -> Result<Opened, OpenError> {
     if refused.is_none() {
         tracing::info!(path = %path.display(), "the folder is laid out for tiering");
     }
-    Ok(Opened { root: Root::open(&path, assignment.endpoint)?, inherited: None, refused })
+    Ok(Opened { root: root.anew()?, inherited: None, refused })
 }
 
 /// Opens the root. A folder that was never taken in is adopted; one that was must prove that it is the same, so that
