@@ -113,7 +113,7 @@ async fn tier_and_recall(
     })
     .await?;
     let left = began.elapsed();
-    let listed = rows(Request::RecallList { choice: choice.clone(), count_max: FILES_LISTED_MAX }).await;
+    let listed = rows(Request::TierList { choice: choice.clone(), count_max: FILES_LISTED_MAX }).await;
     let listed = listed.map_err(CliError::new)?;
     let away: Vec<_> = listed.iter().filter(|row| row.residency == FileResidency::Tiered).collect();
     if away.is_empty() {
