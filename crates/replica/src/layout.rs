@@ -142,18 +142,23 @@ pub fn take_in(root: &Root) -> Result<usize, FsError> {
     }
     let to = open_readable(root.tree(), ".")?;
     for name in &names {
-        take_one(&from, name, &to)?;
+        take_one(&from, name, &to, &to)?;
     }
     rustix::fs::fsync(&to).doing("make durable", TREE.as_bytes())?;
     rustix::fs::fsync(&from).doing("make durable", b".")?;
     Ok(names.len())
 }
 
-/// Moves a newcomer into a directory, under another name if its own is taken.
-fn take_one(from: &OwnedFd, name: &CStr, to: &OwnedFd) -> Result<(), FsError> {
+/// Moves a newcomer into a directory, under another name if its own is taken there; that name is free in `also`, too.
+fn take_one(from: &OwnedFd, name: &CStr, to: &OwnedFd, also: &OwnedFd) -> Result<(), FsError> {
     for number in 0..=BESIDE_MAX {
         let free = if number == 0 { name.to_owned() } else { beside(name, number) };
-        match rustix::fs::renameat_with(from, name, to, &*free, RenameFlags::NOREPLACE) {
+        let is_free = number == 0 || matches!(statx_at(also, &free), Err(Errno::NOENT));
+        let moved = match is_free {
+            true => rustix::fs::renameat_with(from, name, to, &*free, RenameFlags::NOREPLACE),
+            false => Err(Errno::EXIST),
+        };
+        match moved {
             Err(Errno::EXIST) => (),
             outcome => return outcome.doing("move into the tree", name.to_bytes()),
         }
@@ -300,7 +305,7 @@ impl Mover<'_, '_> {
                 return Err(Halt::Ended);
             }
             // What has its name by now came after a crash.
-            take_one(&from, &name, &new)?;
+            take_one(&from, &name, &new, &new)?;
         }
         let mtime = polder_types::Timestamp::new(times.stx_mtime.tv_sec, times.stx_mtime.tv_nsec);
         self.step("set the times of", TREE_NEW.as_bytes(), |_, _| {
@@ -327,11 +332,11 @@ impl Mover<'_, '_> {
                 }
             })?;
             if !moved {
-                take_one(&to, &name, &old)?;
+                take_one(&to, &name, &to, &old)?;
             }
         }
         if !names_in(&old, false)?.is_empty() {
-            // What was taken in is moved out under its new name.
+            // The names that were taken are free now.
             return self.move_out(tree);
         }
         let mtime = polder_types::Timestamp::new(times.stx_mtime.tv_sec, times.stx_mtime.tv_nsec);
