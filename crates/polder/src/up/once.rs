@@ -32,10 +32,16 @@ pub async fn run(world: &World, ui: &mut Ui) -> Result<Exit, CliError> {
     let (a, b) = (world.site("a").join(&name), world.site("b").join(&name));
     let bytes = make_sample(&a).map_err(|error| CliError::io("make the sample", error))?;
     let made = Instant::now();
-    let sample = tree(&a).map_err(|error| CliError::io("read the sample", error))?;
+    let read = |what| tree(&a, what).map_err(|error| CliError::io("read the sample", error));
+    let (names, sample) = (read(What::Names)?, read(What::Bytes)?);
     ui.say(format_args!("copied {} items ({bytes} bytes) into site-a", sample.len()));
     until("the arrival of the sample at site-b", STEP_WITHIN, LOOK_EVERY, || async {
-        match tree(&b) {
+        // Bytes once all names are there: at a tiered site each read is a recall.
+        let found = tree(&b, What::Names).map_err(|error| error.to_string())?;
+        if found != names {
+            return Err(difference(&names, &found));
+        }
+        match tree(&b, What::Bytes) {
             Ok(found) if found == sample => Ok(()),
             Ok(found) => Err(difference(&sample, &found)),
             Err(error) => Err(error.to_string()),
@@ -120,7 +126,7 @@ async fn tier_and_recall(
         return Err(CliError::new("nothing of the sample is tiered"));
     }
     let began = Instant::now();
-    let found = tree(b).map_err(|error| CliError::io("read the sample at site-b", error))?;
+    let found = tree(b, What::Bytes).map_err(|error| CliError::io("read the sample at site-b", error))?;
     let recalled = began.elapsed();
     if found != *sample {
         return Err(CliError::new(format!(
@@ -211,7 +217,16 @@ struct Item {
     content: Vec<u8>,
 }
 
-fn tree(root: &Path) -> std::io::Result<BTreeMap<PathBuf, Item>> {
+/// How much of items is compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// All but the bytes of files, of which only how many there are.
+    Names,
+    /// All.
+    Bytes,
+}
+
+fn tree(root: &Path, what: What) -> std::io::Result<BTreeMap<PathBuf, Item>> {
     let mut items = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -223,8 +238,10 @@ fn tree(root: &Path) -> std::io::Result<BTreeMap<PathBuf, Item>> {
                 folders.push(path.clone());
             } else if metadata.is_symlink() {
                 content = fs::read_link(&path)?.as_os_str().as_bytes().to_vec();
-            } else {
+            } else if what == What::Bytes {
                 fs::File::open(&path)?.read_to_end(&mut content)?;
+            } else {
+                content = metadata.len().to_be_bytes().to_vec();
             }
             let mtime = metadata.is_file().then(|| (metadata.mtime(), metadata.mtime_nsec()));
             let relative = path.strip_prefix(root).unwrap_or(&path).to_owned();
