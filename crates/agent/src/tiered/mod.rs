@@ -19,7 +19,7 @@ mod watch;
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use polder_gate::Gate;
@@ -71,7 +71,8 @@ struct Inner {
     known: Arc<Known>,
     uses: RwLock<Arc<dyn Uses>>,
     source: Mutex<Option<Source>>,
-    gate: OnceLock<Gate>,
+    /// None before it is served, and after the mount was taken away: it holds this in turn.
+    gate: Mutex<Option<Gate>>,
     opened: std::sync::mpsc::SyncSender<content::OpenedBy>,
     /// Whether placeholders may be made at all.
     takes_arrivals: AtomicBool,
@@ -380,7 +381,7 @@ impl Tiered {
 
     /// Names in directories stand for something else by our own doing: the kernel is to ask again. No lock may be held that a reader needs.
     pub(crate) fn names_changed<'a>(&self, names: impl IntoIterator<Item = (Option<FileIdent>, &'a [u8])>) {
-        let Some(gate) = self.0.gate.get() else { return };
+        let Some(gate) = self.0.gate() else { return };
         for (dir, name) in names {
             let node = dir.and_then(|dir| self.0.tree.node_of_inode(dir.ino, dir.generation));
             // A directory that has just been made is not in the kernel's cache.
@@ -393,7 +394,7 @@ impl Tiered {
     /// Attributes of a node were changed by our own doing.
     pub(crate) fn node_changed(&self, ident: FileIdent) {
         if let (Some(gate), Some(node)) =
-            (self.0.gate.get(), self.0.tree.node_of_inode(ident.ino, ident.generation))
+            (self.0.gate(), self.0.tree.node_of_inode(ident.ino, ident.generation))
         {
             let _ = gate.node_changed(node);
         }
@@ -405,6 +406,10 @@ fn disk(error: &(dyn std::error::Error + 'static)) -> TieredError {
 }
 
 impl Inner {
+    fn gate(&self) -> Option<Gate> {
+        self.gate.lock().expect(LOCK).clone()
+    }
+
     fn source(&self) -> Result<Source, Failed> {
         let source = self.source.lock().expect(LOCK).clone();
         source.ok_or_else(|| Failed::Share("the endpoint is only just starting".into()))

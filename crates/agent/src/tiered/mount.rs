@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, RwLock, mpsc};
+use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -119,7 +119,7 @@ impl Mounted {
             known: Arc::default(),
             uses: RwLock::new(Arc::new(NoRules)),
             source: Mutex::default(),
-            gate: OnceLock::new(),
+            gate: Mutex::default(),
             opened,
             takes_arrivals: AtomicBool::new(true),
             watch: Default::default(),
@@ -131,8 +131,11 @@ impl Mounted {
         }
         let teller = Arc::downgrade(&inner);
         spawn_thread("opens", move || {
-            if let Some(inner) = teller.upgrade() {
-                inner.tell_of_opens(&opens);
+            // Ends with the last of those who can tell.
+            while let Ok(opened) = opens.recv() {
+                if let Some(inner) = teller.upgrade() {
+                    inner.tell_of_open(opened);
+                }
             }
         });
         let gate = serve(gates, endpoint, &root, &inner, inherited)?;
@@ -141,7 +144,7 @@ impl Mounted {
                 "the kernel does not let reads and writes past the gate: all go through the agent, and are slower"
             );
         }
-        let _ = inner.gate.set(gate.clone());
+        *inner.gate.lock().expect(LOCK) = Some(gate.clone());
         super::watch::begin(&inner);
         Ok(Self { tiered: Tiered(inner), root, gate })
     }
@@ -161,7 +164,9 @@ impl Mounted {
             let _ = to_holder.forget(&tiered.endpoint().0);
         }
         tiered.0.queue.end();
-        let _ = gate;
+        // Its threads go on until the last file is closed; then what they hold goes: files that nobody could tier while it is open here.
+        *tiered.0.gate.lock().expect(LOCK) = None;
+        drop(gate);
         if let Err(error) = polder_replica::lay_back(&root, &mut |_| true) {
             tracing::warn!(error = crate::status::chain(&error), "the files are not put back");
         }
