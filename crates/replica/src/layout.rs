@@ -91,8 +91,7 @@ pub fn lay_back(root: &Root, pace: Pace<'_>) -> Result<(), RootError> {
     }
     ensure_unmarked(root)?;
     let mut mover = Mover { base: &root.base, state: &root.state, pace };
-    let named = mover.step("name", TREE_OLD.as_bytes(), |base, state| {
-        let _ = base;
+    let named = mover.step("name", TREE_OLD.as_bytes(), |_, state| {
         rustix::fs::renameat_with(state, TREE, state, TREE_OLD, RenameFlags::NOREPLACE)
     });
     named
