@@ -50,9 +50,9 @@ class World:
         return os.path.ismount(self.b)
 
     def is_shown(self):
-        """Whether its files are seen; a mount whose holder died is an error until the next one takes it away."""
+        """Whether all its files are seen: they move one by one. A mount whose holder died is an error until the next one takes it away."""
         try:
-            return (self.b / "top 0").exists()
+            return all((self.b / name).exists() for name in self.files)
         except OSError:
             return False
 
