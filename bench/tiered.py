@@ -175,7 +175,7 @@ def backwards(path, size):
 
 
 def arrivals(world):
-    """Names, sizes, times and modes are there; bytes are not; what looks at holes first sees none."""
+    """Names, sizes, times and modes are there; bytes are not; what looks at holes first sees none. Scenario 56: nor does the agent recall."""
     there, here, data = world.make(3 * MIB, mode=0o640)
     small = world.a / "small"
     small.write_bytes(b"small")
@@ -194,7 +194,7 @@ def arrivals(world):
 
 
 def readers(world):
-    """Each program on a tiered file of its own."""
+    """Each program on a tiered file of its own: scenario 42; mv of scenario 53."""
     out = world.cluster.folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
@@ -320,7 +320,7 @@ def by_command(world):
 
 
 def deaths(world):
-    """The worker is killed again and again under readers: no error, no wrong byte."""
+    """The worker is killed again and again under readers: no error, no wrong byte. Scenario 39."""
     files = [world.make(700 * KIB) for _ in range(12 if world.quick else 40)]
     failures, over = [], threading.Event()
 
@@ -391,7 +391,7 @@ def service_away(world):
 
 
 def remote_changes(world):
-    """Edits, removals, renames and attributes of tiered files that come from a: without a download."""
+    """Edits, removals, renames and attributes of tiered files that come from a: without a download. Scenarios 49 and 50."""
     there, here, data = world.make(5 * MIB)
     with open(here, "rb") as old:
         check(os.pread(old.fileno(), 4096, 0) == data[:4096], "the old version")
@@ -418,7 +418,7 @@ def remote_changes(world):
 
 
 def local_changes(world):
-    """Renames, attributes and removals of tiered files on b reach a without a recall; writes recall first."""
+    """Renames, attributes and removals of tiered files on b reach a without a recall; writes recall first. Scenarios 43 to 46."""
     there, here, data = world.make(MIB)
     here.chmod(0o604)
     os.utime(here, ns=(10**18, 10**18 + 7))
@@ -459,7 +459,7 @@ def local_changes(world):
 
 
 def damaged(world):
-    """A damaged mark is an error that is told, never zeros, never an upload, never a removal."""
+    """A damaged mark is an error that is told, never zeros, never an upload, never a removal. Scenario 53."""
     there, here, data = world.make(MIB)
     _, copied, _ = world.make(MIB)
     world.settled()
@@ -492,7 +492,7 @@ def damaged(world):
 
 
 def holder_dead(world):
-    """With the holder dead too: an error, and nothing to be seen below. A new start goes on."""
+    """With the holder dead too: an error, and nothing to be seen below. A new start goes on. Scenarios 39 and 40."""
     _, here, data = world.make(MIB)
     world.settled()
     world.cluster.kill("b")
@@ -540,7 +540,7 @@ def reloads(world):
 
 
 def let_go(world):
-    """The endpoint is deleted: all is recalled first, and the files stand where the mount was."""
+    """The endpoint is deleted: all is recalled first, and the files stand where the mount was. Scenario 57."""
     _, here, data = world.make(5 * MIB)
     (world.b / "deep").mkdir()
     world.settled()

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::connection;
 use crate::endpoint::{Decision, Endpoint, Explained, Input};
+use crate::tiered::Cancel;
 use crate::worker::Hub;
 
 /// A worker that ends with this code wants to be replaced at once.
@@ -363,9 +364,14 @@ async fn carry_out_inner(hub: &Arc<Hub>, command: pb::Command) -> Result<Vec<u8>
             let found = hub.endpoints().remove(&endpoint).ok_or("this server has no such endpoint")?;
             if let Some(tiered) = found.tiered() {
                 // Outside of the gate nobody could read what is tiered.
-                tiered.stop_arrivals();
-                let recalled = tokio::task::spawn_blocking(move || tiered.recall_all()).await;
-                recalled.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+                let recalled = tokio::task::spawn_blocking(move || {
+                    tiered.recall_all(&Cancel::default()).map_err(|error| {
+                        let why = format!("the endpoint cannot be let go yet: {error}");
+                        tiered.say(Some(why.clone()));
+                        why
+                    })
+                });
+                recalled.await.map_err(|error| error.to_string())??;
             }
             // All bytes are here, so it can be let go.
             tell(Command::Stop)

@@ -42,5 +42,5 @@ mod worker;
 pub use enrol::{RegisterOptions, Registered, default_name, register};
 pub use holder::{HolderOptions, hold};
 pub use state_dir::{Identity, StateDir, StateDirError};
-pub use survey::{Survey, is_left_out, survey};
+pub use survey::{Survey, ensure_can_tier, is_left_out, survey};
 pub use worker::{WorkerOptions, work};

@@ -204,8 +204,11 @@ fn path_bytes(path: &polder_types::RelPath) -> Vec<u8> {
 
 /// What the service is told of an endpoint, alive or waiting.
 pub(crate) fn message_of(endpoint: EndpointId, shown: &crate::endpoint::Shown) -> pb::EndpointStatus {
+    let layout = cut(shown.layout.as_deref().unwrap_or("").to_owned());
     match (&shown.status, &shown.waiting) {
-        (Some(status), _) => message(endpoint, status, shown.watching, &shown.extra),
+        (Some(status), _) => {
+            pb::EndpointStatus { layout, ..message(endpoint, status, shown.watching, &shown.extra) }
+        }
         (None, waiting) => pb::EndpointStatus {
             endpoint_id: endpoint.0.to_vec().into(),
             state: if waiting.is_some() { pb::EndpointState::Stopped } else { pb::EndpointState::Starting }
@@ -285,7 +288,9 @@ pub(crate) fn rest(
         path: JsonBytes(path),
         state: phase,
         in_sync: phase == EndpointState::InSync,
-        reason: Some(reason).filter(|reason| !reason.is_empty()),
+        reason: Some(reason)
+            .filter(|reason| !reason.is_empty())
+            .or(shown.layout.as_deref().map(str::to_owned)),
         heard_at: None,
         applied: status.map_or(0, |status| status.cursor.seq.0),
         upload: flow(up, (extra.sent_nodes_per_s, extra.sent_bytes_per_s), extra.sent_bytes),

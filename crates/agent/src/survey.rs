@@ -43,6 +43,24 @@ pub fn survey(folder: &Path) -> Result<Survey> {
     })
 }
 
+/// Fails with the reason why no endpoint at a folder could tier: a gate is mounted over a new folder in it and taken away again, which needs the
+/// device, the rights and a kernel that knows it.
+pub fn ensure_can_tier(folder: &Path) -> Result<()> {
+    if let Some(why) = survey(folder)?.tiering_refused {
+        anyhow::bail!(why);
+    }
+    let trial = folder.join(format!(".trial-{}", std::process::id()));
+    std::fs::create_dir(&trial).with_context(|| format!("make \"{}\"", trial.display()))?;
+    let point = File::open(&trial).context("open the folder").map(std::os::fd::OwnedFd::from);
+    let mounted = point.and_then(|point| polder_gate::mount_over(&point).context("mount the gate"));
+    if mounted.is_ok() {
+        let _ = polder_gate::unmount(&trial);
+    }
+    let outcome = mounted.map(drop);
+    std::fs::remove_dir(&trial).context("take the trial's folder away")?;
+    outcome
+}
+
 /// Whether the default list leaves a name out, wherever it stands.
 pub fn is_left_out(name: &[u8], is_dir: bool) -> bool {
     static DEFAULTS: LazyLock<Filter> = LazyLock::new(Filter::defaults);

@@ -65,6 +65,16 @@ async fn end_of_input() {
     let _ = ended.await;
 }
 
+/// Whether programs wait for an endpoint's mount: by its settings, or because its folder still is laid out so. Where a mount is, nothing is
+/// looked at: nobody serves it yet.
+fn is_tiered(assignment: &Assignment) -> bool {
+    let path = crate::endpoint::path(assignment);
+    let is_laid_out = |tree| path.join(".polder").join(tree).exists();
+    assignment.tiering.enabled
+        || polder_gate::is_mounted(&path)
+        || ["tree", "tree.new", "tree.old"].into_iter().any(is_laid_out)
+}
+
 /// What the parts of a worker share.
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -146,7 +156,7 @@ impl Hub {
         let paths = noted.iter().map(|one| (one.endpoint, crate::endpoint::path(one)));
         *self.common.paths.lock().expect(LOCK) = paths.collect();
         let mut endpoints = self.endpoints.lock().expect(LOCK);
-        for assignment in noted.into_iter().filter(|assignment| assignment.tiering.enabled) {
+        for assignment in noted.into_iter().filter(is_tiered) {
             let id = assignment.endpoint;
             endpoints.insert(id, Arc::new(Endpoint::start(self.common.clone(), assignment)));
         }

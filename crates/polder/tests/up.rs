@@ -39,8 +39,17 @@ fn a_sample_crosses_and_a_second_start_continues() {
         for time in ["sample_a_to_b_ms", "change_a_to_b_ms", "change_b_to_a_ms", "read_as_of_snapshot_ms"] {
             assert!(report[time].as_f64().is_some_and(|millis| millis > 0.0), "{report}");
         }
+        // Not mounted now, the files of a tiered site lie in its own folder.
+        let tree = dir.join("site-b/.polder/tree");
+        let is_tiered = tree.is_dir();
+        assert_eq!(report["not_tiered"].is_null(), is_tiered, "{report}");
+        if is_tiered {
+            assert!(report["tiered_files"].as_u64().is_some_and(|files| files > 200), "{report}");
+            assert!(report["tiered_bytes"].as_u64().is_some_and(|bytes| bytes > 8 << 20), "{report}");
+        }
         let samples = |site: &str| {
-            std::fs::read_dir(dir.join(site))
+            let folder = if is_tiered && site == "site-b" { tree.clone() } else { dir.join(site) };
+            std::fs::read_dir(folder)
                 .expect("there")
                 .flatten()
                 .filter(|entry| entry.file_name().to_string_lossy().starts_with("sample-"))

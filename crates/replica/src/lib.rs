@@ -51,7 +51,7 @@ pub use apply::apply;
 pub use attributes::{AttrPolicy, Attributes, OwnerPolicy};
 pub use error::{ErrorClass, FsError};
 pub use identity::Identity;
-pub use layout::{go_on, is_empty, lay_back, lay_out};
+pub use layout::{ensure_unmarked, go_on, is_empty, lay_back, lay_out, take_in};
 pub use look::{Found, Listed, Look, list, look, look_dir};
 pub use overlap::{Overlap, overlap};
 pub use owners::Owners;

@@ -9,6 +9,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use polder_types::{EndpointId, FileIdent};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
@@ -131,7 +132,7 @@ pub struct Root {
     is_tiered: bool,
     pub(crate) state: OwnedFd,
     /// Holds the lock by living.
-    _lock: OwnedFd,
+    lock: Arc<OwnedFd>,
     identity: Identity,
     volume: Option<[u8; 16]>,
     device: u64,
@@ -218,16 +219,41 @@ impl Root {
             Err(Errno::WOULDBLOCK) => return Err(RootError::InUse { path: shown }),
             Err(errno) => return Err(RootError::Fs(FsError::new("lock", b"lock", errno))),
         }
-        let (dir, is_tiered) = layout::tree(&base, &state, path)?;
-        let (ident, device) = ident_of(dir.as_fd()).map_err(RootError::Fs)?;
-        let volume = sys::file_system_uuid(state.as_fd());
-        let path = path.to_owned();
-        let root = Self { path, base, dir, ident, is_tiered, state, _lock: lock, identity, volume, device };
+        let root = Self::assemble(base, path, state, Arc::new(lock), identity)?;
         if root.identity.endpoint != endpoint {
             return Err(RootError::OtherEndpoint { path: shown, found: root.identity.endpoint });
         }
         root.check()?;
         Ok(root)
+    }
+
+    /// The same root by the layout that it has now; under the same lock, so whoever still holds this one is not in the way.
+    pub fn anew(&self) -> Result<Self, RootError> {
+        let state = open_state(&self.base, &self.path)?;
+        let base = layout::again(&self.base)?;
+        let root = Self::assemble(base, &self.path, state, Arc::clone(&self.lock), self.identity.clone())?;
+        root.check()?;
+        Ok(root)
+    }
+
+    /// Lets others open it, though somebody may still hold it: a program that has a file open through a gate that was taken away.
+    pub fn unlock(&self) {
+        // A lock that cannot be released ends with its holder.
+        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+    }
+
+    fn assemble(
+        base: OwnedFd,
+        path: &Path,
+        state: OwnedFd,
+        lock: Arc<OwnedFd>,
+        identity: Identity,
+    ) -> Result<Self, RootError> {
+        let (dir, is_tiered) = layout::tree(&base, &state, path)?;
+        let (ident, device) = ident_of(dir.as_fd()).map_err(RootError::Fs)?;
+        let volume = sys::file_system_uuid(state.as_fd());
+        let path = path.to_owned();
+        Ok(Self { path, base, dir, ident, is_tiered, state, lock, identity, volume, device })
     }
 
     /// Proves that the root is still there, still the same and still on its file system. To be called before absences

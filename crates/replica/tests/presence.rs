@@ -139,7 +139,7 @@ fn bytes_leave_and_come_back() {
     });
 }
 
-/// A stop before each single system call of giving up; then the file is looked at as after a restart.
+/// Scenario 58: a stop before each single system call of giving up; then the file is looked at as after a restart.
 #[test]
 fn a_stop_at_each_step() {
     everywhere(|base| {
@@ -189,6 +189,7 @@ fn a_stop_at_each_step_of_settling() {
     });
 }
 
+/// Scenario 37, and of 38 that who has it open keeps it.
 #[test]
 fn who_uses_a_file_keeps_it() {
     everywhere(|base| {
@@ -203,7 +204,7 @@ fn who_uses_a_file_keeps_it() {
     });
 }
 
-/// What the file system calls data after a crash may be zeros: it proves nothing.
+/// Scenario 58: what the file system calls data after a crash may be zeros; it proves nothing.
 #[test]
 fn seek_data_proves_nothing() {
     everywhere(|base| {
@@ -219,6 +220,7 @@ fn seek_data_proves_nothing() {
     });
 }
 
+/// Scenario 53.
 #[test]
 fn a_copy_is_not_a_placeholder() {
     everywhere(|base| {
@@ -239,6 +241,7 @@ fn a_copy_is_not_a_placeholder() {
     });
 }
 
+/// Scenario 43.
 #[test]
 fn cut_to_nothing_at_each_step() {
     everywhere(|base| {
@@ -258,7 +261,7 @@ fn cut_to_nothing_at_each_step() {
     });
 }
 
-/// A remote edit: a new placeholder takes the place, and a reader of the old one goes on with the old version.
+/// Scenarios 49 and 50. A remote edit: a new placeholder takes the place, and a reader of the old one goes on with the old version.
 #[test]
 fn a_remote_edit_re_points() {
     everywhere(|base| {
@@ -291,7 +294,7 @@ fn a_remote_edit_re_points() {
     });
 }
 
-/// Tiering is not a change: a placeholder looks the same whatever is filled in, and never like a resident file; its bytes are nobody's.
+/// Scenario 56. Tiering is not a change: a placeholder looks the same whatever is filled in, and never like a resident file; its bytes are nobody's.
 #[test]
 fn what_is_seen_of_a_placeholder() {
     everywhere(|base| {
@@ -323,6 +326,7 @@ fn what_is_seen_of_a_placeholder() {
     });
 }
 
+/// Scenario 48.
 #[test]
 fn wrong_bytes_never_become_present() {
     everywhere(|base| {

@@ -37,7 +37,6 @@ pub const OPEN: &[Bug] = &[];
 
 /// Stories that catch a bug whose situation seeds meet too rarely.
 const STORIES: &[(Bug, &str)] = &[
-<<<<<<< HEAD
     (
         Bug::LeftPlaceNotLookedAt,
         "seed 503267 hosts 2 active 60000 queue 64 rows 100 damage fanotify
@@ -140,19 +139,6 @@ const STORIES: &[(Bug, &str)] = &[
          0 s1 crash-in 2 2
          12822 s0 save c",
     ),
-    // A file is deleted while the agent is down, and another one made while the first scan reads its directory.
-    (
-        Bug::VoidNotListedAgain,
-        "seed 1 hosts 2 active 40000 slow
-         6000 s0 create a
-         6000 s0 mkdir d
-         6000 s0 create d/b
-         9000 s0 kill
-         9001 s0 rm d/b
-         14137 s0 create d/c",
-    ),
-=======
->>>>>>> proof
     // A mode is changed back while the answer to the change is on its way.
     (
         Bug::AnswerChangesDisk,

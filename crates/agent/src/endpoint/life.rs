@@ -20,6 +20,7 @@ use super::disk::Disk;
 use super::jobs::Jobs;
 use super::network::{self, Announcement, FeedReader, Opening, Outcome};
 use super::rate::{Moved, Rate};
+use super::turn::Turn;
 use super::{Decision, Ended, Input, LOCK, Shown, Thread};
 use crate::chunks::{Fetcher, Lanes, Packing, Places, Remote, Share, Store, random};
 use crate::status::{self, Extra};
@@ -72,11 +73,13 @@ pub(crate) struct Life {
     ended: Option<Box<str>>,
     /// Nothing has been in sync here yet.
     is_first: bool,
+    /// The folder's way to another layout.
+    turn: Option<Turn>,
 }
 
 impl Life {
     /// Opens the database and starts the jobs.
-    pub(crate) fn begin(thread: &Thread, root: Arc<Root>) -> Result<Self> {
+    pub(crate) fn begin(thread: &mut Thread, root: Arc<Root>) -> Result<Self> {
         let assignment = &thread.assignment;
         let mut db =
             StateDb::open(&root.database_path(), assignment.case).context("open the state database")?;
@@ -120,6 +123,7 @@ impl Life {
             room: Arc::new(Semaphore::new(PACKS_MIB_MAX)),
             spare: Arc::default(),
         };
+        let turn = thread.turn(&disk.root);
         Ok(Self {
             engine: Engine::new(settings, random()),
             db,
@@ -139,6 +143,7 @@ impl Life {
             answers: Vec::new(),
             ended: None,
             is_first,
+            turn,
         })
     }
 
@@ -184,6 +189,12 @@ impl Life {
                 if thread.mounted.as_ref().is_some_and(|mounted| !mounted.is_served()) {
                     return Ok(Ended::Again("its mount is gone".into()));
                 }
+                if self.turn.as_ref().is_some_and(Turn::is_ready) {
+                    thread.turns = thread.mounted.is_some();
+                    return Ok(Ended::Again("its folder is laid out anew".into()));
+                }
+                let layout = self.layout();
+                self.show(thread, |shown| shown.layout = layout);
             }
         }
     }
@@ -292,12 +303,14 @@ impl Life {
         let settings = settings(&thread.common.server_name, new)?;
         *self.disk.filter.write().expect(LOCK) = Arc::clone(&settings.filter);
         self.disk.set_arrivals(new, self.is_first);
-        if new.tiering.enabled && !self.disk.root.is_tiered() {
-            self.ended = Some("it is laid out for tiering".into());
+        let is_turned = old.tiering.enabled != new.tiering.enabled;
+        let paused = (old.paused, new.paused);
+        if is_turned {
+            self.turn = thread.turn(&self.disk.root);
         }
         self.step(Event::Command(Command::Settings(Box::new(settings))), effects)?;
-        if old.paused != new.paused {
-            let command = if new.paused { Command::Pause } else { Command::Resume };
+        if paused.0 != paused.1 {
+            let command = if paused.1 { Command::Pause } else { Command::Resume };
             self.step(Event::Command(command), effects)?;
         }
         Ok(())
@@ -494,8 +507,13 @@ impl Life {
             nodes,
             bytes,
         };
-        let watching = self.jobs.watching();
-        self.show(thread, |shown| *shown = Shown { status: Some(status), waiting: None, watching, extra });
+        let (watching, layout) = (self.jobs.watching(), self.layout());
+        let status = Some(status);
+        self.show(thread, |shown| *shown = Shown { status, waiting: None, watching, extra, layout });
+    }
+
+    fn layout(&self) -> Option<Box<str>> {
+        self.turn.as_ref().and_then(Turn::why)
     }
 
     fn show(&self, thread: &Thread, change: impl FnOnce(&mut Shown)) {

@@ -16,6 +16,7 @@ mod network;
 mod pins;
 mod rate;
 mod root;
+mod turn;
 
 pub(crate) use explain::Explained;
 pub(crate) use root::path;
@@ -139,6 +140,8 @@ pub(crate) struct Shown {
     pub watching: &'static str,
     /// Counts of the transfer.
     pub extra: Extra,
+    /// What its folder's way to another layout waits for.
+    pub layout: Option<Box<str>>,
 }
 
 /// A running endpoint, from outside.
@@ -191,6 +194,9 @@ impl Endpoint {
             link: None,
             head: Cursor::default(),
             mounted: None,
+            last: None,
+            turns: false,
+            refused: None,
             is_removed: Arc::clone(&is_removed),
             desk: Arc::clone(&desk),
         };
@@ -221,7 +227,9 @@ impl Endpoint {
 
     /// What it shows of itself.
     pub(crate) fn shown(&self) -> Shown {
-        self.shown.lock().expect(LOCK).clone()
+        let shown = self.shown.lock().expect(LOCK).clone();
+        let doing = self.tiered().and_then(|tiered| tiered.doing());
+        Shown { layout: doing.or(shown.layout.clone()), ..shown }
     }
 
     /// The message about it for the service.
@@ -265,6 +273,12 @@ struct Thread {
     head: Cursor,
     /// The gate, from the moment that the root was first proven until the endpoint ends.
     mounted: Option<Mounted>,
+    /// The root as it was opened last.
+    last: Option<Arc<polder_replica::Root>>,
+    /// All is here, and the folder is to be laid out plainly.
+    turns: bool,
+    /// Why the folder is not laid out as the settings want it; tried again with other settings, and after a while.
+    refused: Option<Box<str>>,
     is_removed: Arc<AtomicBool>,
     desk: Arc<Desk>,
 }
@@ -288,11 +302,16 @@ impl Thread {
             }
         }
         *self.tiered.lock().expect(LOCK) = None;
-        if self.is_removed.load(Ordering::Acquire)
-            && let Some(mounted) = self.mounted.take()
+        if !self.is_removed.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(mounted) = self.mounted.take()
             && let Err(error) = mounted.leave(&self.common.gates)
         {
             tracing::warn!(error = status::sentence(error.chain()), "the folder stays laid out for tiering");
+        }
+        if let Some(root) = self.last.take() {
+            root.unlock();
         }
     }
 
@@ -300,15 +319,37 @@ impl Thread {
     fn open(&mut self) -> anyhow::Result<Arc<polder_replica::Root>> {
         if let Some(mounted) = &self.mounted {
             mounted.root.check()?;
-            if mounted.is_served() {
+            if mounted.is_served() && !self.turns {
                 return Ok(Arc::clone(&mounted.root));
             }
-            tracing::warn!("somebody took the mount away; it is made anew");
-            *self.tiered.lock().expect(LOCK) = None;
-            self.mounted = None;
         }
-        let root::Opened { root, inherited } = root::open(&self.common, &self.assignment)?;
+        if let Some(mounted) = self.mounted.take() {
+            *self.tiered.lock().expect(LOCK) = None;
+            if std::mem::take(&mut self.turns) {
+                let root = mounted.leave(&self.common.gates)?;
+                tracing::info!(is_tiered = root.is_tiered(), "the folder is laid out plainly");
+                return self.mount(root, None);
+            }
+            tracing::warn!("somebody took the mount away; it is made anew");
+        }
+        let opened = root::open(&self.common, &self.assignment, self.last.as_deref());
+        if opened.is_err() {
+            // Whoever wants to unmount a volume that failed is not to be in its way.
+            self.last = None;
+        }
+        let root::Opened { root, inherited, refused } = opened?;
+        self.refused = refused;
+        self.mount(root, inherited)
+    }
+
+    /// Mounts the gate over a root, if that is laid out for it.
+    fn mount(
+        &mut self,
+        root: polder_replica::Root,
+        inherited: Option<polder_gate::Connection>,
+    ) -> anyhow::Result<Arc<polder_replica::Root>> {
         let root = Arc::new(root);
+        self.last = Some(Arc::clone(&root));
         if root.is_tiered() {
             let endpoint = self.assignment.endpoint;
             let uses = Arc::clone(&self.desk.book) as Arc<dyn crate::tiered::Uses>;
@@ -317,6 +358,21 @@ impl Thread {
             self.mounted = Some(mounted);
         }
         Ok(root)
+    }
+
+    /// What is to be done about the folder's layout, beside a life with this root.
+    fn turn(&mut self, root: &Arc<polder_replica::Root>) -> Option<turn::Turn> {
+        let wanted = self.assignment.tiering.enabled;
+        match (&self.mounted, self.refused.take()) {
+            (Some(mounted), _) if wanted => {
+                mounted.tiered.resume_arrivals();
+                None
+            }
+            (Some(mounted), _) => Some(turn::Turn::to_plain(mounted.tiered.clone(), Arc::clone(root))),
+            (None, _) if !wanted => None,
+            (None, Some(why)) => Some(turn::Turn::refused(why)),
+            (None, None) => Some(turn::Turn::to_tiered(root::path(&self.assignment))),
+        }
     }
 
     fn live(&mut self, root: Arc<polder_replica::Root>) -> Ended {

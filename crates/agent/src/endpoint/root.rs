@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use polder_api::grpc::convert::Assignment;
+use polder_api::grpc::convert::{Assignment, InitialDownload};
 use polder_gate::{Connection, Kept};
 use polder_replica::{Root, RootError};
 
@@ -34,34 +34,76 @@ pub(crate) struct Opened {
     pub root: Root,
     /// What the gate goes on with.
     pub inherited: Option<Connection>,
+    /// Why it is not laid out for tiering though it should be.
+    pub refused: Option<Box<str>>,
 }
 
-/// Opens the root, laid out as the endpoint's settings want it.
-pub(crate) fn open(common: &Common, assignment: &Assignment) -> Result<Opened, OpenError> {
+/// Opens the root, laid out as the endpoint's settings want it. `last` is the root that this endpoint had before: its lock is gone on with, which
+/// a gate that was taken away may still hold.
+pub(crate) fn open(
+    common: &Common,
+    assignment: &Assignment,
+    last: Option<&Root>,
+) -> Result<Opened, OpenError> {
     let path = path(assignment);
     let endpoint = assignment.endpoint;
     if let Some(Kept { device, state, tree }) = common.gates.inherited(endpoint) {
         // The path leads into the mount, which nobody serves yet: what lies below it was opened before.
         let root = Root::open_below(tree, &path, endpoint)?;
-        return Ok(Opened { root, inherited: Some(Connection { device, state }) });
+        return Ok(Opened { root, inherited: Some(Connection { device, state }), refused: None });
     }
     crate::tiered::clear_dead(&path).map_err(OpenError::Mount)?;
-    let mut root = match open_plain(common, assignment) {
+    let open = || match last.map(Root::anew) {
+        Some(Ok(root)) => Ok(root),
+        Some(Err(error @ RootError::Unfinished { .. })) => Err(OpenError::Root(error)),
+        Some(Err(_)) | None => open_plain(common, assignment),
+    };
+    let root = match open() {
         Err(OpenError::Root(RootError::Unfinished { .. })) => {
-            polder_replica::go_on(&path)?;
-            open_plain(common, assignment)?
+            polder_replica::go_on(&path, &mut |_| true)?;
+            open()?
         }
         opened => opened?,
     };
-    if assignment.tiering.enabled && !root.is_tiered() {
-        if !polder_replica::is_empty(&root).map_err(RootError::Fs)? {
-            crate::tiered::ensure_nobody_looks(&path).map_err(OpenError::Mount)?;
-        }
-        polder_replica::lay_out(root)?;
-        tracing::info!(path = %path.display(), "the folder is laid out for tiering");
-        root = Root::open(&path, endpoint)?;
+    let taken_in = polder_replica::take_in(&root).map_err(RootError::Fs)?;
+    if taken_in > 0 {
+        tracing::warn!(
+            entries = taken_in,
+            "what was put into the folder while it was not mounted is taken in"
+        );
     }
-    Ok(Opened { root, inherited: None })
+    if assignment.tiering.enabled && !root.is_tiered() {
+        return lay_out(root, assignment);
+    }
+    Ok(Opened { root, inherited: None, refused: None })
+}
+
+/// Lays a plain folder out for tiering. If that cannot be now, an endpoint that was to have everything anyway goes on as a plain one; where
+/// names were to come first, all bytes could be more than the volume holds.
+fn lay_out(root: Root, assignment: &Assignment) -> Result<Opened, OpenError> {
+    let path = path(assignment);
+    let may_be_plain = assignment.initial_download == InitialDownload::Full;
+    if !polder_replica::is_empty(&root).map_err(RootError::Fs)?
+        && let Err(who) = crate::tiered::ensure_nobody_looks(&path)
+    {
+        return match may_be_plain {
+            true => Ok(Opened { root, inherited: None, refused: None }),
+            false => Err(OpenError::Mount(who)),
+        };
+    }
+    let refused = match polder_replica::lay_out(&root, &mut |_| true) {
+        Ok(()) => None,
+        Err(error @ RootError::NotForTiering { .. }) if may_be_plain => {
+            let why = crate::status::chain(&error);
+            tracing::warn!(why, "the folder stays plain");
+            Some(why.into())
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if refused.is_none() {
+        tracing::info!(path = %path.display(), "the folder is laid out for tiering");
+    }
+    Ok(Opened { root: root.anew()?, inherited: None, refused })
 }
 
 /// Opens the root. A folder that was never taken in is adopted; one that was must prove that it is the same, so that

@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 
 use polder_gate::errno::{self, Errno};
 use polder_gate::ports::{self, Access, Caller, Content, Interrupt, Namespace as _, Node, Opened, Result};
@@ -219,17 +218,15 @@ impl Inner {
     }
 
     /// Tells of opens, off the gate's threads.
-    pub(super) fn tell_of_opens(&self, from: &Receiver<OpenedBy>) {
-        while let Ok(opened) = from.recv() {
-            let node = self.tree.locate(opened.node).ok().and_then(|(_, ino, generation)| {
-                let source = self.source().ok()?;
-                let reader = source.readers.get().ok()?;
-                let reader: &polder_replica::StateReader = reader.borrow();
-                reader.by_ident(FileIdent { ino, generation }).ok().flatten()
-            });
-            let who = Use { node, program: program(opened.pid), uid: opened.uid, pid: opened.pid };
-            self.uses.opened(&who, &opened.what);
-        }
+    pub(super) fn tell_of_open(&self, opened: OpenedBy) {
+        let node = self.tree.locate(opened.node).ok().and_then(|(_, ino, generation)| {
+            let source = self.source().ok()?;
+            let reader = source.readers.get().ok()?;
+            let reader: &polder_replica::StateReader = reader.borrow();
+            reader.by_ident(FileIdent { ino, generation }).ok().flatten()
+        });
+        let who = Use { node, program: program(opened.pid), uid: opened.uid, pid: opened.pid };
+        self.uses.opened(&who, &opened.what);
     }
 }
 

@@ -29,9 +29,13 @@ impl Inner {
     /// See [`super::Tiered::tier`].
     pub(super) fn give_up(&self, uid: NodeUid) -> Result<Outcome, TieredError> {
         // Nothing is punched that somebody could read without us.
-        if self.gate.get().is_none() || !polder_gate::is_mounted(&self.point) {
+        if self.gate().is_none() || !polder_gate::is_mounted(&self.point) {
             return Err(TieredError::NotMounted);
         }
+        if !self.takes_arrivals.load(std::sync::atomic::Ordering::Acquire) {
+            return Ok(Outcome::Stays(Stays::TieringOff));
+        }
+        self.watch.ensure_free()?;
         let row = self.row(uid)?;
         let ident = row.stamp.ident;
         let node = self.node(ident)?;
@@ -81,7 +85,7 @@ impl Inner {
             Err(error) => return Err(failed(&error)),
         };
         drop(file);
-        if let (Outcome::Tiered { .. }, Some(gate)) = (&outcome, self.gate.get()) {
+        if let (Outcome::Tiered { .. }, Some(gate)) = (&outcome, self.gate()) {
             let _ = gate.node_changed(node);
         }
         Ok(outcome)

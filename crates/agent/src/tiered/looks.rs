@@ -1,129 +1,254 @@
 //! Who still looks at a folder's old tree: they would read a placeholder as zeros once the folder is laid out for tiering.
+//!
+//! Asked twice: before the tree is moved, of the folder; and under the mount, of where the tree is then, before anything is punched. A name that
+//! the kernel gives for a directory follows its moves, so who was missed the first time is found the second time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
 /// Most that are named.
 const NAMED_MAX: usize = 10;
+/// Lists of what a kernel's NFS server gives away.
+const EXPORTS: [&str; 2] = ["/etc/exports", "/proc/fs/nfsd/exports"];
+/// A folder of such lists.
+const EXPORTS_FOLDER: &str = "/etc/exports.d";
 
 /// Fails with the list of who has a working directory, a root, an open file or a mapping at or below a path, and of mounts, exports,
-/// loop devices and swap files there.
+/// loop devices and swap files there. By whatever path they came.
 pub(crate) fn ensure_nobody_looks(path: &Path) -> Result<()> {
     let path = std::fs::canonicalize(path)?;
-    let mut found = BTreeSet::new();
-    for process in processes() {
-        looks_of_process(&process, &path, &mut found);
-    }
-    listed("/etc/exports", &path, "exported by NFS", &mut found);
-    listed("/proc/fs/nfsd/exports", &path, "exported by NFS", &mut found);
-    listed("/proc/swaps", &path, "a swap file", &mut found);
-    for device in std::fs::read_dir("/sys/block").into_iter().flatten().flatten() {
-        let backing = std::fs::read(device.path().join("loop/backing_file")).unwrap_or_default();
-        if is_below(Path::new(std::ffi::OsStr::from_bytes(&backing)), &path) {
-            found.insert(format!("loop device {}", device.file_name().to_string_lossy()));
-        }
-    }
+    let mut search = Search::new(&path, |_| true);
+    search.processes();
+    search.exports();
+    search.files_in_use();
+    listed(search.found, "the folder is in use, so it cannot be laid out for tiering now")
+}
+
+/// As [`ensure_nobody_looks`], of the tree below the gate that is mounted at `point`.
+pub(crate) fn ensure_nobody_looks_below(point: &Path) -> Result<()> {
+    let path = point.join(".polder");
+    let mut search = Search::new(&path, |mount| !mount.is_fuse || mount.point != point);
+    search.processes();
+    search.files_in_use();
+    listed(search.found, "somebody still looks at the old tree, so nothing is tiered yet")
+}
+
+fn listed(found: BTreeSet<String>, what: &str) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
     let more = found.len().saturating_sub(NAMED_MAX);
     let named: Vec<String> = found.into_iter().take(NAMED_MAX).collect();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    bail!("the folder is in use, so it cannot be laid out for tiering now: {}{more}", named.join("; "))
+    bail!("{what}: {}{more}", named.join("; "))
 }
 
-fn is_below(what: &Path, path: &Path) -> bool {
-    what.starts_with(path)
+/// A mount, as one namespace lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mount {
+    /// Number of the device.
+    device: Vec<u8>,
+    /// Which directory of the device is mounted.
+    from: PathBuf,
+    /// Where.
+    point: PathBuf,
+    is_fuse: bool,
 }
 
-/// All processes but this one.
-fn processes() -> Vec<PathBuf> {
-    let own = std::process::id().to_string();
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let is_process = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit()) && name != own;
-    all.filter(|entry| entry.file_name().to_str().is_some_and(is_process)).map(|entry| entry.path()).collect()
+/// A place on a device, whatever is mounted where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    device: Vec<u8>,
+    path: PathBuf,
 }
 
-fn looks_of_process(process: &Path, path: &Path, found: &mut BTreeSet<String>) {
-    let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
-    let pid = process.file_name().unwrap_or_default().to_string_lossy();
-    let mut tell = |what: &str| found.insert(format!("{} ({pid}) has {what} there", name.trim_end()));
-    for (link, what) in [("cwd", "its working directory"), ("root", "its root")] {
-        if std::fs::read_link(process.join(link)).is_ok_and(|at| is_below(&at, path)) {
-            tell(what);
+fn path_of(bytes: &[u8]) -> PathBuf {
+    // The kernel writes a space, a tab, a newline and a backslash as three octal digits.
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, after)) = rest.split_first() {
+        let code =
+            after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(*first);
+                rest = after;
+            }
         }
     }
-    let open = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    if open.into_iter().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|at| is_below(&at, path))) {
-        tell("a file open");
-    }
-    let maps = std::fs::read(process.join("maps")).unwrap_or_default();
-    let mapped = |line: &[u8]| {
-        let at = line.iter().position(|byte| *byte == b'/')?;
-        Some(is_below(Path::new(std::ffi::OsStr::from_bytes(&line[at..])), path))
+    PathBuf::from(OsStr::from_bytes(&out))
+}
+
+fn mounts(list: &Path) -> Vec<Mount> {
+    let text = std::fs::read(list).unwrap_or_default();
+    let lines = text.split(|byte| *byte == b'\n');
+    let mount = |line: &[u8]| {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        let kind = fields.iter().position(|field| *field == b"-").and_then(|dash| fields.get(dash + 1));
+        Some(Mount {
+            device: fields.get(2)?.to_vec(),
+            from: path_of(fields.get(3)?),
+            point: path_of(fields.get(4)?),
+            is_fuse: kind.is_some_and(|kind| kind.starts_with(b"fuse")),
+        })
     };
-    if maps.split(|byte| *byte == b'\n').any(|line| mapped(line) == Some(true)) {
-        tell("a file mapped");
-    }
-    looks_by_mount(process, path, &mut tell);
+    lines.filter_map(mount).collect()
 }
 
-/// Mounts below the path, and binds of what lies at or below it, in the mount namespace of a process.
-fn looks_by_mount(process: &Path, path: &Path, tell: &mut impl FnMut(&str) -> bool) {
-    let Some((device, root)) = place_on_device(path) else { return };
-    let mounts = std::fs::read(process.join("mountinfo")).unwrap_or_default();
-    for line in mounts.split(|byte| *byte == b'\n') {
-        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-        let (Some(number), Some(from), Some(point)) = (fields.get(2), fields.get(3), fields.get(4)) else {
-            continue;
-        };
-        let (from, point) =
-            (Path::new(std::ffi::OsStr::from_bytes(from)), Path::new(std::ffi::OsStr::from_bytes(point)));
-        let binds = *number == device.as_slice() && from != Path::new("/") && is_below(from, &root);
-        if binds || (point != path && is_below(point, path)) {
-            tell("a mount");
-            return;
+/// Where a path lies, by the mounts of a namespace. The later lies over the earlier.
+fn place(path: &Path, mounts: &[Mount], counts: impl Fn(&Mount) -> bool) -> Option<Place> {
+    let above = mounts.iter().filter(|mount| path.starts_with(&mount.point) && counts(mount));
+    let mount = above.max_by_key(|mount| mount.point.as_os_str().len())?;
+    let rest = path.strip_prefix(&mount.point).ok()?;
+    let path = if rest.as_os_str().is_empty() { mount.from.clone() } else { mount.from.join(rest) };
+    Some(Place { device: mount.device.clone(), path })
+}
+
+/// A search for those who look at or below a path.
+struct Search<'a> {
+    path: &'a Path,
+    place: Option<Place>,
+    /// By mount namespace and root.
+    known: BTreeMap<(PathBuf, PathBuf), Arc<Vec<Mount>>>,
+    found: BTreeSet<String>,
+}
+
+impl<'a> Search<'a> {
+    fn new(path: &'a Path, counts: impl Fn(&Mount) -> bool) -> Self {
+        let place = place(path, &mounts(Path::new("/proc/self/mountinfo")), counts);
+        Self { path, place, known: BTreeMap::new(), found: BTreeSet::new() }
+    }
+
+    /// Whether a path leads there: by its text, or by what a namespace has mounted on the way.
+    fn is_there(&self, path: &Path, mounts: &[Mount]) -> bool {
+        path.starts_with(self.path)
+            || self.place.as_ref().zip(place(path, mounts, |_| true)).is_some_and(|(ours, theirs)| {
+                theirs.device == ours.device && theirs.path.starts_with(&ours.path)
+            })
+    }
+
+    /// All processes but this one.
+    fn processes(&mut self) {
+        let own = std::process::id().to_string();
+        let is_process = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit()) && name != own;
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(is_process) {
+                self.process(&entry.path());
+            }
+        }
+    }
+
+    fn process(&mut self, process: &Path) {
+        let link = |name: &str| std::fs::read_link(process.join(name)).ok();
+        let key = (link("ns/mnt").unwrap_or_default(), link("root").unwrap_or_default());
+        let read = || Arc::new(mounts(&process.join("mountinfo")));
+        let mounts = Arc::clone(self.known.entry(key).or_insert_with(read));
+        let mut has: Vec<&str> = Vec::new();
+        for (name, what) in [("cwd", "its working directory"), ("root", "its root")] {
+            if link(name).is_some_and(|at| self.is_there(&at, &mounts)) {
+                has.push(what);
+            }
+        }
+        let open = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        let mut open = open.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        if open.any(|at| at.is_absolute() && self.is_there(&at, &mounts)) {
+            has.push("a file open");
+        }
+        let maps = std::fs::read(process.join("maps")).unwrap_or_default();
+        let files: BTreeSet<&[u8]> = maps
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| Some(&line[line.iter().position(|byte| *byte == b'/')?..]))
+            .collect();
+        if files.into_iter().any(|file| self.is_there(Path::new(OsStr::from_bytes(file)), &mounts)) {
+            has.push("a file mapped");
+        }
+        if mounts.iter().any(|mount| self.is_mount_there(mount)) {
+            has.push("a mount");
+        }
+        if !has.is_empty() {
+            let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+            let pid = process.file_name().unwrap_or_default().to_string_lossy();
+            self.found
+                .extend(has.into_iter().map(|what| format!("{} ({pid}) has {what} there", name.trim_end())));
+        }
+    }
+
+    /// A mount below the path, or a bind of what lies there.
+    fn is_mount_there(&self, mount: &Mount) -> bool {
+        let binds = self.place.as_ref().is_some_and(|place| {
+            mount.device == place.device
+                && mount.from != Path::new("/")
+                && mount.from.starts_with(&place.path)
+                && mount.point != self.path
+        });
+        binds || (mount.point != self.path && mount.point.starts_with(self.path))
+    }
+
+    /// What a kernel's NFS server gives away: its clients hold files by number, past every mount.
+    fn exports(&mut self) {
+        let more =
+            std::fs::read_dir(EXPORTS_FOLDER).into_iter().flatten().flatten().map(|entry| entry.path());
+        for list in EXPORTS.iter().map(PathBuf::from).chain(more) {
+            let text = std::fs::read(list).unwrap_or_default();
+            self.found.extend(exported(&text, self.path).map(|path| format!("{path} is exported by NFS")));
+        }
+    }
+
+    fn files_in_use(&mut self) {
+        let swaps = std::fs::read("/proc/swaps").unwrap_or_default();
+        for line in swaps.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"/")) {
+            let file = path_of(line.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default());
+            if file.starts_with(self.path) {
+                self.found.insert(format!("{} is a swap file", file.display()));
+            }
+        }
+        for device in std::fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+            let backing = std::fs::read(device.path().join("loop/backing_file")).unwrap_or_default();
+            if Path::new(OsStr::from_bytes(&backing)).starts_with(self.path) {
+                self.found.insert(format!("loop device {}", device.file_name().to_string_lossy()));
+            }
         }
     }
 }
 
-/// On which device a path lies, and where on it.
-fn place_on_device(path: &Path) -> Option<(Vec<u8>, PathBuf)> {
-    let mounts = std::fs::read("/proc/self/mountinfo").ok()?;
-    let mut best: Option<(usize, Vec<u8>, PathBuf)> = None;
-    for line in mounts.split(|byte| *byte == b'\n') {
-        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-        let (Some(number), Some(from), Some(point)) = (fields.get(2), fields.get(3), fields.get(4)) else {
-            continue;
-        };
-        let point = Path::new(std::ffi::OsStr::from_bytes(point));
-        let Ok(rest) = path.strip_prefix(point) else { continue };
-        let length = point.as_os_str().len();
-        // The later lies over the earlier.
-        if best.as_ref().is_none_or(|(longest, ..)| length >= *longest) {
-            let root = Path::new(std::ffi::OsStr::from_bytes(from)).join(rest);
-            best = Some((length, number.to_vec(), root));
-        }
-    }
-    best.map(|(_, number, root)| (number, root))
-}
-
-/// Paths at or below `path` at the beginning of a line of a list.
-fn listed(list: &str, path: &Path, what: &str, found: &mut BTreeSet<String>) {
-    for line in std::fs::read_to_string(list).unwrap_or_default().lines() {
-        let first = line.split_whitespace().next().unwrap_or_default();
-        if first.starts_with('/') && is_below(Path::new(first), path) {
-            found.insert(format!("{first} is {what}"));
-        }
-    }
+/// Paths of a list of exports that are at or below `path`, or above it on the same file system.
+fn exported<'a>(list: &'a [u8], path: &'a Path) -> impl Iterator<Item = String> + 'a {
+    let device = |path: &Path| std::fs::symlink_metadata(path).map(|meta| meta.dev()).ok();
+    let concerns = move |export: &Path| {
+        export.starts_with(path) || (path.starts_with(export) && device(export) == device(path))
+    };
+    let lines =
+        list.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"/") || line.starts_with(b"\""));
+    let first = lines.map(|line| match line.strip_prefix(b"\"") {
+        Some(quoted) => quoted.split(|byte| *byte == b'"').next().unwrap_or_default(),
+        None => line.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default(),
+    });
+    let exports = first.map(path_of).filter(move |export| concerns(export));
+    exports.map(|export| polder_types::Escaped(export.as_os_str().as_bytes()).to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn sleeper(folder: &Path) -> std::process::Child {
+        std::process::Command::new("sleep").arg("60").current_dir(folder).spawn().unwrap()
+    }
+
+    fn end(mut child: std::process::Child) {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
 
     #[test]
     fn who_looks_is_named() {
@@ -131,14 +256,74 @@ mod tests {
         ensure_nobody_looks(folder.path()).unwrap();
         let inside = folder.path().join("inside");
         std::fs::create_dir(&inside).unwrap();
-        let sleep = |inside: &Path| {
-            std::process::Command::new("sleep").arg("60").current_dir(inside).spawn().unwrap()
-        };
-        let mut shell = sleep(&inside);
+        let shell = sleeper(&inside);
         let told = ensure_nobody_looks(folder.path()).unwrap_err().to_string();
-        assert!(told.contains("working directory"), "{told}");
-        let _ = shell.kill();
-        let _ = shell.wait();
+        assert!(told.contains("working directory") && told.contains("sleep ("), "{told}");
+        end(shell);
         ensure_nobody_looks(folder.path()).unwrap();
+    }
+
+    /// One who came between the check and the move is found under the mount, where the tree is by then.
+    #[test]
+    fn who_looks_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("inside");
+        std::fs::create_dir(&inside).unwrap();
+        let shell = sleeper(&inside);
+        ensure_nobody_looks_below(folder.path()).unwrap();
+        std::fs::create_dir_all(folder.path().join(".polder/tree")).unwrap();
+        std::fs::rename(&inside, folder.path().join(".polder/tree/inside")).unwrap();
+        let told = ensure_nobody_looks_below(folder.path()).unwrap_err().to_string();
+        assert!(told.contains("sleep ("), "{told}");
+        end(shell);
+        ensure_nobody_looks_below(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn places_are_those_of_the_device() {
+        let mount = |device: &str, from: &str, point: &str| Mount {
+            device: device.into(),
+            from: from.into(),
+            point: point.into(),
+            is_fuse: false,
+        };
+        let all = [
+            mount("8:1", "/", "/"),
+            mount("8:2", "/", "/srv"),
+            mount("8:2", "/a/b", "/else"),
+            mount("0:9", "/", "/srv/x"),
+        ];
+        let found = |path: &str| {
+            let place = place(Path::new(path), &all, |_| true).unwrap();
+            (String::from_utf8(place.device).unwrap(), place.path)
+        };
+        assert_eq!(found("/srv/a/b/c"), ("8:2".into(), "/a/b/c".into()));
+        assert_eq!(found("/else/c"), ("8:2".into(), "/a/b/c".into()));
+        assert_eq!(found("/else"), ("8:2".into(), "/a/b".into()));
+        assert_eq!(found("/srv/x/c"), ("0:9".into(), "/c".into()));
+        assert_eq!(found("/home"), ("8:1".into(), "/home".into()));
+        let search = |path: &'static str| Search {
+            path: Path::new(path),
+            place: place(Path::new(path), &all, |_| true),
+            known: BTreeMap::new(),
+            found: BTreeSet::new(),
+        };
+        assert!(search("/srv/a").is_there(Path::new("/else/c"), &all), "by another way");
+        assert!(search("/srv/a").is_mount_there(&all[2]) && !search("/srv/other").is_mount_there(&all[2]));
+        assert!(search("/srv").is_mount_there(&all[3]), "a mount below");
+        assert!(!search("/srv/a").is_there(Path::new("/srv/ab"), &all));
+        assert_eq!(path_of(b"/a\\040b\\134"), Path::new("/a b\\"));
+    }
+
+    #[test]
+    fn exports_concern_what_is_below_and_above() {
+        let folder = tempfile::tempdir().unwrap();
+        let share = folder.path().join("share");
+        std::fs::create_dir_all(share.join("sub")).unwrap();
+        let lines = |path: &Path| format!("# a comment\n{}\t*(rw)\n", path.display()).into_bytes();
+        let is = |export: &Path| exported(&lines(export), &share).count() == 1;
+        assert!(is(&share) && is(&share.join("sub")) && is(folder.path()));
+        assert!(!is(&folder.path().join("other")) && !is(Path::new("/proc")));
+        assert_eq!(exported(format!("\"{}\" *(rw)\n", share.display()).as_bytes(), &share).count(), 1);
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! Every call may be made from any thread, and none from a thread that the gate waits for. `docs/design/2026-11-30-tiered-endpoint.md`.
 
+mod back;
 mod changes;
 mod content;
 mod files;
@@ -15,10 +16,11 @@ mod looks;
 mod marks;
 mod mount;
 mod queue;
+mod watch;
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use polder_gate::Gate;
@@ -70,9 +72,14 @@ struct Inner {
     known: Arc<Known>,
     uses: Arc<dyn Uses>,
     source: Mutex<Option<Source>>,
-    gate: OnceLock<Gate>,
+    /// None before it is served, and after the mount was taken away: it holds this in turn.
+    gate: Mutex<Option<Gate>>,
     opened: std::sync::mpsc::SyncSender<content::OpenedBy>,
+    /// Whether placeholders may be made at all.
     takes_arrivals: AtomicBool,
+    watch: watch::Watch,
+    /// What is being done about the whole endpoint, for people.
+    doing: Mutex<Option<Box<str>>>,
 }
 
 impl Debug for Inner {
@@ -183,6 +190,17 @@ pub(crate) enum TieredError {
     /// The disk is full.
     #[error("the disk is full")]
     NoSpace,
+    /// The volume has no room for everything that is tiered.
+    #[error("{bytes} bytes are to be recalled, and the volume has room for {room_bytes}")]
+    NoRoom {
+        /// How many are tiered.
+        bytes: u64,
+        /// How many may come.
+        room_bytes: u64,
+    },
+    /// Somebody looks at the files past the gate.
+    #[error("{0}")]
+    Watched(Box<str>),
     /// A system call or the state database failed.
     #[error("{0}")]
     Disk(Box<str>),
@@ -329,39 +347,9 @@ impl Tiered {
         Ok(Recalled { fetched_bytes: size.saturating_sub(before), residency })
     }
 
-    /// Brings everything back that is tiered, whatever of it can be: before the endpoint is let go. An error says how much is left.
-    pub(crate) fn recall_all(&self) -> Result<(), TieredError> {
-        let (mut after, mut left, mut why) = (None, 0u64, None);
-        loop {
-            let files = self.files(after, LIST_PAGE)?;
-            let Some(last) = files.last() else { break };
-            after = Some(last.node);
-            for file in files.iter().filter(|file| file.residency != Residency::Resident) {
-                let recalled = self.recall(file.node, Lane::Command, Keep::Resident, &Cancel::default());
-                match recalled {
-                    Ok(Recalled { residency: Residency::Resident, .. }) => (),
-                    Ok(_) => left += 1,
-                    Err(error) => {
-                        left += 1;
-                        why = Some(format!("\"{}\": {}", file.path, crate::status::chain(&error)));
-                    }
-                }
-            }
-        }
-        match left {
-            0 => Ok(()),
-            _ => Err(TieredError::Left { count: left, why: why.unwrap_or_default().into() }),
-        }
-    }
-
-    /// From now on what comes from the share arrives whole: the endpoint is about to be let go.
-    pub(crate) fn stop_arrivals(&self) {
-        self.0.takes_arrivals.store(false, Ordering::Release);
-    }
-
     /// Whether placeholders may be made of what comes from the share.
     pub(crate) fn takes_arrivals(&self) -> bool {
-        self.0.takes_arrivals.load(Ordering::Acquire)
+        self.0.takes_arrivals.load(Ordering::Acquire) && self.0.watch.ensure_free().is_ok()
     }
 
     /// Lends what the present life of the endpoint has; before the first one, readers of absent bytes wait.
@@ -376,7 +364,7 @@ impl Tiered {
 
     /// Names in directories stand for something else by our own doing: the kernel is to ask again. No lock may be held that a reader needs.
     pub(crate) fn names_changed<'a>(&self, names: impl IntoIterator<Item = (Option<FileIdent>, &'a [u8])>) {
-        let Some(gate) = self.0.gate.get() else { return };
+        let Some(gate) = self.0.gate() else { return };
         for (dir, name) in names {
             let node = dir.and_then(|dir| self.0.tree.node_of_inode(dir.ino, dir.generation));
             // A directory that has just been made is not in the kernel's cache.
@@ -389,7 +377,7 @@ impl Tiered {
     /// Attributes of a node were changed by our own doing.
     pub(crate) fn node_changed(&self, ident: FileIdent) {
         if let (Some(gate), Some(node)) =
-            (self.0.gate.get(), self.0.tree.node_of_inode(ident.ino, ident.generation))
+            (self.0.gate(), self.0.tree.node_of_inode(ident.ino, ident.generation))
         {
             let _ = gate.node_changed(node);
         }
@@ -401,6 +389,10 @@ fn disk(error: &(dyn std::error::Error + 'static)) -> TieredError {
 }
 
 impl Inner {
+    fn gate(&self) -> Option<Gate> {
+        self.gate.lock().expect(LOCK).clone()
+    }
+
     fn source(&self) -> Result<Source, Failed> {
         let source = self.source.lock().expect(LOCK).clone();
         source.ok_or_else(|| Failed::Share("the endpoint is only just starting".into()))

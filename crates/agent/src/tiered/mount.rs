@@ -3,13 +3,13 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use polder_gate::tree::Tree;
 use polder_gate::{Connection, Gate, Heirlooms, Kept, Settings, ToHolder};
-use polder_replica::Root;
+use polder_replica::{Root, RootError};
 use polder_types::{Content, EndpointId};
 
 use super::changes::Changes;
@@ -121,9 +121,11 @@ impl Mounted {
             known: Arc::default(),
             uses,
             source: Mutex::default(),
-            gate: OnceLock::new(),
+            gate: Mutex::default(),
             opened,
             takes_arrivals: AtomicBool::new(true),
+            watch: Default::default(),
+            doing: Mutex::default(),
         });
         for _ in 0..FETCHES_MAX {
             let inner = Arc::clone(&inner);
@@ -131,8 +133,11 @@ impl Mounted {
         }
         let teller = Arc::downgrade(&inner);
         spawn_thread("opens", move || {
-            if let Some(inner) = teller.upgrade() {
-                inner.tell_of_opens(&opens);
+            // Ends with the last of those who can tell.
+            while let Ok(opened) = opens.recv() {
+                if let Some(inner) = teller.upgrade() {
+                    inner.tell_of_open(opened);
+                }
             }
         });
         let gate = serve(gates, endpoint, &root, &inner, inherited)?;
@@ -141,7 +146,8 @@ impl Mounted {
                 "the kernel does not let reads and writes past the gate: all go through the agent, and are slower"
             );
         }
-        let _ = inner.gate.set(gate.clone());
+        *inner.gate.lock().expect(LOCK) = Some(gate.clone());
+        super::watch::begin(&inner);
         Ok(Self { tiered: Tiered(inner), root, gate })
     }
 
@@ -150,17 +156,29 @@ impl Mounted {
         polder_gate::is_mounted(&self.tiered.0.point)
     }
 
-    /// Takes the mount away for good, and puts the files where the mount was. Programs that have files open go on until they close
-    /// them. While anything is tiered the files stay where they are: outside nobody could read them.
-    pub(crate) fn leave(self, gates: &Gates) -> Result<()> {
+    /// Takes the mount away for good, and puts the files where the mount was; the root as it is then, under the same lock. Programs that
+    /// have files open go on until they close them. While anything is tiered the files stay where they are, and the root stays tiered:
+    /// outside nobody could read them.
+    pub(crate) fn leave(self, gates: &Gates) -> Result<Root> {
         let Self { tiered, root, gate } = self;
         polder_gate::unmount(&tiered.0.point).context("take the mount away")?;
         if let Some(to_holder) = &gates.to_holder {
             let _ = to_holder.forget(&tiered.endpoint().0);
         }
         tiered.0.queue.end();
-        let _ = gate;
-        polder_replica::lay_back(&root).context("put the files back")
+        // Its threads go on until the last file is closed; then what they hold goes: files that nobody could tier while it is open here.
+        *tiered.0.gate.lock().expect(LOCK) = None;
+        drop(gate);
+        if let Err(error) = polder_replica::lay_back(&root, &mut |_| true) {
+            tracing::warn!(error = crate::status::chain(&error), "the files are not put back");
+        }
+        match root.anew() {
+            Err(RootError::Unfinished { .. }) => {
+                polder_replica::go_on(root.path(), &mut |_| true).context("put the files back")?;
+                root.anew().context("open the folder")
+            }
+            root => root.context("open the folder"),
+        }
     }
 }
 

@@ -348,6 +348,8 @@ fn settings_are_checked(make: Maker<'_>) {
         control.set_endpoint(&acting(4), first.id, |settings| settings.excludes = vec![glob.clone(); 1001]);
     assert!(off.is_err(), "too many patterns");
     assert_eq!(control.endpoint(first.id).expect("read").expect("there").revision, 2);
+    let plain = control.set_endpoint(&acting(5), first.id, |settings| settings.tiering = false);
+    assert_eq!(plain.expect("valid").settings.initial_download, InitialDownload::Full, "tiering has an end");
 }
 
 fn progress_is_changed_under_one_lock(make: Maker<'_>) {

@@ -411,7 +411,11 @@ impl Control {
         self.change(acting, &id.0, "endpoint.set", |endpoint: &mut Endpoint| {
             let before = endpoint.settings.clone();
             change(&mut endpoint.settings);
-            endpoint.settings.initial_download = before.initial_download;
+            // How it began does not stand against the end of tiering: what comes later comes whole.
+            endpoint.settings.initial_download = match endpoint.settings.tiering {
+                true => before.initial_download,
+                false => InitialDownload::Full,
+            };
             endpoint.settings.initial_upload = before.initial_upload;
             ensure_valid(&endpoint.settings)?;
             endpoint.revision += 1;

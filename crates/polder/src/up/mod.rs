@@ -79,10 +79,14 @@ fn greet(world: &World, ui: &mut Ui) -> Result<(), CliError> {
     let service = world.dir.join("service");
     let (url, a, b) = (&world.url, world.site("a"), world.site("b"));
     let (a, b) = (a.display(), b.display());
+    let (tiering, seen) = match &world.not_tiered {
+        None => ("tiering on", ", those of site-b to be seen again at the next start"),
+        Some(_) => ("tiering off", ""),
+    };
     ui.text(format_args!(
         "service  {url}\nlog in   polder login {url} --token-file {token} --ca-file {ca}\nsite-a   {a}  (tiering off)\n\
-         site-b   {b}  (tiering off)\nlogs     {logs}\n\ntry\n  cp -r /etc/skel {a}/ && sleep 1 && ls -la {b}/skel\n  \
-         polder share ls demo:\n  polder snapshot create demo --name first\n\nCtrl-C ends everything; the files stay.\n",
+         site-b   {b}  ({tiering})\nlogs     {logs}\n\ntry\n  cp -r /etc/skel {a}/ && sleep 1 && ls -la {b}/skel\n  \
+         polder share ls demo:\n  polder snapshot create demo --name first\n\nCtrl-C ends everything; the files stay{seen}.\n",
         token = service.join("owner.token").display(),
         ca = service.join("ca.pem").display(),
         logs = world.dir.join("logs").display(),

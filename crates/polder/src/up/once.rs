@@ -1,4 +1,5 @@
-//! `polder up --once`: a small sample crosses from one site to the other, is compared, and is read as it was.
+//! `polder up --once`: a small sample crosses from one site to the other, is compared, is tiered, recalled and compared again, and is read as it
+//! was.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +10,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use polder_api::rest::{At, SnapshotCreate};
+use polder_api::{
+    control::{Answer, FILES_LISTED_MAX, FileChoice, FileResidency, Request, ask_each},
+    rest::{At, JsonBytes, SnapshotCreate},
+};
 use polder_cli::{CliError, Exit, Ui, shown_fields};
 use polder_types::{Name, RelPath};
 
@@ -28,10 +32,16 @@ pub async fn run(world: &World, ui: &mut Ui) -> Result<Exit, CliError> {
     let (a, b) = (world.site("a").join(&name), world.site("b").join(&name));
     let bytes = make_sample(&a).map_err(|error| CliError::io("make the sample", error))?;
     let made = Instant::now();
-    let sample = tree(&a).map_err(|error| CliError::io("read the sample", error))?;
+    let read = |what| tree(&a, what).map_err(|error| CliError::io("read the sample", error));
+    let (names, sample) = (read(What::Names)?, read(What::Bytes)?);
     ui.say(format_args!("copied {} items ({bytes} bytes) into site-a", sample.len()));
     until("the arrival of the sample at site-b", STEP_WITHIN, LOOK_EVERY, || async {
-        match tree(&b) {
+        // Bytes once all names are there: at a tiered site each read is a recall.
+        let found = tree(&b, What::Names).map_err(|error| error.to_string())?;
+        if found != names {
+            return Err(difference(&names, &found));
+        }
+        match tree(&b, What::Bytes) {
             Ok(found) if found == sample => Ok(()),
             Ok(found) => Err(difference(&sample, &found)),
             Err(error) => Err(error.to_string()),
@@ -39,6 +49,11 @@ pub async fn run(world: &World, ui: &mut Ui) -> Result<Exit, CliError> {
     })
     .await?;
     let crossed = made.elapsed();
+
+    let tiered = match &world.not_tiered {
+        None => Some(tier_and_recall(world, &b, &sample).await?),
+        Some(_) => None,
+    };
 
     let file = a.join("one.txt");
     let one = one_change(&file, &b.join("one.txt"), b"first").await?;
@@ -57,30 +72,107 @@ pub async fn run(world: &World, ui: &mut Ui) -> Result<Exit, CliError> {
     if then != b"second" {
         return Err(CliError::new("the snapshot does not show what was there when it was taken"));
     }
-    show(ui, sample.len(), bytes, [crossed, one, back, taken, away, read], snapshot.name.as_str())?;
+    let why = world.not_tiered.as_deref();
+    let snapshot = snapshot.name.as_str();
+    show(ui, (sample.len(), bytes), [crossed, one, back, taken, away, read], snapshot, (tiered, why))?;
     Ok(Exit::Done)
+}
+
+/// What tiering showed.
+struct Tiered {
+    files: usize,
+    bytes: u64,
+    left: Duration,
+    recalled: Duration,
+}
+
+/// Has everything of the sample at site-b tiered that may be, and reads it back.
+async fn tier_and_recall(
+    world: &World,
+    b: &Path,
+    sample: &BTreeMap<PathBuf, Item>,
+) -> Result<Tiered, CliError> {
+    let state = world.agent("b");
+    let choice =
+        FileChoice { paths: vec![JsonBytes(b.as_os_str().as_bytes().to_vec())], ..FileChoice::default() };
+    let rows = |request: Request| {
+        let state = state.clone();
+        async move {
+            let mut rows = Vec::new();
+            let asked = ask_each(&state, &request, |answer| {
+                if let Answer::File(row) = answer {
+                    rows.push(row);
+                }
+            });
+            asked.await.map_err(|error| error.to_string())?;
+            Ok::<_, String>(rows)
+        }
+    };
+    let began = Instant::now();
+    // A file may leave once the service has verified its pack, and nobody reads it any more.
+    until("the tiering of the sample", STEP_WITHIN, Duration::from_millis(100), || async {
+        let stayed = rows(Request::Tier { choice: choice.clone() }).await?;
+        match stayed.iter().find(|row| row.verdict != "too_small") {
+            Some(row) => Err(row.reason.clone()),
+            None => Ok(()),
+        }
+    })
+    .await?;
+    let left = began.elapsed();
+    let listed = rows(Request::TierList { choice: choice.clone(), count_max: FILES_LISTED_MAX }).await;
+    let listed = listed.map_err(CliError::new)?;
+    let away: Vec<_> = listed.iter().filter(|row| row.residency == FileResidency::Tiered).collect();
+    if away.is_empty() {
+        return Err(CliError::new("nothing of the sample is tiered"));
+    }
+    let began = Instant::now();
+    let found = tree(b, What::Bytes).map_err(|error| CliError::io("read the sample at site-b", error))?;
+    let recalled = began.elapsed();
+    if found != *sample {
+        return Err(CliError::new(format!(
+            "what was recalled is not the sample: {}",
+            difference(sample, &found)
+        )));
+    }
+    let bytes = away.iter().map(|row| row.size).sum();
+    Ok(Tiered { files: away.len(), bytes, left, recalled })
 }
 
 fn show(
     ui: &mut Ui,
-    items: usize,
-    bytes: u64,
+    (items, bytes): (usize, u64),
     [crossed, one, back, taken, away, read]: [Duration; 6],
     snapshot: &str,
+    (tiered, not_tiered): (Option<Tiered>, Option<&str>),
 ) -> Result<(), CliError> {
     let millis = |time: Duration| (time.as_secs_f64() * 10_000.0).round() / 10.0;
+    let tiered = tiered.as_ref();
     let report = serde_json::json!({
+        "tiered_files": tiered.map(|tiered| tiered.files), "tiered_bytes": tiered.map(|tiered| tiered.bytes),
+        "tier_ms": tiered.map(|tiered| millis(tiered.left)), "recall_ms": tiered.map(|tiered| millis(tiered.recalled)),
+        "not_tiered": not_tiered,
         "items": items, "bytes": bytes, "snapshot": snapshot,
         "sample_a_to_b_ms": millis(crossed), "change_a_to_b_ms": millis(one), "change_b_to_a_ms": millis(back),
         "snapshot_ms": millis(taken), "change_after_snapshot_ms": millis(away), "read_as_of_snapshot_ms": millis(read),
     });
     let shown = |time: Duration| format!("{:>8.1} ms", millis(time));
+    let (left, recalled) = match (tiered, not_tiered) {
+        (Some(Tiered { files, bytes, left, recalled }), _) => (
+            format!("{}  {files} files, {bytes} bytes are in the share alone", shown(*left)),
+            format!("{}  read back, compared", shown(*recalled)),
+        ),
+        (None, why) => {
+            (format!("not shown: {}", why.unwrap_or("site-b does not tier")), "not shown".to_owned())
+        }
+    };
     ui.show(&report, |_| {
         shown_fields(&[
             (
                 "sample from site-a to site-b",
                 format!("{}  {items} items, {bytes} bytes, compared", shown(crossed)),
             ),
+            ("tiered at site-b", left.clone()),
+            ("recalled at site-b", recalled.clone()),
             ("one change from site-a to site-b", shown(one)),
             ("one change from site-b to site-a", shown(back)),
             ("snapshot", format!("{}  {snapshot}", shown(taken))),
@@ -125,7 +217,16 @@ struct Item {
     content: Vec<u8>,
 }
 
-fn tree(root: &Path) -> std::io::Result<BTreeMap<PathBuf, Item>> {
+/// How much of items is compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// All but the bytes of files, of which only how many there are.
+    Names,
+    /// All.
+    Bytes,
+}
+
+fn tree(root: &Path, what: What) -> std::io::Result<BTreeMap<PathBuf, Item>> {
     let mut items = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -137,8 +238,10 @@ fn tree(root: &Path) -> std::io::Result<BTreeMap<PathBuf, Item>> {
                 folders.push(path.clone());
             } else if metadata.is_symlink() {
                 content = fs::read_link(&path)?.as_os_str().as_bytes().to_vec();
-            } else {
+            } else if what == What::Bytes {
                 fs::File::open(&path)?.read_to_end(&mut content)?;
+            } else {
+                content = metadata.len().to_be_bytes().to_vec();
             }
             let mtime = metadata.is_file().then(|| (metadata.mtime(), metadata.mtime_nsec()));
             let relative = path.strip_prefix(root).unwrap_or(&path).to_owned();

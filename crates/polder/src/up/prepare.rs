@@ -40,12 +40,14 @@ pub async fn prepare(
     let client = answering(&data, &url, children).await?;
     ui.say(format_args!("the service answers at {url}"));
     share_and_group(&client).await?;
-    let world = World { dir: dir.to_owned(), url, client };
+    let mut world = World { dir: dir.to_owned(), url, client, not_tiered: None };
     for which in ["a", "b"] {
         agent(&world, which, children, ui).await?;
     }
-    for which in ["a", "b"] {
-        endpoint(&world, which).await?;
+    endpoint(&world, "a", false).await?;
+    world.not_tiered = tiered_endpoint(&world).await?;
+    if let Some(why) = &world.not_tiered {
+        ui.warn(format_args!("site-b is a plain endpoint, and nothing of tiering is shown: {why}"));
     }
     reporting(&world, children).await?;
     ui.say("both servers follow the share");
@@ -101,7 +103,7 @@ fn is_missing<T>(result: Result<T, ClientError>) -> Result<bool, CliError> {
 /// Registers an agent that is not registered yet, and starts it.
 async fn agent(world: &World, which: &str, children: &mut Children, ui: &Ui) -> Result<(), CliError> {
     let name = format!("site-{which}");
-    let state = world.dir.join(format!("agent-{which}"));
+    let state = world.agent(which);
     if !state.join("identity.toml").exists() {
         let server = name.parse().map_err(|_| CliError::new("the site's name is no name"))?;
         let request = JoinTokenCreate { expires_seconds: Some(300), server: Some(server) };
@@ -148,8 +150,19 @@ fn secret(dir: &Path, name: &str, token: &str) -> Result<PathBuf, CliError> {
     Ok(path)
 }
 
+/// The endpoint of site-b, which tiers unless this machine cannot: then the answer says why.
+async fn tiered_endpoint(world: &World) -> Result<Option<String>, CliError> {
+    if let Some(made) = world.client.endpoints(Some(DEMO), Some("site-b")).await?.first() {
+        let why = "it was made without tiering; `polder endpoint set site-b --tiering=on` changes that";
+        return Ok((!made.settings.tiering).then(|| why.to_owned()));
+    }
+    let refused = polder_agent::ensure_can_tier(&world.dir).err().map(|error| format!("{error:#}"));
+    endpoint(world, "b", refused.is_none()).await?;
+    Ok(refused)
+}
+
 /// Creates the endpoint of a site, if it is missing.
-async fn endpoint(world: &World, which: &str) -> Result<(), CliError> {
+async fn endpoint(world: &World, which: &str, tiering: bool) -> Result<(), CliError> {
     let server = format!("site-{which}");
     if !world.client.endpoints(Some(DEMO), Some(&server)).await?.is_empty() {
         return Ok(());
@@ -158,7 +171,7 @@ async fn endpoint(world: &World, which: &str) -> Result<(), CliError> {
         group: DEMO.to_owned(),
         server,
         path: JsonBytes(world.site(which).as_os_str().as_bytes().to_vec()),
-        settings: EndpointSettings::default(),
+        settings: EndpointSettings { tiering, ..EndpointSettings::default() },
     };
     world.client.endpoint_create(&request, false).await?;
     Ok(())

@@ -19,9 +19,16 @@ pub struct World {
     pub url: String,
     /// An owner's client.
     pub client: Client,
+    /// Why site-b does not tier; `None`: it does.
+    pub not_tiered: Option<String>,
 }
 
 impl World {
+    /// The state of a site's agent.
+    pub fn agent(&self, which: &str) -> PathBuf {
+        self.dir.join(format!("agent-{which}"))
+    }
+
     /// The folder of a site: `a` or `b`.
     pub fn site(&self, which: &str) -> PathBuf {
         self.dir.join(format!("site-{which}"))

@@ -47,6 +47,15 @@ fn ensure_possible(settings: &api::EndpointSettings) -> Result<(), RestError> {
     Ok(())
 }
 
+/// Settings after a change. Names first is how an endpoint began: switched off, tiering does not stand against it.
+fn changed(body: &api::EndpointChange, settings: &api::EndpointSettings) -> api::EndpointSettings {
+    let mut wish = body.apply(settings);
+    if !wish.tiering {
+        wish.initial_download = api::InitialDownload::Full;
+    }
+    wish
+}
+
 pub async fn list(
     State(rest): State<Rest>,
     params: Params,
@@ -150,8 +159,7 @@ pub async fn change(
 ) -> Result<Json<api::Endpoint>, RestError> {
     let id = parse_id(&id)?;
     let mut facts = rest.control(move |control| find(control, id)).await?;
-    let wish = body.apply(&convert::settings(&facts.endpoint.settings));
-    ensure_possible(&wish)?;
+    let wish = changed(&body, &convert::settings(&facts.endpoint.settings));
     let new = convert::row_settings(&wish, &facts.endpoint.settings)?;
     if params.dry_run()? {
         facts.endpoint.settings = new;
@@ -161,7 +169,7 @@ pub async fn change(
     let changed = rest.control(move |control| {
         // Applied again on what is in force in the transaction: two people may set different things at once.
         control.set_endpoint(&acting, id, |settings| {
-            let wish = body.apply(&convert::settings(settings));
+            let wish = changed(&body, &convert::settings(settings));
             if let Ok(new) = convert::row_settings(&wish, settings) {
                 *settings = new;
             }

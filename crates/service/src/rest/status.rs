@@ -156,6 +156,14 @@ fn notices(facts: &Facts<'_>, now: Timestamp) -> Vec<Notice> {
             since,
         });
     }
+    if !report.status.layout.is_empty() {
+        found.push(Notice {
+            code: "layout".into(),
+            message: report.status.layout.clone(),
+            hint: Some("it goes on by itself when nothing stands in the way any more".into()),
+            since,
+        });
+    }
     if let Some(tiering) = &report.status.tiering {
         tiering_notices(tiering, since, &mut found);
     }

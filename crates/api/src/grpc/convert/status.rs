@@ -11,6 +11,7 @@ pub fn ensure_status(from: &pb::EndpointStatus) -> Result<EndpointId, BadMessage
     at_most(from.problems.len(), limits::PROBLEMS_MAX, "problems")?;
     at_most(from.why.len(), limits::TEXT_BYTES_MAX, "why")?;
     at_most(from.watching.len(), limits::TEXT_BYTES_MAX, "watching")?;
+    at_most(from.layout.len(), limits::TEXT_BYTES_MAX, "layout")?;
     for problem in &from.problems {
         id_or_zero(&problem.uid, "uid", NodeUid::ZERO, NodeUid::from_slice)?;
         at_most(problem.path.len(), limits::PATH_BYTES_MAX, "path")?;

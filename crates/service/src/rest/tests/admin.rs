@@ -217,6 +217,11 @@ async fn what_this_version_cannot_do_is_said() {
     let names_first = json!({"tiering": true, "initial_download": "namespace_first"});
     let dry = world.post("/v1/endpoints?dry_run=true", endpoint(json!("/srv/a"), names_first)).await;
     assert_eq!(dry.status, 200, "with tiering names may come first");
+    let names_first = json!({"tiering": true, "initial_download": "namespace_only"});
+    let made = world.post(routes::ENDPOINTS, endpoint(json!("/srv/b"), names_first)).await.ok();
+    let path = format!("/v1/endpoints/{}", made["id"].as_str().expect("an id"));
+    let plain = world.call("PATCH", &path, Some(json!({"tiering": false}))).await.ok();
+    assert_eq!(plain["settings"]["initial_download"], "full", "how it began does not stand against its end");
     for path in ["srv", "/", "/a/../b", ""] {
         let answer = world.post(routes::ENDPOINTS, endpoint(json!(path), json!({}))).await;
         assert_eq!(answer.code().0, 400, "{path}");
