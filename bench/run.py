@@ -363,7 +363,7 @@ def million(arguments):
         cluster.share()
         empty = cluster.site("site-empty")
         wait_for("the empty endpoint", cluster.in_sync, 60)
-        empty_memory = max(resident_bytes(pid) for pid in descendants(cluster.processes["site-empty"].pid))
+        empty_memory = sum(resident_bytes(pid) for pid in descendants(cluster.processes["site-empty"].pid))
         figure("polder", "agent_empty_mib", empty_memory / 2**20)
         cluster.stop("site-empty")
         site = cluster.folder / "site-a"

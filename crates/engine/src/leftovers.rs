@@ -15,6 +15,7 @@ use polder_types::{
     zoo::{Bug, planted},
 };
 
+use crate::SeenEntry;
 use crate::engine::Engine;
 use crate::overlay::{Key, View};
 use crate::session::as_cloud;
@@ -149,6 +150,37 @@ impl Engine {
             let Some(other) = view.local_at(key.0, &key.1)? else { continue };
             if !self.work.is_busy(other) && self.left_from(store, other)? == Some(uid) {
                 return Ok(Some(other));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The node of the share that a new inode under a name must be, if an apply has put it there that was cut off before it was
+    /// written down: it looks like a version of that one, which stands nowhere.
+    pub(crate) fn placed_before(
+        &self,
+        store: &dyn TreeStore,
+        key: &Key,
+        entry: &SeenEntry,
+    ) -> Result<Option<NodeUid>, TreeError> {
+        if entry.seen.kind != Some(Kind::File) || planted(Bug::LeftoverForgotten) {
+            return Ok(None);
+        }
+        let stamp = entry.seen.stamp;
+        let alike = |version: &CloudNode| {
+            version.content.kind() == Kind::File
+                && (version.content.size(), version.mtime) == (stamp.size, stamp.mtime)
+        };
+        let mut of_share = store.cloud_at(key.0, &key.1)?;
+        if let Some(uid) = of_share {
+            of_share = store.cloud(uid)?.filter(&alike).map(|_| uid);
+        }
+        let superseded = self.leftovers.places.get(key).into_iter().flatten().copied();
+        let superseded = superseded.filter(|uid| self.leftovers.versions[uid].iter().any(&alike));
+        let view = View { store, overlay: &self.overlay };
+        for uid in of_share.into_iter().chain(superseded) {
+            if store.synced(uid)?.is_none() && view.local(uid)?.is_none() && !self.work.is_busy(uid) {
+                return Ok(Some(uid));
             }
         }
         Ok(None)

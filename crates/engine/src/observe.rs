@@ -208,7 +208,10 @@ impl Engine {
             Some(known) => self.belongs_at(store, known, &key)?,
             None => false,
         };
-        let uid = match (heir, known) {
+        let ours = if known.is_none() { self.placed_before(store, &key, &entry)? } else { None };
+        let uid = match (heir, known.or(ours)) {
+            // What a cut-off apply has placed over another node is not that one's edit.
+            (_, Some(uid)) if Some(uid) == ours => uid,
             // A directory that is known keeps its id, and with it everything inside.
             (_, Some(uid)) if is_dir => uid,
             // Back in its agreed place, or in the one that the share gave it: what stood there does not take its id over.

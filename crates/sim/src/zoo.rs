@@ -38,6 +38,21 @@ pub const OPEN: &[Bug] = &[];
 /// Stories that catch a bug whose situation seeds meet too rarely.
 const STORIES: &[(Bug, &str)] = &[
     (
+        Bug::WalkPassesTheMoved,
+        "seed 616501 hosts 2 active 10000 queue 64 rows 2 fanotify
+         460 s1 mkdir a
+         460 s1 create a/b
+         893 s1 rename a/b c
+         2887 s1 replace c
+         2902 s1 mkdir a/d
+         5439 s0 kill
+         5633 s0 hide a
+         5867 s0 create a/d/b
+         8009 s1 mkdir c/b
+         8009 s1 mkdir a/d/c
+         8019 s1 rename a/d c/b/a",
+    ),
+    (
         Bug::LeftPlaceNotLookedAt,
         "seed 503267 hosts 2 active 60000 queue 64 rows 100 damage fanotify
          2889 s1 create e.txt

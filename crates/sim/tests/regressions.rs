@@ -642,3 +642,28 @@ fn regression_a_directory_that_is_moved_beside_a_walk_is_listed() {
          8019 s1 rename a/d c/b/a",
     );
 }
+
+/// A file was placed over another one that the share had deleted, and the agent killed: what stood there counted as an edit of the
+/// deleted one, which came back.
+#[test]
+fn regression_what_was_placed_over_another_is_not_its_edit() {
+    passes(
+        "seed 705034 hosts 3 active 60000 queue 64 rows 100 fanotify alone
+         4098 s0 create d
+         11294 s0 rename d c
+         11294 s0 edit c
+         0 s2 crash-in 2 2
+         13516 s0 create e.txt
+         0 s2 repeat 9 3673
+         22762 s0 rename c a
+         22762 s0 create b
+         0 s2 crash-in 10 0
+         24827 s0 rename b c
+         27454 s0 swap a c
+         31973 s0 mkdir d
+         0 s2 crash-in 17 0
+         34605 s0 rm c
+         0 s2 crash-in 18 1
+         37139 s0 create c",
+    );
+}

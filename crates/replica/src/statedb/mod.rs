@@ -165,7 +165,7 @@ impl StateDb {
     /// Opens or makes the database of a share with this rule of names.
     pub fn open(path: &Path, case: CaseRule) -> Result<Self, StateError> {
         let connection = connect(path, OpenFlags::default())?;
-        ensure_writable(&connection)?;
+        ensure_writable(&connection, path)?;
         configure(&connection, false)?;
         migrate(&connection)?;
         let ages = Ages::of(&connection)?;
@@ -239,12 +239,16 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StateError> {
 
 /// SQLite opens a file for reading alone when it may not be written *now*, for whatever reason, and the connection stays so for
 /// ever: an error of a moment would end only with the process.
-fn ensure_writable(connection: &Connection) -> Result<(), StateError> {
+fn ensure_writable(connection: &Connection, path: &Path) -> Result<(), StateError> {
     if !connection.is_readonly(rusqlite::MAIN_DB)? {
         return Ok(());
     }
+    // SQLite keeps the reason to itself; the kernel says it again.
+    let why = std::fs::OpenOptions::new().write(true).open(path).err();
+    let why = why.map_or_else(|| "it could a moment later".into(), |error| error.to_string());
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
-    Err(rusqlite::Error::SqliteFailure(code, Some("the file cannot be opened for writing".into())).into())
+    let text = format!("the file cannot be opened for writing: {why}");
+    Err(rusqlite::Error::SqliteFailure(code, Some(text)).into())
 }
 
 fn configure(connection: &Connection, read_only: bool) -> Result<(), StateError> {
@@ -252,8 +256,10 @@ fn configure(connection: &Connection, read_only: bool) -> Result<(), StateError>
     // Without this the bundled SQLite plans a statement again whenever a bound of a range gets another value: measured on a
     // share's rows, 20 µs a call instead of 2.
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    // 16 MiB of pages each: the database of a million nodes is 15 times that, and the kernel caches the rest.
-    connection.pragma_update(None, "cache_size", -16_384)?;
+    // Pages of the one that writes: the database of a million nodes is 15 times that, and the kernel caches the rest. Readers
+    // go through it in order, and there are several.
+    let pages_kib = if read_only { 2_048 } else { 16_384 };
+    connection.pragma_update(None, "cache_size", -pages_kib)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     if !read_only {
