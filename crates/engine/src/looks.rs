@@ -421,6 +421,10 @@ impl Engine {
         flying: &Flying,
     ) -> Result<(), TreeError> {
         if uid == NodeUid::ROOT {
+            // The volume is away, perhaps for less than anybody would notice.
+            let at = self.now.mono_ms + LATER_MS;
+            let places = flying.places.iter().filter(|(dir, _)| *dir == uid);
+            self.looks.later.extend(places.map(|(dir, name)| (at, *dir, name.clone())));
             return Ok(());
         }
         if let Some(node) = (View { store, overlay: &self.overlay }).local_row(uid)? {

@@ -667,3 +667,14 @@ fn regression_what_was_placed_over_another_is_not_its_edit() {
          37139 s0 create c",
     );
 }
+
+/// The volume was away while one look was made, and back before anybody had noticed: a removal was missed.
+#[test]
+fn regression_what_a_look_at_an_absent_volume_was_for_is_looked_at_again() {
+    passes(
+        "seed 822697 hosts 2 active 2000 queue 64 rows 100
+         203 s1 mkdir b
+         1627 s1 rm b
+         1639 s1 unmount",
+    );
+}
