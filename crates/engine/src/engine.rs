@@ -245,7 +245,7 @@ impl Engine {
 
     fn root_found(&mut self, store: &mut dyn TreeStore, root: &RootSeen) -> Result<(), TreeError> {
         self.root = Root::Ours;
-        self.know_leftovers(store)?;
+        self.load_leftovers(store)?;
         self.root_seen(store, root)?;
         self.session.backlog = true;
         if !planted(Bug::NoScanAtStart) {

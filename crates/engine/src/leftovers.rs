@@ -18,7 +18,7 @@ use polder_types::{
 use crate::SeenEntry;
 use crate::engine::Engine;
 use crate::overlay::{Key, View};
-use crate::session::as_cloud;
+use crate::session::seen;
 use crate::work::{State, Why};
 
 /// Most versions that are kept of one node. More are left behind only by as many ends of the process.
@@ -39,8 +39,9 @@ pub(crate) struct Leftovers {
 
 impl Engine {
     /// Begins to look at the disk: what was kept before, and from which version on this life knows itself.
-    pub(crate) fn load_leftovers(&mut self, store: &dyn TreeStore, known: Seq) -> Result<(), TreeError> {
-        self.leftovers = Leftovers { before: known, ..Leftovers::default() };
+    pub(crate) fn load_leftovers(&mut self, store: &dyn TreeStore) -> Result<(), TreeError> {
+        let before = seen(store)?.max(store.cursor()?.seq);
+        self.leftovers = Leftovers { before, ..Leftovers::default() };
         for (uid, version) in store.superseded()? {
             self.keep_leftover(uid, version);
         }
@@ -64,7 +65,7 @@ impl Engine {
         if !(flying || old.since <= self.leftovers.before) || planted(Bug::LeftoverForgotten) {
             return Ok(());
         }
-        let settled = store.synced(uid)?.is_some_and(|row| as_cloud(&row) == old);
+        let settled = store.synced(uid)?.is_some_and(|row| CloudNode::from(&row) == old);
         let kept = self.leftovers.versions.get(&uid).map_or(0, Vec::len);
         if settled || kept >= VERSIONS_MAX {
             return Ok(());
@@ -166,11 +167,12 @@ impl Engine {
         if entry.seen.kind != Some(Kind::File) || planted(Bug::LeftoverForgotten) {
             return Ok(None);
         }
-        let stamp = entry.seen.stamp;
-        let alike = |version: &CloudNode| {
-            version.content.kind() == Kind::File
-                && (version.content.size(), version.mtime) == (stamp.size, stamp.mtime)
-        };
+        // A version that stands nowhere here differs from what was agreed. Where nothing does, a new file costs no query.
+        if store.cloud_changed_count()?.0 == 0 && self.leftovers.versions.is_empty() {
+            return Ok(None);
+        }
+        let Stamp { size, mtime, .. } = entry.seen.stamp;
+        let alike = |version: &CloudNode| is_file_like(version, size, mtime);
         let mut of_share = store.cloud_at(key.0, &key.1)?;
         if let Some(uid) = of_share {
             of_share = store.cloud(uid)?.filter(&alike).map(|_| uid);
@@ -244,14 +246,14 @@ impl Engine {
 /// Whether something that nobody has read may be a version: a whole file is given its name together with its time.
 fn looks_like(here: &LocalNode, version: &CloudNode) -> bool {
     match here.kind {
-        Kind::File => {
-            version.content.kind() == Kind::File
-                && here.stamp.size == version.content.size()
-                && here.mtime == version.mtime
-        }
+        Kind::File => is_file_like(version, here.stamp.size, here.mtime),
         Kind::Directory => version.content.kind() == Kind::Directory,
         Kind::Symlink => here.content.known() == Some(&version.content),
     }
+}
+
+fn is_file_like(version: &CloudNode, size: u64, mtime: Timestamp) -> bool {
+    version.content.kind() == Kind::File && (version.content.size(), version.mtime) == (size, mtime)
 }
 
 /// The row that an apply of a version would have written, as far as what stands here is that version; everything else is as
@@ -260,15 +262,7 @@ fn base_of(here: &LocalNode, version: &CloudNode, synced: Option<&SyncedNode>) -
     let same_content = here.content.known() == Some(&version.content);
     let before = match synced {
         Some(row) => row.clone(),
-        None if same_content => SyncedNode {
-            at: version.at.clone(),
-            content: version.content.clone(),
-            attrs_share: version.attrs,
-            attrs_here: version.attrs,
-            mtime_share: version.mtime,
-            stamp: here.stamp,
-            since: version.since,
-        },
+        None if same_content => SyncedNode::applied(version, here.stamp),
         None => return None,
     };
     let same_attrs = here.attrs == version.attrs;

@@ -45,6 +45,11 @@ impl Overlay {
         self.nodes.get(&uid).map(Option::as_ref)
     }
 
+    /// The present node of the overlay under a key.
+    pub(crate) fn at(&self, key: &Key) -> Option<NodeUid> {
+        self.by_place.get(key).copied()
+    }
+
     pub(crate) fn by_ident(&self, ident: FileIdent) -> Option<NodeUid> {
         self.all_by_ident(ident).next()
     }
@@ -214,8 +219,8 @@ impl Trees for View<'_> {
     }
 
     fn local_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError> {
-        if let Some(uid) = self.overlay.by_place.get(&(parent, key.into())) {
-            return Ok(Some(*uid));
+        if let Some(uid) = self.overlay.at(&(parent, key.into())) {
+            return Ok(Some(uid));
         }
         for uid in self.store.synced_all_at(parent, key)? {
             if self.overlay.get(uid).is_none() && self.local(uid)?.is_some() {

@@ -479,7 +479,7 @@ impl Engine {
 
 /// Whether the share's state of a node differs from its synced row.
 pub(crate) fn differs(store: &dyn TreeStore, uid: NodeUid) -> Result<bool, TreeError> {
-    Ok(store.cloud(uid)? != store.synced(uid)?.as_ref().map(crate::session::as_cloud))
+    Ok(store.cloud(uid)? != store.synced(uid)?.as_ref().map(polder_sync::CloudNode::from))
 }
 
 /// The share's node after an operation on it.

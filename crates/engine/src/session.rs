@@ -109,12 +109,6 @@ impl Engine {
         self.load_refusals(store)
     }
 
-    /// What the share was known to have when the disk begins to be looked at.
-    pub(crate) fn know_leftovers(&mut self, store: &dyn TreeStore) -> Result<(), TreeError> {
-        let known = seen(store)?.max(store.cursor()?.seq);
-        self.load_leftovers(store, known)
-    }
-
     /// The root is synced from the start: its attributes as they are count as agreed.
     pub(crate) fn root_seen(&mut self, store: &mut dyn TreeStore, root: &RootSeen) -> Result<(), TreeError> {
         let hash = store.put_attrs(&root.attrs)?;
@@ -134,7 +128,7 @@ impl Engine {
         };
         let cloud = store.cloud(NodeUid::ROOT)?;
         store.put_synced(NodeUid::ROOT, Some(&row))?;
-        store.put_cloud(NodeUid::ROOT, cloud.or(Some(as_cloud(&row))).as_ref())
+        store.put_cloud(NodeUid::ROOT, cloud.or(Some(CloudNode::from(&row))).as_ref())
     }
 
     pub(crate) fn connected(&mut self) {
@@ -306,7 +300,7 @@ impl Engine {
         self.write_row(store, uid, row.as_ref())?;
         // What the feed brought stays unless it is older than this version.
         let newer = cloud.filter(|cloud| cloud.since > since);
-        store.put_cloud(uid, newer.or(row.as_ref().map(as_cloud)).as_ref())?;
+        store.put_cloud(uid, newer.or(row.as_ref().map(CloudNode::from)).as_ref())?;
         if let Some(row) = &row
             && !was_known
             && !planted(Bug::LostAnswerMakesTwins)
@@ -508,7 +502,7 @@ impl Engine {
 }
 
 /// The youngest version in pages of an answer that was not read to its end; zero when the last one was.
-fn seen(store: &dyn TreeStore) -> Result<Seq, TreeError> {
+pub(crate) fn seen(store: &dyn TreeStore) -> Result<Seq, TreeError> {
     let bytes = store.note(NOTE_SEEN)?.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
     Ok(bytes.map_or(Seq::default(), |bytes| Seq(u64::from_be_bytes(bytes))))
 }
@@ -516,15 +510,4 @@ fn seen(store: &dyn TreeStore) -> Result<Seq, TreeError> {
 /// The place that the root has until the share says its own.
 fn root_place() -> polder_types::Placed {
     polder_types::Placed { parent: NodeUid::ROOT, name: "root".parse().expect("a plain name") }
-}
-
-/// The share's node where it equals the synced row.
-pub(crate) fn as_cloud(row: &SyncedNode) -> CloudNode {
-    CloudNode {
-        at: row.at.clone(),
-        content: row.content.clone(),
-        attrs: row.attrs_share,
-        mtime: row.mtime_share,
-        since: row.since,
-    }
 }

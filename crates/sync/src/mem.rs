@@ -134,19 +134,8 @@ impl MemStore {
     fn cloud_node(&self, uid: NodeUid) -> Option<CloudNode> {
         match self.cloud.get(&uid) {
             Some(stored) => stored.clone(),
-            None => self.synced.get(&uid).map(as_cloud),
+            None => self.synced.get(&uid).map(CloudNode::from),
         }
-    }
-}
-
-/// The share's node where it equals the synced row.
-fn as_cloud(row: &SyncedNode) -> CloudNode {
-    CloudNode {
-        at: row.at.clone(),
-        content: row.content.clone(),
-        attrs: row.attrs_share,
-        mtime: row.mtime_share,
-        since: row.since,
     }
 }
 
@@ -243,7 +232,7 @@ impl TreeStore for MemStore {
 
     fn put_cloud(&mut self, uid: NodeUid, node: Option<&CloudNode>) -> Result<(), TreeError> {
         self.undo.push(Undo::Cloud(uid, self.cloud.get(&uid).cloned()));
-        let same = self.synced.get(&uid).map(as_cloud).as_ref() == node;
+        let same = self.synced.get(&uid).map(CloudNode::from).as_ref() == node;
         self.set_cloud(uid, if same { None } else { Some(node.cloned()) });
         Ok(())
     }
@@ -414,7 +403,7 @@ mod tests {
         let uid = NodeUid([1; 16]);
         store.put_synced(uid, Some(&row("A", 1))).unwrap();
         assert_eq!(store.cloud_at(NodeUid::ROOT, b"a").unwrap(), Some(uid));
-        let moved = as_cloud(&row("B", 2));
+        let moved = CloudNode::from(&row("B", 2));
         store.put_cloud(uid, Some(&moved)).unwrap();
         assert_eq!(store.cloud_at(NodeUid::ROOT, b"a").unwrap(), None);
         assert_eq!(store.cloud_children(NodeUid::ROOT, None, 9).unwrap(), vec![uid]);

@@ -105,6 +105,34 @@ pub struct SyncedNode {
     pub since: Seq,
 }
 
+/// The share's node where it equals the row.
+impl From<&SyncedNode> for CloudNode {
+    fn from(row: &SyncedNode) -> Self {
+        Self {
+            at: row.at.clone(),
+            content: row.content.clone(),
+            attrs: row.attrs_share,
+            mtime: row.mtime_share,
+            since: row.since,
+        }
+    }
+}
+
+impl SyncedNode {
+    /// The row of a version that stands on disk as the share has it, and looks like this.
+    pub fn applied(version: &CloudNode, stamp: Stamp) -> Self {
+        Self {
+            at: version.at.clone(),
+            content: version.content.clone(),
+            attrs_share: version.attrs,
+            attrs_here: version.attrs,
+            mtime_share: version.mtime,
+            stamp,
+            since: version.since,
+        }
+    }
+}
+
 /// Read access to the three trees. Keys are names under the share's [`polder_types::CaseRule`].
 pub trait Trees {
     /// The node on disk.

@@ -4,7 +4,7 @@ use polder_sync::{CloudNode, Offer, SyncedNode};
 use polder_types::{BatchNo, NodeUid, Stamp};
 use rusqlite::types::{ToSql, ValueRef};
 
-use super::rows::{as_cloud, column, corrupt, decode_synced, encode_synced, number, uid};
+use super::rows::{column, corrupt, decode_synced, encode_synced, number, uid};
 use super::{StateDb, StateError};
 
 /// Schema 3.
@@ -40,21 +40,13 @@ impl StateDb {
     pub(super) fn read_superseded(&self) -> Result<Vec<(NodeUid, CloudNode)>> {
         self.get_all("SELECT uid, version FROM superseded ORDER BY uid, since", &[], |row| {
             let version = row_of(column(row, 1)?, "a version")?;
-            Ok((uid(column(row, 0)?)?, as_cloud(&version)))
+            Ok((uid(column(row, 0)?)?, CloudNode::from(&version)))
         })
     }
 
     /// A version is kept as the row that its apply would have written, without what only the disk knows.
     pub(super) fn write_superseded(&mut self, uid: NodeUid, version: &CloudNode) -> Result<()> {
-        let row = SyncedNode {
-            at: version.at.clone(),
-            content: version.content.clone(),
-            attrs_share: version.attrs,
-            attrs_here: version.attrs,
-            mtime_share: version.mtime,
-            stamp: Stamp::default(),
-            since: version.since,
-        };
+        let row = SyncedNode::applied(version, Stamp::default());
         let sql = "INSERT OR REPLACE INTO superseded(uid, since, version) VALUES(?1, ?2, ?3)";
         self.write(sql, &[&uid.0, &(version.since.0 as i64), &encode_synced(&row)]).map(drop)
     }

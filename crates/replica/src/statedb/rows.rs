@@ -1,6 +1,6 @@
 //! Values of the port in columns, and back. Whatever a column holds that we could not have written is damage.
 
-use polder_sync::{CloudNode, SyncedNode};
+use polder_sync::SyncedNode;
 use polder_types::{
     AttrsHash, Content, DecodeError, FileIdent, Kind, Name, NodeUid, Placed, Reader, Seq, Stamp, Timestamp,
     Writer,
@@ -139,15 +139,4 @@ pub(super) fn decode_synced(bytes: &[u8]) -> Result<SyncedNode, DecodeError> {
         stamp,
         since,
     })
-}
-
-/// The share's node where it equals the synced row.
-pub(super) fn as_cloud(row: &SyncedNode) -> CloudNode {
-    CloudNode {
-        at: row.at.clone(),
-        content: row.content.clone(),
-        attrs: row.attrs_share,
-        mtime: row.mtime_share,
-        since: row.since,
-    }
 }

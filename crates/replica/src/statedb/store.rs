@@ -8,7 +8,7 @@ use polder_types::{Attrs, AttrsHash, BatchNo, Content, Cursor, Epoch, FileIdent,
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Row, ToSql, params};
 
-use super::rows::{Time, as_cloud, column, content, corrupt, name, number, stamp, time, uid};
+use super::rows::{Time, column, content, corrupt, name, number, stamp, time, uid};
 use super::{AttrsEntry, CACHED_MAX, StateDb, StateError};
 
 const DIRECTORY: i64 = 0;
@@ -146,7 +146,7 @@ impl StateDb {
     fn cloud_node(&self, uid: NodeUid) -> Result<Option<CloudNode>> {
         match self.stored_cloud(uid)? {
             Some(stored) => Ok(stored),
-            None => Ok(self.synced_row(uid)?.as_ref().map(as_cloud)),
+            None => Ok(self.synced_row(uid)?.as_ref().map(CloudNode::from)),
         }
     }
 
@@ -459,7 +459,7 @@ impl TreeStore for StateDb {
         self.depths.borrow_mut().remove(&uid);
         let written = self.synced_row(uid).and_then(|synced| {
             self.drop_cloud(uid)?;
-            let same = synced.as_ref().map(as_cloud).as_ref() == node;
+            let same = synced.as_ref().map(CloudNode::from).as_ref() == node;
             if same { Ok(()) } else { self.write_cloud(uid, node) }
         });
         doing("write cloud row", written)
