@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
-from cluster import Cluster, descendants, wait_for
+from cluster import descendants, wait_for
 from tiered import KIB, MIB, SOON, LONG, check, content, residency, same
 
 EXPORTS = Path("/etc/exports.d")
@@ -39,6 +39,9 @@ class World:
         cluster.start_agent("b")
         cluster.endpoint("b", self.b, "data", "--free-space", "1%")
         self.settled()
+
+    def end(self):
+        """Nothing more than processes and mounts is left."""
 
     def settled(self):
         wait_for("both in sync", self.cluster.in_sync, SOON)
@@ -290,21 +293,10 @@ CASES = [in_use, back, killed, changed_mind, service_away, no_room]
 def main():
     parser = cases.arguments(__doc__)
     options = parser.parse_args()
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        return cases.skipped("adopt", "root or /dev/fuse is missing")
-    failed = 1
-    with Cluster(options.binary, keep=True) as cluster:
-        cluster.start_service()
-        cluster.share()
-        world = World(cluster)
-        try:
-            failed = cases.run("adopt", CASES, world, options.only)
-        finally:
-            for name in list(cluster.processes):
-                cluster.stop(name)
-            while os.path.ismount(world.b) and subprocess.run(["umount", "--lazy", world.b], capture_output=True).returncode == 0:
-                pass
-    return cases.finish(cluster, options.keep, failed)
+    lacking = cases.lacks_of_a_gate()
+    if lacking:
+        return cases.skipped("adopt", lacking)
+    return cases.on_cluster("adopt", options, World, CASES)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,19 @@
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import time
 import traceback
 
+from cluster import Cluster, descendants, wait_for
+
 SKIPPED = 3
+
+
+def check(holds, what):
+    if not holds:
+        raise AssertionError(what)
 
 
 def arguments(doc):
@@ -43,6 +51,85 @@ def run(program, cases, world, only, after_each=lambda: None):
         finally:
             after_each()
     return failed
+
+
+def lacks_of_a_gate(*programs):
+    """Why no gate can be mounted and tried here, in words; `None` when it can."""
+    if os.geteuid() != 0:
+        return "not root"
+    if not os.path.exists("/dev/fuse"):
+        return "no /dev/fuse"
+    missing = [program for program in programs if shutil.which(program) is None]
+    return f"no {', '.join(missing)}" if missing else None
+
+
+class Tiered:
+    """Server a with all bytes, and server b whose endpoint is tiered and came as names."""
+
+    # How long the mount may take.
+    soon = 60
+
+    def __init__(self, cluster, folder=None, *options):
+        self.cluster = cluster
+        self.state = cluster.folder / "state-b"
+        self.a = cluster.site("a")
+        self.b = folder or cluster.folder / "b"
+        cluster.register("b")
+        cluster.start_agent("b")
+        # What the policies would tier by themselves is not what most look at: they want one percent free.
+        names_first = ("--tiering", "--free-space", "1%", "--initial-download", "namespace-only")
+        cluster.endpoint("b", self.b, "data", *names_first, *options)
+        wait_for("the mount", lambda: os.path.ismount(self.b), self.soon)
+
+    def here(self, *arguments, check=False):
+        return self.cluster.run(*arguments, "--state", self.state, check=check)
+
+    def worker(self):
+        """The worker of b: the holder's only child."""
+        children = descendants(self.cluster.processes["b"].pid)[1:]
+        return children[0] if children else None
+
+    def kill_worker(self):
+        """Who was killed; `None` if there was nobody."""
+        pid = self.worker()
+        if pid:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return None
+        return pid
+
+    def end(self):
+        """Takes away what is left when nothing runs and nothing is mounted any more."""
+
+
+def on_cluster(program, options, make, cases, after_each=None):
+    """Runs cases on a world of their own cluster, and takes it away. The exit code."""
+    failed, world = 1, None
+    with Cluster(options.binary, keep=True) as cluster:
+        try:
+            cluster.start_service()
+            cluster.share()
+            world = make(cluster)
+            failed = run(program, cases, world, options.only, lambda: after_each and after_each(world))
+        finally:
+            for name in list(cluster.processes):
+                cluster.stop(name)
+            unmount(world.b if world else cluster.folder / "b")
+            if world:
+                world.end()
+    return finish(cluster, options.keep, failed)
+
+
+def fill(ballast):
+    """Takes all room of a volume."""
+    with open(ballast, "wb", buffering=0) as out:
+        block = b"\1" * (1 << 20)
+        while block:
+            try:
+                out.write(block)
+            except OSError:
+                block = block[: len(block) // 2]
 
 
 def unmount(path):

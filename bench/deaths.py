@@ -23,7 +23,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
-from cluster import Cluster, descendants, wait_for
+from cases import check
+from cluster import wait_for
 from tiered import content, residency
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -32,11 +33,6 @@ EVERY = 0.05
 FILES, SIZE = 8, 700_001
 # A program of this name is given bytes that are not kept, so that what it reads stays tiered.
 PASSING = "passing-reader"
-
-
-def check(holds, what):
-    if not holds:
-        raise AssertionError(what)
 
 
 class Log:
@@ -199,21 +195,12 @@ def play(role, place, log, seed):
     log.end()
 
 
-class World:
-    def __init__(self, cluster, seconds):
-        self.cluster, self.seconds, self.round = cluster, seconds, 0
-        self.a = cluster.site("a")
-        self.b = cluster.folder / "b"
-        cluster.register("b")
-        cluster.start_agent("b")
-        cluster.endpoint(
-            "b", self.b, "data", "--tiering", "--free-space", "1%", "--initial-download", "namespace-only", "--program-rule", f"serve,name={PASSING}",
-        )
-        wait_for("the mount", lambda: os.path.ismount(self.b), SOON)
+class World(cases.Tiered):
+    soon = SOON
 
-    def worker(self):
-        children = descendants(self.cluster.processes["b"].pid)[1:]
-        return children[0] if children else None
+    def __init__(self, cluster, seconds):
+        super().__init__(cluster, None, "--program-rule", f"serve,name={PASSING}")
+        self.seconds, self.round = seconds, 0
 
     def start_seconds(self):
         """How long it takes from a worker's death until the next one answers: the median of some."""
@@ -330,20 +317,10 @@ def main():
     parser = cases.arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=30)
     options = parser.parse_args()
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        return cases.skipped("deaths", "not root, or no /dev/fuse")
-    failed = 1
-    with Cluster(options.binary, keep=True) as cluster:
-        cluster.start_service()
-        cluster.share()
-        world = World(cluster, options.seconds)
-        try:
-            failed = cases.run("deaths", CASES, world, options.only)
-        finally:
-            for name in list(cluster.processes):
-                cluster.stop(name)
-            cases.unmount(world.b)
-    return cases.finish(cluster, options.keep, failed)
+    lacking = cases.lacks_of_a_gate()
+    if lacking:
+        return cases.skipped("deaths", lacking)
+    return cases.on_cluster("deaths", options, lambda cluster: World(cluster, options.seconds), CASES)
 
 
 if __name__ == "__main__":

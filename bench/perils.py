@@ -17,12 +17,12 @@ import shutil
 import ssl
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
+from cases import check
 from cluster import Cluster, wait_for
 
 MIB = 1 << 20
@@ -79,11 +79,6 @@ def system(*command):
     return done.stdout.strip()
 
 
-def check(holds, what):
-    if not holds:
-        raise AssertionError(what)
-
-
 class Volume:
     """A file system in a file. The loop device stays through unmounts: whoever still holds the old mount shares it."""
 
@@ -109,13 +104,7 @@ class Volume:
         """Takes all room; returns what took it."""
         ballast = self.path.parent / f"{self.path.name}-ballast"
         ballast = self.path / ".polder" / "ballast"
-        with open(ballast, "wb", buffering=0) as out:
-            block = b"\1" * MIB
-            while block:
-                try:
-                    out.write(block)
-                except OSError:
-                    block = block[: len(block) // 2]
+        cases.fill(ballast)
         return ballast
 
     def remove(self):

@@ -18,32 +18,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
-from cluster import Cluster, wait_for
+from cases import check
+from cluster import wait_for
 from perils import Volume
 
 KIB, MIB = 1 << 10, 1 << 20
 SOON = 240
 
 
-def check(holds, what):
-    if not holds:
-        raise AssertionError(what)
-
-
 def residency(path):
     return os.getxattr(path, "user.polder.residency").decode()
 
 
-class World:
-    def __init__(self, cluster):
-        self.cluster = cluster
-        self.state = cluster.folder / "state-b"
-        self.a = cluster.site("a")
-        self.b = cluster.folder / "b"
-        cluster.register("b")
-        cluster.start_agent("b")
-        cluster.endpoint("b", self.b, "data", "--tiering", "--free-space", "1%", "--initial-download", "namespace-only")
-        wait_for("the mount", lambda: os.path.ismount(self.b), SOON)
+class World(cases.Tiered):
+    soon = SOON
 
     def file(self, name, size):
         """A file with its bytes on b, verified in the share."""
@@ -53,9 +41,6 @@ class World:
         there = self.a / name
         wait_for(f"{name} on a", lambda: there.exists() and there.stat().st_size == size, SOON)
         return path
-
-    def here(self, *arguments, check=False):
-        return self.cluster.run(*arguments, "--state", self.state, check=check)
 
     def json(self, *arguments):
         return self.cluster.json(*arguments, "--state", self.state)
@@ -249,28 +234,12 @@ def programs(world):
 CASES = [commands, pins, recalls_are_told, recalls_by_command, new_files, names_first, settings_take_effect, programs]
 
 
-def why_not_here():
-    if os.geteuid() != 0:
-        return "not root"
-    return None if os.path.exists("/dev/fuse") else "no /dev/fuse"
-
-
 def main():
     options = cases.arguments(__doc__).parse_args()
-    lacking = why_not_here()
+    lacking = cases.lacks_of_a_gate()
     if lacking:
         return cases.skipped("policies", lacking)
-    failed = 1
-    with Cluster(options.binary, keep=True) as cluster:
-        try:
-            cluster.start_service()
-            cluster.share()
-            failed = cases.run("policies", CASES, World(cluster), options.only)
-        finally:
-            for name in list(cluster.processes):
-                cluster.stop(name)
-            cases.unmount(cluster.folder / "b")
-    return cases.finish(cluster, options.keep, failed)
+    return cases.on_cluster("policies", options, World, CASES)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ the parts its own file is tiered and read back. `--tools` is where `cargo instal
 it they are installed below the temporary folder. Exit 0 only if all is as it should be; 3 if the machine cannot run it.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -19,7 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
-from cluster import Cluster, wait_for
+from cases import check
+from cluster import wait_for
 from tiered import content, residency
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -62,21 +62,12 @@ punch_hole = 1
 """
 
 
-def check(holds, what):
-    if not holds:
-        raise AssertionError(what)
+class World(cases.Tiered):
+    soon = SOON
 
-
-class World:
     def __init__(self, cluster, tools, operations):
-        self.cluster, self.tools, self.operations = cluster, tools, operations
-        self.state = cluster.folder / "state-b"
-        self.a = cluster.site("a")
-        self.b = cluster.folder / "b"
-        cluster.register("b")
-        cluster.start_agent("b")
-        cluster.endpoint("b", self.b, "data", "--tiering", "--free-space", "1%", "--initial-download", "namespace-only")
-        wait_for("the mount", lambda: os.path.ismount(self.b), SOON)
+        super().__init__(cluster)
+        self.tools, self.operations = tools or cluster.folder / "tools", operations
 
     def program(self, name):
         path = self.tools / "bin" / name
@@ -84,9 +75,6 @@ class World:
             command = ["cargo", "install", "--quiet", "--locked", "--root", self.tools, f"{name}@{VERSIONS[name]}"]
             subprocess.run([str(part) for part in command], check=True)
         return path
-
-    def here(self, *arguments):
-        return self.cluster.run(*arguments, "--state", self.state, check=False)
 
 
 def outcomes(world, place):
@@ -171,20 +159,10 @@ def main():
     parser.add_argument("--tools", type=Path)
     parser.add_argument("--operations", type=int, default=20_000)
     options = parser.parse_args()
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        return cases.skipped("posix", "not root, or no /dev/fuse")
-    failed = 1
-    with Cluster(options.binary, keep=True) as cluster:
-        cluster.start_service()
-        cluster.share()
-        world = World(cluster, options.tools or cluster.folder / "tools", options.operations)
-        try:
-            failed = cases.run("posix", CASES, world, options.only)
-        finally:
-            for name in list(cluster.processes):
-                cluster.stop(name)
-            cases.unmount(world.b)
-    return cases.finish(cluster, options.keep, failed)
+    lacking = cases.lacks_of_a_gate()
+    if lacking:
+        return cases.skipped("posix", lacking)
+    return cases.on_cluster("posix", options, lambda cluster: World(cluster, options.tools, options.operations), CASES)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
-from cluster import Cluster, descendants, wait_for
+from cases import check
+from cluster import wait_for
 from perils import Volume
 from tiered import content, residency
 
@@ -92,11 +93,6 @@ __asm__(".section .rodata\n.global payload, payload_end\npayload:\n.incbin \"pay
 extern const char payload[], payload_end[];
 int main(void) { for (const char *p = payload; p < payload_end;) { long n = write(1, p, payload_end - p); if (n <= 0) return 1; p += n; } return 0; }
 """
-
-
-def check(holds, what):
-    if not holds:
-        raise AssertionError(what)
 
 
 # What a process of this program does that was told to be a reader: reads the path, writes what it got to standard output.
@@ -307,21 +303,17 @@ class Reading:
         check(found == self.stored, f"{self.name}: {len(found)} bytes afterwards, {found.count(0)} zeros")
 
 
-class World:
+class World(cases.Tiered):
+    soon = SOON
+
     def __init__(self, cluster, quick):
-        self.cluster, self.count, self.quick = cluster, 0, quick
+        self.count, self.quick = 0, quick
         self.tools, self.out = cluster.folder / "tools", cluster.folder / "out"
         self.tools.mkdir()
         self.out.mkdir()
         subprocess.run(["cc", "-O1", "-xc", "-", "-o", self.tools / "uring"], input=URING.encode(), check=True)
-        self.a = cluster.site("a")
         self.volume = Volume(cluster.folder, "volume", mib=1024)
-        self.b = self.volume.path / "b"
-        cluster.register("b")
-        cluster.start_agent("b")
-        # What the policies would tier by themselves is not what is looked at here.
-        cluster.endpoint("b", self.b, "data", "--tiering", "--free-space", "1%", "--initial-download", "namespace-only")
-        wait_for("the mount", lambda: os.path.ismount(self.b), SOON)
+        super().__init__(cluster, self.volume.path / "b")
 
     def readings(self, names=None):
         """Tiered files that are in the share, each with a reader that has not begun."""
@@ -338,19 +330,6 @@ class World:
         except TimeoutError as error:
             raise TimeoutError(f"{error}: {self.cluster.run('status', check=False).stdout.decode()}") from None
 
-    def worker(self):
-        children = descendants(self.cluster.processes["b"].pid)[1:]
-        return children[0] if children else None
-
-    def kill_worker(self):
-        pid = self.worker()
-        if pid:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return None
-        return pid
-
     def stop_service(self):
         self.cluster.stop("service")
 
@@ -360,9 +339,6 @@ class World:
             self.cluster.start_service()
 
     def end(self):
-        for name in list(self.cluster.processes):
-            self.cluster.stop(name)
-        cases.unmount(self.b)
         self.volume.remove()
 
 
@@ -513,13 +489,7 @@ def disk_full(world):
     """Bytes are given without being kept."""
     readings = world.readings()
     ballast = world.b.parent / "ballast"
-    with open(ballast, "wb", buffering=0) as out:
-        block = b"\1" * MIB
-        while block:
-            try:
-                out.write(block)
-            except OSError:
-                block = block[: len(block) // 2]
+    cases.fill(ballast)
     # Those that write into the endpoint itself have an error of their own.
     writes = {"copy_file_range"}
     for one in readings:
@@ -598,16 +568,6 @@ CASES = [
 LENGTHY = {"service_away_for_long"}
 
 
-def why_not_here():
-    if os.geteuid() != 0:
-        return "not root"
-    if not os.path.exists("/dev/fuse"):
-        return "no /dev/fuse"
-    needed = ["cc", "cp", "dd", "git", "install", "losetup", "mkfs.ext4", "mv", "rsync", "tar"]
-    missing = [program for program in needed if shutil.which(program) is None]
-    return f"no {', '.join(missing)}" if missing else None
-
-
 def main():
     if sys.argv[1:2] == ["--as"]:
         # SIGINT ends it at once: Python's own handler would wait for the system call.
@@ -616,20 +576,11 @@ def main():
     parser = cases.arguments(__doc__)
     parser.add_argument("--quick", action="store_true", help="without the cases that wait long")
     options = parser.parse_args()
-    lacking = why_not_here()
+    lacking = cases.lacks_of_a_gate("cc", "cp", "dd", "git", "install", "losetup", "mkfs.ext4", "mv", "rsync", "tar")
     if lacking:
         return cases.skipped("readers", lacking)
-    failed = 1
-    with Cluster(options.binary, keep=True) as cluster:
-        cluster.start_service()
-        cluster.share()
-        world = World(cluster, options.quick)
-        try:
-            chosen = [case for case in CASES if not (options.quick and case.__name__ in LENGTHY)]
-            failed = cases.run("readers", chosen, world, options.only, world.repair)
-        finally:
-            world.end()
-    return cases.finish(cluster, options.keep, failed)
+    chosen = [case for case in CASES if not (options.quick and case.__name__ in LENGTHY)]
+    return cases.on_cluster("readers", options, lambda cluster: World(cluster, options.quick), chosen, World.repair)
 
 
 if __name__ == "__main__":

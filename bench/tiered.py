@@ -22,16 +22,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
-from cluster import Cluster, descendants, wait_for
+from cases import check
+from cluster import wait_for
 
 KIB, MIB = 1 << 10, 1 << 20
 SOON, LONG = 90, 240
 RESIDENCY = "user.polder.residency"
-
-
-def check(holds, what):
-    if not holds:
-        raise AssertionError(what)
 
 
 def content(seed, size):
@@ -56,16 +52,12 @@ def same(path, wanted, what):
         raise AssertionError(f"{what}: {len(found)} bytes of {len(wanted)}, the first wrong one at {at}")
 
 
-class World:
-    def __init__(self, cluster):
-        self.cluster, self.count = cluster, 0
-        self.a = cluster.site("a")
-        self.b = cluster.folder / "b"
-        cluster.register("b")
-        cluster.start_agent("b")
-        # What the policies would tier by themselves is not what is looked at here.
-        cluster.endpoint("b", self.b, "data", "--tiering", "--free-space", "1%", "--initial-download", "namespace-only")
-        wait_for("the mount", lambda: os.path.ismount(self.b), SOON)
+class World(cases.Tiered):
+    soon = SOON
+
+    def __init__(self, cluster, quick):
+        super().__init__(cluster)
+        self.count, self.quick = 0, quick
 
     def make(self, size=300 * KIB, name=None, mode=0o644):
         """A file on a that is tiered on b: its path on both, and its bytes."""
@@ -91,20 +83,6 @@ class World:
     def on_a(self, name, wanted, seconds=SOON):
         there = self.a / name
         wait_for(f"{name} on a", lambda: there.exists() and there.read_bytes() == wanted, seconds)
-
-    def worker(self):
-        """The worker of b: the holder's only child."""
-        children = [pid for pid in descendants(self.cluster.processes["b"].pid)[1:]]
-        return children[0] if children else None
-
-    def kill_worker(self):
-        pid = self.worker()
-        if pid:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        return pid
 
     def real(self, name):
         """The real file behind the mount, through a descriptor of the worker."""
@@ -558,37 +536,15 @@ CASES = [
 QUICK = {"reloads"}
 
 
-def why_not_here():
-    if os.geteuid() != 0:
-        return "not root"
-    if not os.path.exists("/dev/fuse"):
-        return "no /dev/fuse"
-    missing = [program for program in ("rsync", "tar", "dd", "install") if shutil.which(program) is None]
-    return f"no {', '.join(missing)}" if missing else None
-
-
 def main():
     parser = cases.arguments(__doc__)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    lacking = why_not_here()
+    lacking = cases.lacks_of_a_gate("rsync", "tar", "dd", "install")
     if lacking:
         return cases.skipped("tiered", lacking)
-    failed = 1
-    with Cluster(options.binary, keep=True) as cluster:
-        cluster.start_service()
-        cluster.share()
-        world = World(cluster)
-        world.quick = options.quick
-        chosen = [case for case in CASES if not (options.quick and case.__name__ in QUICK)]
-        try:
-            failed = cases.run("tiered", chosen, world, options.only)
-        finally:
-            for name in list(cluster.processes):
-                cluster.stop(name)
-            while os.path.ismount(world.b) or subprocess.run(["umount", "--lazy", world.b], capture_output=True).returncode == 0:
-                subprocess.run(["umount", "--lazy", world.b], capture_output=True)
-    return cases.finish(cluster, options.keep, failed)
+    chosen = [case for case in CASES if not (options.quick and case.__name__ in QUICK)]
+    return cases.on_cluster("tiered", options, lambda cluster: World(cluster, options.quick), chosen)
 
 
 if __name__ == "__main__":
