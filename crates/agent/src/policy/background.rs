@@ -6,7 +6,6 @@
 //! stays away.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 
 use polder_tiering::{Endpoint, File, Lane, Stays, Volume, leaves_again};
@@ -47,6 +46,8 @@ struct Part {
     why: Option<TieredError>,
     /// Bytes that are on their way.
     reserved: u64,
+    /// Files that were begun or passed over: the next one is the newest of the others.
+    begun: usize,
 }
 
 impl Part {
@@ -120,15 +121,13 @@ fn part(
     let line = Volume::free_percent(&policies).map_or(0, |percent| volume.share(percent));
     let items: Vec<(NodeUid, u64)> =
         newest.into_iter().rev().map(|((_, node), needed)| (node, needed)).collect();
-    let work = Work { seat, line, room, clock, cancel, part: Mutex::default(), came: Condvar::new() };
-    let next = AtomicUsize::new(0);
+    let threads = THREADS.min(items.len());
+    let work = Work { seat, items, line, room, clock, cancel, part: Mutex::default(), came: Condvar::new() };
     std::thread::scope(|scope| {
-        for _ in 0..THREADS.min(items.len()) {
+        for _ in 0..threads {
             scope.spawn(|| {
-                while let Some((node, needed)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if !work.one(*node, *needed) {
-                        return;
-                    }
+                while let Some((node, needed)) = work.next() {
+                    work.recall(node, needed);
                 }
             });
         }
@@ -147,6 +146,8 @@ fn part(
 
 struct Work<'a> {
     seat: &'a Seat,
+    /// The newest first, with the bytes that each of them lacks.
+    items: Vec<(NodeUid, u64)>,
     /// Bytes of the volume that stay free.
     line: u64,
     /// Bytes that the endpoint may hold more than it did.
@@ -159,30 +160,38 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Recalls one file if there is room for it. `false`: no more.
-    fn one(&self, node: NodeUid, needed: u64) -> bool {
+    /// The newest file that was not begun and for which there is room, now reserved for it. `None`: no more.
+    ///
+    /// Chosen and reserved under one lock: an older file never takes the room of a newer one that merely asks a moment later.
+    fn next(&self) -> Option<(NodeUid, u64)> {
         let mut part = self.part.lock().expect(LOCK);
         loop {
             if self.cancel.is_cancelled() || part.is_over() {
-                return false;
+                return None;
             }
+            let (node, needed) = *self.items.get(part.begun)?;
             // Asked under the lock: nothing that has come meanwhile counts as room.
-            let Ok(volume) = self.seat.port.volume() else { return false };
+            let volume = self.seat.port.volume().ok()?;
             let on_its_way = part.reserved.saturating_add(needed);
             if volume.free_bytes >= self.line.saturating_add(on_its_way)
                 && part.bytes.saturating_add(on_its_way) <= self.room
             {
                 part.reserved = on_its_way;
-                break;
+                part.begun += 1;
+                return Some((node, needed));
             }
-            // What is on its way may be on the disk by now: counted twice, until it has come.
-            if part.reserved == 0 {
+            if part.reserved > 0 {
+                // What is on its way may be on the disk by now: counted twice, until it has come.
+                part = self.came.wait(part).expect(LOCK);
+            } else {
                 part.is_full = true;
-                return true;
+                part.begun += 1;
             }
-            part = self.came.wait(part).expect(LOCK);
         }
-        drop(part);
+    }
+
+    /// Recalls one file, for which there is room.
+    fn recall(&self, node: NodeUid, needed: u64) {
         let outcome = self.seat.port.recall(node, Lane::Background, Keep::Resident, self.cancel);
         let mut part = self.part.lock().expect(LOCK);
         part.reserved = part.reserved.saturating_sub(needed);
@@ -209,6 +218,5 @@ impl Work<'_> {
             // Damaged, or the disk refuses it: whoever reads it is told.
             Err(_) => refuse(),
         }
-        true
     }
 }

@@ -252,6 +252,19 @@ fn after_names_the_newest_comes_first_in_the_lowest_lane_up_to_the_line() {
 }
 
 #[test]
+fn regression_an_older_file_never_takes_the_room_of_a_newer_one() {
+    // Several threads: which of them asked first once decided which file came.
+    let files: Vec<_> = (0..60).map(|number| (GIB, 1 + (number * 7) % 60)).collect();
+    let mut world = names_only(100, &files, 60 * GIB);
+    world.set(0, 20, |_| ());
+    world.pass(3);
+    let mut days: Vec<_> =
+        world.ports[0].local().iter().map(|&number| files[usize::from(number) - 1].1).collect();
+    days.sort_unstable();
+    assert_eq!(days, (1..=20).collect::<Vec<_>>());
+}
+
+#[test]
 fn after_names_a_share_that_is_away_is_waited_for_and_a_damaged_file_is_left() {
     let mut world = names_only(100, &[(GIB, 3), (GIB, 1), (GIB, 4), (GIB, 2), (GIB, 5)], 0);
     world.set(0, 20, |_| ());
