@@ -14,11 +14,11 @@ use polder_types::{
 use crate::{Dir, JobId, Lane, LogLine, Place, Status};
 
 /// Where the service is to go on; opaque to the engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PageToken(pub Vec<u8>);
 
 /// One effect.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum Effect {
     /// `statx` these names, with attributes. Answer: [`crate::Event::Looked`]. Cheap: takes no place in a lane.
     Look {
@@ -107,7 +107,7 @@ pub enum Effect {
 }
 
 /// One look.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LookAt {
     /// The directory.
     pub dir: Arc<Dir>,
@@ -116,7 +116,7 @@ pub struct LookAt {
 }
 
 /// Reading a file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Read {
     /// The job.
     pub job: JobId,
@@ -137,7 +137,7 @@ pub struct Read {
 
 /// A batch of changes to the disk, carried out in the order *stage all, make durable, then step by step re-check and
 /// rename, set directory times, make directories durable*.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Apply {
     /// The job.
     pub job: JobId,
@@ -151,7 +151,7 @@ pub struct Apply {
 
 /// One change to the disk. What it expects is compared at the moment of acting; a step whose expectation does not hold
 /// is refused and changes nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct ApplyStep {
     /// Which node.
     pub uid: NodeUid,
@@ -164,7 +164,7 @@ pub struct ApplyStep {
 /// What a step does: `polder_sync::Act` with directories that can be opened and attributes in full. Attributes are
 /// those of the share; which of them are applied is the executor's policy. Of a directory's expected stamp only the
 /// identity counts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum ApplyAct {
     /// Makes the node under a name that must be free, or hold exactly what it goes over.
     Place {
@@ -245,7 +245,7 @@ pub enum ApplyAct {
 }
 
 /// What a new node takes the name of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct ApplyOver {
     /// Which node stands there.
     pub uid: NodeUid,

@@ -14,7 +14,7 @@ use crate::{Failure, JobId, PageToken, SeenDir, SeenEntry, Settings};
 
 /// One fact, or several of one kind. Bundle what is at hand (a few hundred looks, 1,024 entries of a listing): the
 /// cost of a step is mostly per step.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum Event {
     /// First fact of a life, once: the root was opened and checked.
     Started(Started),
@@ -145,7 +145,7 @@ pub enum Event {
 }
 
 /// How a life begins.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Started {
     /// Which instance this database is, as registered: the author of what it commits.
     pub instance: InstanceId,
@@ -154,7 +154,7 @@ pub struct Started {
 }
 
 /// The root directory itself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct RootSeen {
     /// Its stamp.
     pub stamp: Stamp,
@@ -163,7 +163,7 @@ pub struct RootSeen {
 }
 
 /// Something happened under a name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hint {
     /// The directory.
     pub dir: FileIdent,
@@ -172,7 +172,7 @@ pub struct Hint {
 }
 
 /// Answer to one look.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Look {
     /// The directory that was asked for.
     pub dir: FileIdent,
@@ -183,7 +183,7 @@ pub struct Look {
 }
 
 /// What a look met.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum LookFound {
     /// This. For a look at a directory itself the name in it is its last name.
     Entry(SeenEntry),
@@ -198,7 +198,7 @@ pub enum LookFound {
 
 /// Differences in one directory between the disk and the synced rows (`polder_sync`'s comparison, which finds the
 /// directory's rows by its identity, so that a moved directory compares equal inside).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct ListPart {
     /// The directory, as the open descriptor says.
     pub dir: FileIdent,
@@ -211,7 +211,7 @@ pub struct ListPart {
 }
 
 /// How the listing of one directory ended.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum ListEnd {
     /// Read to its end without error, and its identity was the same before and after.
     Complete,
@@ -225,7 +225,7 @@ pub enum ListEnd {
 }
 
 /// What came of reading a file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum ReadOutcome {
     /// Read whole and untorn (a lease, or `stat, fsync, read, stat` twice with one hash), and the bytes are durable on
     /// this disk.
@@ -249,7 +249,7 @@ pub enum ReadOutcome {
 }
 
 /// What came of one step of [`crate::Effect::Apply`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum ApplyResult {
     /// Done and durable.
     Done {
@@ -274,7 +274,7 @@ pub enum ApplyResult {
 }
 
 /// Why there is no session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Unreachable {
     /// Connection refused, lost, timed out, service restarting. Passes by itself.
     Network(Box<str>),
@@ -287,7 +287,7 @@ pub enum Unreachable {
 }
 
 /// Answer to an announcement.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum Announced {
     /// Cursor and batch number fit the service's history. Batches below the announced number are refused from now on.
     Accepted {
@@ -314,7 +314,7 @@ pub enum Announced {
 }
 
 /// Why everything is compared anew.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Anew {
     /// For status and log.
     pub why: Box<str>,
@@ -325,7 +325,7 @@ pub struct Anew {
 }
 
 /// A page of the feed, or of the whole tree.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Page {
     /// Whole node states as of `upto`, or deletions. A node is in one row at most.
     pub rows: Vec<FeedRow>,
@@ -336,7 +336,7 @@ pub struct Page {
 }
 
 /// A row of the feed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum FeedRow {
     /// The node's state.
     Live(Box<NodeState>),
@@ -372,7 +372,7 @@ impl FeedRow {
 }
 
 /// Why there is no page.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum FeedError {
     /// The session was lost or the service could not answer. Asked again when there is a session.
     Failed(Failure),
@@ -383,7 +383,7 @@ pub enum FeedError {
 }
 
 /// Why there is no answer to a batch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum BatchError {
     /// Nobody knows whether it took effect. The engine announces and reads the feed.
     Lost,
@@ -396,7 +396,7 @@ pub enum BatchError {
 }
 
 /// What people ask for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum Command {
     /// Stop reading, sending and applying; keep watching.
     Pause,

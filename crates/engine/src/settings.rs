@@ -9,7 +9,7 @@ use polder_types::CaseRule;
 pub const LARGE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Settings of one endpoint.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Settings {
     /// The server's name, for conflict copies.
     pub server_name: Box<str>,
@@ -34,7 +34,7 @@ pub struct Settings {
 }
 
 /// Initial mode of an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InitialMode {
     /// Unite both; equal contents are adopted, different ones end as conflict copies. Deletes nothing.
     Merge,
@@ -43,7 +43,7 @@ pub enum InitialMode {
 }
 
 /// Bounds of what is in memory and in flight.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 pub struct Limits {
     /// Differing nodes in memory before the scan must wait.
     pub overlay: u32,
@@ -70,7 +70,7 @@ pub struct Limits {
 }
 
 /// When outgoing changes are held.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 pub struct BrakeSettings {
     /// Length of the window in ms.
     pub window_ms: u64,

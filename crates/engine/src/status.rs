@@ -8,7 +8,7 @@ use crate::{FailureClass, Unreachable};
 pub const PROBLEMS_LISTED_MAX: usize = 1000;
 
 /// State of one endpoint.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub struct Status {
     /// The one word.
     pub phase: Phase,
@@ -47,7 +47,7 @@ pub struct Status {
 }
 
 /// State in one word, the most important first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Nothing was heard yet.
     Starting,
@@ -70,7 +70,7 @@ pub enum Phase {
 }
 
 /// What is left to do on one side.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Remaining {
     /// Items.
     pub count: u64,
@@ -83,7 +83,7 @@ pub struct Remaining {
 }
 
 /// What the brake holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Held {
     /// Deletes that were about to leave within the window.
     pub deletes: u64,
@@ -98,7 +98,7 @@ pub struct Held {
 }
 
 /// An item that is not in sync although it was tried.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// Which.
     pub uid: NodeUid,
@@ -117,7 +117,7 @@ pub struct Problem {
 }
 
 /// What stands on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Found {
     /// Kind.
     pub kind: Kind,
@@ -128,7 +128,7 @@ pub struct Found {
 }
 
 /// Why an item is not in sync. Each has one hint in the programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// It changes all the time or is open for writing.
     Busy,
@@ -157,7 +157,7 @@ pub enum Reason {
 }
 
 /// A name that is left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Skipped {
     /// Where.
     pub path: RelPath,
@@ -166,7 +166,7 @@ pub struct Skipped {
 }
 
 /// Why a name is left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SkipReason {
     /// FIFO, socket or device.
     Special,
@@ -175,7 +175,7 @@ pub enum SkipReason {
 }
 
 /// A line for the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LogLine {
     /// How loud.
     pub level: Level,
@@ -190,7 +190,7 @@ pub struct LogLine {
 }
 
 /// How loud a line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     /// For those who look for a fault.
     Debug,

@@ -32,7 +32,7 @@ pub enum Lane {
 ///
 /// The path is where the directory stands as far as the engine knows. The executor opens it step by step below the
 /// root and compares the identity: another directory there is the answer "gone", not an error.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Dir {
     /// Which node.
     pub uid: NodeUid,
@@ -43,7 +43,7 @@ pub struct Dir {
 }
 
 /// A name in a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The directory. Shared: many entries of one directory travel together.
     pub dir: Arc<Dir>,
@@ -52,7 +52,7 @@ pub struct Place {
 }
 
 /// What stands under a name on disk, with everything that can be known without reading a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SeenEntry {
     /// Name, kind, stamp, number of links.
     pub seen: Seen,
@@ -66,7 +66,7 @@ pub struct SeenEntry {
 }
 
 /// A directory itself as it was seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SeenDir {
     /// Its identity and times.
     pub stamp: Stamp,
@@ -75,7 +75,7 @@ pub struct SeenDir {
 }
 
 /// Why a job could not be done. Nothing of this is fatal: the item is reported and tried again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Failure {
     /// What sort of failure: decides what is tried next and which hint is shown.
     pub class: FailureClass,

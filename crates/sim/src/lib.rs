@@ -19,6 +19,7 @@ pub mod scene;
 pub mod service;
 pub mod shrink;
 pub mod story;
+mod trace;
 pub mod users;
 pub mod world;
 #[cfg(feature = "zoo")]

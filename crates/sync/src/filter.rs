@@ -40,12 +40,12 @@ pub struct FilterError {
 }
 
 /// A compiled list of patterns.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Filter {
     patterns: Vec<Pattern>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Pattern {
     /// One glob per component. A single one without a leading slash matches at any depth.
     parts: Vec<Part>,
@@ -53,7 +53,7 @@ struct Pattern {
     dirs_only: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Part {
     /// `**`: any number of names.
     Deep,

@@ -283,7 +283,7 @@ pub struct Read {
 }
 
 /// What a file is read for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReadIntent {
     /// To compare: the share may hold the same bytes.
     Hash,

@@ -277,7 +277,7 @@ pub struct Offer {
 }
 
 /// What a directory entry looked like.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Seen {
     /// The name.
     pub name: Name,

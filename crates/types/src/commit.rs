@@ -15,7 +15,7 @@ pub struct Author {
 }
 
 /// Operations that are taken together or not at all, checked on the state after all of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Group {
     /// In any order that names parents before children that they create.
     pub ops: Vec<Op>,
@@ -23,7 +23,7 @@ pub struct Group {
 
 /// One operation. `base` is the version it was derived from ([`crate::NodeState::since`]); any other live version
 /// refuses the group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Op {
     /// A new node.
     Create {
@@ -106,7 +106,7 @@ impl Op {
 }
 
 /// Answer to a batch: one answer a group, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BatchAnswer {
     /// The commit's place in history: its last number and its tag; the unchanged head when every group was refused.
     pub cursor: Cursor,
@@ -115,7 +115,7 @@ pub struct BatchAnswer {
 }
 
 /// Answer to one group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum GroupAnswer {
     /// Taken; the number of its first operation, the others follow one by one.
     Accepted {
@@ -132,7 +132,7 @@ pub enum GroupAnswer {
 }
 
 /// Why a group was refused. None of these is an error: the author observes again and plans again.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Hash)]
 pub enum Refusal {
     /// The node has another version than the base, or is gone (`None`), or is live where it must not be.
     #[error("the node has changed")]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::fold_table::FOLD_V1;
 
 /// Whether names that differ only in case are one name. Chosen when a share is created, for ever.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum CaseRule {
     /// Names are bytes.

@@ -24,7 +24,7 @@ pub struct Placed {
 }
 
 /// The whole state of a live node at one sequence number: a row of the feed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NodeState {
     /// Which node.
     pub uid: NodeUid,

@@ -111,7 +111,7 @@ impl World {
             _ => true,
         };
         if done {
-            self.note(|| line.to_string());
+            self.note(format_args!("{line}"));
             self.story.push(line.clone());
         }
         match line.deed {
@@ -162,7 +162,7 @@ impl World {
         if !self.hosts[host].running {
             return;
         }
-        self.note(|| format!("s{host} is killed"));
+        self.note(format_args!("s{host} is killed"));
         // Its kernel closes its connections.
         if let Some(link) = self.hosts[host].link {
             self.service.disconnect(link.session);
@@ -199,7 +199,7 @@ impl World {
     }
 
     pub(super) fn power_cut(&mut self, host: usize, seed: u64) {
-        self.note(|| format!("s{host} loses power"));
+        self.note(format_args!("s{host} loses power"));
         self.machine(host, |server| server.power_cut(&mut Rng::new(seed, 9)));
         self.check_after_cut(host);
     }
@@ -244,7 +244,7 @@ impl World {
     /// No more faults: whoever is down starts, whoever is cut off connects, whoever was copied is registered anew.
     pub(super) fn heal(&mut self) {
         self.healed = true;
-        self.note(|| "heal".into());
+        self.note(format_args!("heal"));
         let mut endpoints: BTreeSet<EndpointId> = BTreeSet::new();
         for host in 0..self.hosts.len() {
             self.hosts[host].set_clock(self.time);

@@ -32,7 +32,7 @@ impl World {
             }
             Effect::Status(status) => self.check_status(host, &status),
             Effect::Cancel(_) => (),
-            Effect::Log(line) => self.note(|| format!("s{host} log: {}", line.text)),
+            Effect::Log(line) => self.note(format_args!("s{host} log: {}", line.text)),
             Effect::Credit { job, more } => {
                 self.hosts[host].credit(job, more);
                 self.push(self.time + 1, What::Walk { host, life, job });
@@ -264,7 +264,7 @@ impl World {
         if !matches!(lost, Some(Deed::Lose(_, false))) {
             let Some(chunks) = self.hosts[host].packing.on_their_way.get(&pack).cloned() else { return };
             self.service.put_pack(pack, &chunks, damage);
-            self.note(|| format!("s{host} stores {pack}"));
+            self.note(format_args!("s{host} stores {pack}"));
             let delay = 300 + self.delay(host, 2_000);
             self.push(self.time + delay, What::Verify);
         }
@@ -405,7 +405,7 @@ impl World {
                 draw(&mut Rng::of(self.plan.seed, [12 + salt, host as u64, nth]))
             }
         }?;
-        self.note(|| format!("s{host} {deed}"));
+        self.note(format_args!("s{host} {deed}"));
         self.story.push(Line { at_ms: 0, host, deed: deed.clone() });
         Some(deed)
     }

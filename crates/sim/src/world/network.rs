@@ -31,7 +31,7 @@ impl World {
 
     pub(super) fn disconnect(&mut self, host: usize, why: Unreachable) {
         let Some(link) = self.hosts[host].link.take() else { return };
-        self.note(|| format!("s{host} loses its connection"));
+        self.note(format_args!("s{host} loses its connection"));
         // The service may think for a while that the session lives.
         let late = self.delay(host, 4_000);
         self.push(self.time + late, What::SessionOver { session: link.session });
@@ -123,14 +123,14 @@ impl World {
         if request.nth == 0 {
             return;
         }
-        self.note(|| format!("s{host} opening: {decided:?}"));
+        self.note(format_args!("s{host} opening: {decided:?}"));
         match self.hosts[host].opened(asked, decided) {
             Opening::Accepted(answer) => self.step(host, Event::Announced { job, answer }),
             Opening::Anew(answer) => {
                 // What it still wants is void: the life ends.
                 let effects = self.hosts[host].step(self.time, Event::Announced { job, answer });
                 self.hosts[host].commit(true);
-                self.note(|| format!("s{host} would have wanted {effects:?}"));
+                self.note(format_args!("s{host} would have wanted {effects:?}"));
                 self.end_life(host);
             }
             Opening::Refused => {
@@ -196,7 +196,7 @@ impl World {
     fn commit(&mut self, host: usize, job: JobId, author: Author, known: Cursor, groups: &[Group]) -> Event {
         let BatchNo(no) = author.batch;
         let committed = self.service.commit(author, known, groups);
-        self.note(|| format!("s{host} batch {no}: {:?}", committed.answer));
+        self.note(format_args!("s{host} batch {no}: {:?}", committed.answer));
         if committed.moved {
             self.check_commit(host, groups, &committed);
             let head = self.service.head();
@@ -215,7 +215,7 @@ impl World {
         let agents: Vec<usize> =
             (0..self.hosts.len()).filter(|host| self.hosts[*host].endpoint == endpoint).collect();
         for copy in agents.iter().skip(1) {
-            self.note(|| format!("s{copy} is registered anew"));
+            self.note(format_args!("s{copy} is registered anew"));
             self.kill(*copy);
             self.hosts[*copy].endpoint = EndpointId([*copy as u8 + 1; 16]);
             self.hosts[*copy].forget_state();
@@ -225,14 +225,14 @@ impl World {
 
     pub(super) fn verify(&mut self) {
         if let Some((pack, sound)) = self.service.verify() {
-            self.note(|| format!("verified {pack}: {sound}"));
+            self.note(format_args!("verified {pack}: {sound}"));
         }
     }
 
     pub(super) fn prune(&mut self) {
         let worked = self.service.prune_step();
         for note in worked.notes {
-            self.note(|| note);
+            self.note(format_args!("{note}"));
         }
         if !worked.deleted.is_empty() {
             self.check_deleted(&worked.deleted);
