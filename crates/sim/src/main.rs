@@ -1,13 +1,18 @@
 //! Runs seeds of the simulation; `--help` says how.
 
-use std::io::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use polder_sim::{Outcome, Plan, World, run_twice, shrink};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const HELP: &str = "\
-polder-sim --seeds N [--from S] [--once]   runs N seeds; --once: each once instead of twice
+polder-sim --seeds N [--from S] [--once] [--threads T]
+                                           runs N seeds; --once: each once instead of twice
 polder-sim --seed S [--trace] [--shrink]   runs one seed; says all that happens; tells a failing one in few lines
 polder-sim --told FILE [--trace]           runs a story";
 
@@ -15,6 +20,7 @@ polder-sim --told FILE [--trace]           runs a story";
 struct Arguments {
     seeds: u64,
     from: u64,
+    threads: u64,
     one: Option<u64>,
     told: Option<String>,
     trace: bool,
@@ -24,13 +30,14 @@ struct Arguments {
 
 fn arguments() -> anyhow::Result<Arguments> {
     let mut words = std::env::args().skip(1);
-    let mut found = Arguments { seeds: 1000, ..Arguments::default() };
+    let mut found = Arguments { seeds: 1000, threads: 1, ..Arguments::default() };
     while let Some(word) = words.next() {
         let mut number =
             || -> anyhow::Result<u64> { Ok(words.next().context("a number is missing")?.parse()?) };
         match word.as_str() {
             "--seeds" => found.seeds = number()?,
             "--from" => found.from = number()?,
+            "--threads" => found.threads = number()?.max(1),
             "--seed" => found.one = Some(number()?),
             "--told" => found.told = Some(words.next().context("a file is missing")?),
             "--trace" => found.trace = true,
@@ -82,28 +89,39 @@ fn run(plan: &Plan, once: bool) -> Outcome {
 
 fn many(arguments: &Arguments) -> anyhow::Result<()> {
     let began = Instant::now();
-    let (mut failures, mut steps, mut told) = (0u64, 0u64, Instant::now());
-    let seeds = arguments.from..arguments.from + arguments.seeds;
-    for (nth, seed) in (1u64..).zip(seeds) {
-        let outcome = run(&Plan::of(seed), arguments.once);
-        steps += outcome.steps;
-        if let Some(failure) = outcome.failure {
-            failures += 1;
-            let first = failure.lines().next().unwrap_or_default();
-            println!("seed {seed}: {}", first.chars().take(400).collect::<String>());
+    let (next, failures, steps) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let told = Mutex::new(Instant::now());
+    let work = || {
+        loop {
+            let nth = next.fetch_add(1, Relaxed);
+            if nth >= arguments.seeds {
+                return;
+            }
+            let seed = arguments.from + nth;
+            let outcome = run(&Plan::of(seed), arguments.once);
+            steps.fetch_add(outcome.steps, Relaxed);
+            if let Some(failure) = outcome.failure {
+                failures.fetch_add(1, Relaxed);
+                let first = failure.lines().next().unwrap_or_default();
+                println!("seed {seed}: {}", first.chars().take(400).collect::<String>());
+            }
+            if let Ok(mut told) = told.try_lock()
+                && told.elapsed().as_secs() >= 10
+            {
+                *told = Instant::now();
+                eprintln!("{} of {} seeds, {} failures", nth + 1, arguments.seeds, failures.load(Relaxed));
+            }
         }
-        if told.elapsed().as_secs() >= 10 {
-            told = Instant::now();
-            eprintln!("{nth} of {} seeds, {failures} failures", arguments.seeds);
-            std::io::stdout().flush()?;
-        }
-    }
+    };
+    std::thread::scope(|scope| (0..arguments.threads).for_each(|_| drop(scope.spawn(work))));
     let seconds = began.elapsed().as_secs_f64();
     let per_run = if arguments.once { 1 } else { 2 };
+    let (failures, steps) = (failures.into_inner(), steps.into_inner());
     println!(
-        "{} seeds, {steps} steps, {failures} failures; {:.0} runs/s in {seconds:.1} s",
+        "{} seeds, {steps} steps, {failures} failures; {:.0} runs/s on {} threads in {seconds:.1} s",
         arguments.seeds,
-        (arguments.seeds * per_run) as f64 / seconds
+        (arguments.seeds * per_run) as f64 / seconds,
+        arguments.threads
     );
     if failures > 0 { bail!("{failures} seeds fail") } else { Ok(()) }
 }

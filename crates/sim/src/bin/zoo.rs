@@ -10,6 +10,9 @@ use anyhow::{Context, bail};
 use polder_sim::zoo::{Catch, OPEN, SEEDS_MAX, hunt_all, tell};
 use polder_types::zoo::{Bug, Level};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
     let (mut seeds, mut from, mut threads, mut only) = (SEEDS_MAX, 0, 2, Vec::new());
