@@ -69,10 +69,10 @@ class Tiered:
     # How long the mount may take.
     soon = 60
 
-    def __init__(self, cluster, folder=None, *options):
+    def __init__(self, cluster, folder=None, *options, with_a=True):
         self.cluster = cluster
         self.state = cluster.folder / "state-b"
-        self.a = cluster.site("a")
+        self.a = cluster.site("a") if with_a else cluster.folder / "a"
         self.b = folder or cluster.folder / "b"
         cluster.register("b")
         cluster.start_agent("b")

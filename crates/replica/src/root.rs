@@ -9,7 +9,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use polder_types::{EndpointId, FileIdent};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
@@ -135,7 +135,9 @@ pub struct Root {
     lock: Arc<OwnedFd>,
     identity: Identity,
     volume: Option<[u8; 16]>,
-    device: u64,
+    pub(crate) device: u64,
+    /// Whether tiering was tested on its file system.
+    pub(crate) tested: OnceLock<Result<(), crate::Untested>>,
 }
 
 impl Root {
@@ -253,7 +255,19 @@ impl Root {
         let (ident, device) = ident_of(dir.as_fd()).map_err(RootError::Fs)?;
         let volume = sys::file_system_uuid(state.as_fd());
         let path = path.to_owned();
-        Ok(Self { path, base, dir, ident, is_tiered, state, lock, identity, volume, device })
+        Ok(Self {
+            path,
+            base,
+            dir,
+            ident,
+            is_tiered,
+            state,
+            lock,
+            identity,
+            volume,
+            device,
+            tested: OnceLock::new(),
+        })
     }
 
     /// Proves that the root is still there, still the same and still on its file system. To be called before absences

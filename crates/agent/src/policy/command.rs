@@ -24,6 +24,10 @@ use crate::tiered::{Cancel, Keep, Outcome, Residency, TieredError, TieredFile};
 /// How often a client is told how far the command is.
 const PROGRESS: Duration = Duration::from_millis(500);
 
+/// So many files, and so many of their bytes, are asked for together.
+const TOGETHER_FILES: usize = 32;
+const TOGETHER_BYTES: u64 = 8 << 20;
+
 /// Takes answers; `false`: the client is gone.
 pub(crate) type Say<'a> = &'a mut dyn FnMut(Answer) -> bool;
 
@@ -53,7 +57,10 @@ struct Item {
     node: NodeUid,
     path: RelPath,
     heat: Heat,
+    /// What the deed frees or fetches, as far as it was seen.
     bytes: u64,
+    size: u64,
+    is_here: bool,
 }
 
 /// What a command needs besides.
@@ -201,20 +208,21 @@ pub(crate) fn carry_out(
     moved.bytes = items.iter().fold(0, |sum, item| sum.saturating_add(item.bytes));
     let (next, cancel) = (AtomicUsize::new(0), Cancel::default());
     let (to, from) = channel();
+    let threads = order.threads.clamp(1, THREADS_MAX) as usize;
+    let parts = parts(&items, threads);
     let work = |to: std::sync::mpsc::Sender<_>| {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
             if cancel.is_cancelled() {
                 return;
             }
-            let outcome = one(deed, &chosen[item.endpoint].seat, item, &cancel);
-            if to.send((item, outcome)).is_err() {
+            let outcomes = together(deed, &chosen[part[0].endpoint].seat, part, &cancel);
+            if part.iter().zip(outcomes).any(|done| to.send(done).is_err()) {
                 return;
             }
         }
     };
     std::thread::scope(|scope| {
-        let threads = order.threads.clamp(1, THREADS_MAX) as usize;
-        for _ in 0..threads.min(items.len()) {
+        for _ in 0..threads.min(parts.len()) {
             let to = to.clone();
             scope.spawn(move || work(to));
         }
@@ -239,6 +247,24 @@ pub(crate) fn carry_out(
         }
     });
     Ok(moved)
+}
+
+/// Items that are carried out together: neighbours of one endpoint. Small enough that each thread gets some.
+fn parts(items: &[Item], threads: usize) -> Vec<&[Item]> {
+    let count_max = items.len().div_ceil(threads).clamp(1, TOGETHER_FILES);
+    let mut parts = Vec::new();
+    let mut rest = items;
+    while let Some(first) = rest.first() {
+        let mut bytes = first.bytes;
+        let more = rest[1..].iter().take(count_max - 1).take_while(|item| {
+            bytes = bytes.saturating_add(item.bytes);
+            item.endpoint == first.endpoint && bytes <= TOGETHER_BYTES
+        });
+        let (part, after) = rest.split_at(1 + more.count());
+        parts.push(part);
+        rest = after;
+    }
+    parts
 }
 
 /// Files of one endpoint that the deed is for.
@@ -277,7 +303,8 @@ fn select(
                 Deed::Recall => shown.size.saturating_sub(shown.on_disk_bytes),
             };
             let path = shown.path.clone();
-            items.push(Item { endpoint, node: shown.node, path, heat: file.heat, bytes });
+            let (node, size) = (shown.node, shown.size);
+            items.push(Item { endpoint, node, path, heat: file.heat, bytes, size, is_here });
         }
     };
     // A person who asks again is not told of what stayed a while ago.
@@ -290,42 +317,70 @@ fn select(
 /// What came of one file: bytes, or why it is as it was.
 type Done = Result<u64, (String, String)>;
 
-fn one(deed: Deed, seat: &Seat, item: &Item, cancel: &Cancel) -> Done {
-    let failed = |error: TieredError| ("failed".to_owned(), crate::status::chain(&error));
-    let stays = |why: Stays| (why.word().to_owned(), why.text().to_owned());
-    match deed {
-        Deed::Tier => {
-            let volume = seat.port.volume().map_err(failed)?;
-            let pins = Pins::new(seat.port.pins().map_err(failed)?);
-            if pins.holds(&item.path.to_bytes()) {
-                return Err(stays(Stays::Pinned));
-            }
-            let file = seat.port.file(item.node).map_err(failed)?;
-            if file.residency == Residency::Resident && file.size < file_bytes_min(volume.cluster_bytes) {
-                return Err(stays(Stays::TooSmall));
-            }
-            match seat.port.tier(item.node).map_err(failed)? {
-                Outcome::Tiered { freed_bytes } => Ok(freed_bytes),
-                Outcome::Stays(why) => Err(stays(why)),
-            }
+fn failed(error: TieredError) -> (String, String) {
+    ("failed".to_owned(), crate::status::chain(&error))
+}
+
+/// Carries the deed out on files of one endpoint; the answers are in their order.
+fn together(deed: Deed, seat: &Seat, items: &[Item], cancel: &Cancel) -> Vec<Done> {
+    let outcome = match deed {
+        Deed::Tier => tier(seat, items),
+        Deed::Recall => recall(seat, items, cancel),
+    };
+    outcome.unwrap_or_else(|error| items.iter().map(|_| Err(failed(error.clone()))).collect())
+}
+
+fn tier(seat: &Seat, items: &[Item]) -> Result<Vec<Done>, TieredError> {
+    let stays = |why: Stays| Err((why.word().to_owned(), why.text().to_owned()));
+    let volume = seat.port.volume()?;
+    let pins = Pins::new(seat.port.pins()?);
+    let why_not = |item: &Item| {
+        if pins.holds(&item.path.to_bytes()) {
+            return Some(Stays::Pinned);
         }
-        Deed::Recall => {
-            let volume = seat.port.volume().map_err(failed)?;
-            // The last of the room is for users, and for what every recall needs beside the file itself.
-            let low = Volume::free_percent(&[seat.desk.wants()])
-                .map_or(0, |percent| volume.low_disk_bytes(percent));
-            if volume.free_bytes < low.saturating_add(item.bytes) {
-                let text = format!("it needs {} bytes, and the volume would be nearly full", item.bytes);
-                return Err(("no_space".to_owned(), text));
-            }
-            let recalled =
-                seat.port.recall(item.node, Lane::Command, Keep::Resident, cancel).map_err(failed)?;
-            match recalled.residency {
-                Residency::Resident => Ok(recalled.fetched_bytes),
-                _ => Err(("failed".to_owned(), "not all of it came".to_owned())),
-            }
+        (item.is_here && item.size < file_bytes_min(volume.cluster_bytes)).then_some(Stays::TooSmall)
+    };
+    let asked: Vec<NodeUid> =
+        items.iter().filter(|item| why_not(item).is_none()).map(|item| item.node).collect();
+    let mut outcomes = seat.port.tier_files(&asked).into_iter();
+    let each = |item: &Item| match why_not(item) {
+        Some(why) => stays(why),
+        None => match outcomes.next().expect("one answer a node").map_err(failed)? {
+            Outcome::Tiered { freed_bytes } => Ok(freed_bytes),
+            Outcome::Stays(why) => stays(why),
+        },
+    };
+    Ok(items.iter().map(each).collect())
+}
+
+fn recall(seat: &Seat, items: &[Item], cancel: &Cancel) -> Result<Vec<Done>, TieredError> {
+    let volume = seat.port.volume()?;
+    // The last of the room is for users, and for what every recall needs beside the file itself.
+    let low = Volume::free_percent(&[seat.desk.wants()]).map_or(0, |percent| volume.low_disk_bytes(percent));
+    let mut room = volume.free_bytes.saturating_sub(low);
+    let fits: Vec<bool> = items
+        .iter()
+        .map(|item| {
+            let left = room.checked_sub(item.bytes);
+            room = left.unwrap_or(room);
+            left.is_some()
+        })
+        .collect();
+    let asked: Vec<NodeUid> =
+        items.iter().zip(&fits).filter(|(_, fits)| **fits).map(|(item, _)| item.node).collect();
+    let mut outcomes = seat.port.recall_files(&asked, Lane::Command, Keep::Resident, cancel).into_iter();
+    let each = |(item, fits): (&Item, &bool)| {
+        if !fits {
+            let text = format!("it needs {} bytes, and the volume would be nearly full", item.bytes);
+            return Err(("no_space".to_owned(), text));
         }
-    }
+        let recalled = outcomes.next().expect("one answer a node").map_err(failed)?;
+        match recalled.residency {
+            Residency::Resident => Ok(recalled.fetched_bytes),
+            _ => Err(("failed".to_owned(), "not all of it came".to_owned())),
+        }
+    };
+    Ok(items.iter().zip(&fits).map(each).collect())
 }
 
 fn note(one: &Chosen, item: &Item, outcome: Done, moved: &mut Moved, say: Say<'_>) -> bool {

@@ -82,6 +82,37 @@ impl Fake {
         }
     }
 
+    fn tier_one(&self, node: NodeUid) -> Result<Outcome, TieredError> {
+        self.asked.lock().unwrap().push(node.0[0]);
+        let mut all = self.all.lock().unwrap();
+        let file = all.get_mut(&(self.number, node)).ok_or(TieredError::NoFile)?;
+        match file.says {
+            Some(Ok(why)) => return Ok(Outcome::Stays(why)),
+            Some(Err(())) => return Err(TieredError::Share("the service is away".into())),
+            None => (),
+        }
+        if file.deletes_others {
+            self.disk.other_bytes.store(0, Ordering::Relaxed);
+        }
+        file.tiered = true;
+        Ok(Outcome::Tiered { freed_bytes: std::mem::take(&mut file.on_disk) })
+    }
+
+    fn recall_one(&self, node: NodeUid, lane: Lane) -> Result<Recalled, TieredError> {
+        std::thread::sleep(Duration::from_millis(self.recall_ms.load(Ordering::Relaxed)));
+        self.recalled.lock().unwrap().push((node.0[0], lane));
+        let mut all = self.all.lock().unwrap();
+        let file = all.get_mut(&(self.number, node)).ok_or(TieredError::NoFile)?;
+        match file.says {
+            Some(Err(())) => return Err(TieredError::Share("the service is away".into())),
+            Some(Ok(_)) => return Err(TieredError::Orphaned),
+            None => (),
+        }
+        let fetched_bytes = file.size - file.on_disk;
+        (file.tiered, file.on_disk) = (false, file.size);
+        Ok(Recalled { fetched_bytes, residency: Residency::Resident })
+    }
+
     pub(super) fn change(&self, number: u8, change: impl FnOnce(&mut FakeFile)) {
         change(self.all.lock().unwrap().get_mut(&(self.number, node(number))).expect("a file"));
     }
@@ -118,35 +149,18 @@ impl Port for Fake {
         all.get(&(self.number, node)).map(|file| self.shown(node, file)).ok_or(TieredError::NoFile)
     }
 
-    fn tier(&self, node: NodeUid) -> Result<Outcome, TieredError> {
-        self.asked.lock().unwrap().push(node.0[0]);
-        let mut all = self.all.lock().unwrap();
-        let file = all.get_mut(&(self.number, node)).ok_or(TieredError::NoFile)?;
-        match file.says {
-            Some(Ok(why)) => return Ok(Outcome::Stays(why)),
-            Some(Err(())) => return Err(TieredError::Share("the service is away".into())),
-            None => (),
-        }
-        if file.deletes_others {
-            self.disk.other_bytes.store(0, Ordering::Relaxed);
-        }
-        file.tiered = true;
-        Ok(Outcome::Tiered { freed_bytes: std::mem::take(&mut file.on_disk) })
+    fn tier_files(&self, nodes: &[NodeUid]) -> Vec<Result<Outcome, TieredError>> {
+        nodes.iter().map(|node| self.tier_one(*node)).collect()
     }
 
-    fn recall(&self, node: NodeUid, lane: Lane, _: Keep, _: &Cancel) -> Result<Recalled, TieredError> {
-        std::thread::sleep(Duration::from_millis(self.recall_ms.load(Ordering::Relaxed)));
-        self.recalled.lock().unwrap().push((node.0[0], lane));
-        let mut all = self.all.lock().unwrap();
-        let file = all.get_mut(&(self.number, node)).ok_or(TieredError::NoFile)?;
-        match file.says {
-            Some(Err(())) => return Err(TieredError::Share("the service is away".into())),
-            Some(Ok(_)) => return Err(TieredError::Orphaned),
-            None => (),
-        }
-        let fetched_bytes = file.size - file.on_disk;
-        (file.tiered, file.on_disk) = (false, file.size);
-        Ok(Recalled { fetched_bytes, residency: Residency::Resident })
+    fn recall_files(
+        &self,
+        nodes: &[NodeUid],
+        lane: Lane,
+        _: Keep,
+        _: &Cancel,
+    ) -> Vec<Result<Recalled, TieredError>> {
+        nodes.iter().map(|node| self.recall_one(*node, lane)).collect()
     }
 
     fn heat(&self, after: Option<NodeUid>, last: NodeUid) -> Result<Vec<(NodeUid, Heat)>, TieredError> {

@@ -16,11 +16,26 @@ pub(crate) trait Port: Debug + Send + Sync {
     fn files(&self, after: Option<NodeUid>, count_max: usize) -> Result<Vec<TieredFile>, TieredError>;
     /// See [`Tiered::file`].
     fn file(&self, node: NodeUid) -> Result<TieredFile, TieredError>;
-    /// See [`Tiered::tier`].
-    fn tier(&self, node: NodeUid) -> Result<Outcome, TieredError>;
-    /// See [`Tiered::recall`].
-    fn recall(&self, node: NodeUid, lane: Lane, keep: Keep, cancel: &Cancel)
-    -> Result<Recalled, TieredError>;
+    /// See [`Tiered::tier_files`].
+    fn tier_files(&self, nodes: &[NodeUid]) -> Vec<Result<Outcome, TieredError>>;
+    /// See [`Tiered::recall_files`].
+    fn recall_files(
+        &self,
+        nodes: &[NodeUid],
+        lane: Lane,
+        keep: Keep,
+        cancel: &Cancel,
+    ) -> Vec<Result<Recalled, TieredError>>;
+    /// One file alone.
+    fn recall(
+        &self,
+        node: NodeUid,
+        lane: Lane,
+        keep: Keep,
+        cancel: &Cancel,
+    ) -> Result<Recalled, TieredError> {
+        self.recall_files(&[node], lane, keep, cancel).pop().expect("one answer a node")
+    }
     /// What was noted of the heat of nodes after `after` and up to `last`, in the order of ids.
     fn heat(&self, after: Option<NodeUid>, last: NodeUid) -> Result<Vec<(NodeUid, Heat)>, TieredError>;
     /// Paths of what a person keeps here, each with all below it. A pin of a node that is gone has none.
@@ -52,18 +67,18 @@ impl Port for Tiered {
         self.file(node)
     }
 
-    fn tier(&self, node: NodeUid) -> Result<Outcome, TieredError> {
-        self.tier(node)
+    fn tier_files(&self, nodes: &[NodeUid]) -> Vec<Result<Outcome, TieredError>> {
+        self.tier_files(nodes)
     }
 
-    fn recall(
+    fn recall_files(
         &self,
-        node: NodeUid,
+        nodes: &[NodeUid],
         lane: Lane,
         keep: Keep,
         cancel: &Cancel,
-    ) -> Result<Recalled, TieredError> {
-        self.recall(node, lane, keep, cancel)
+    ) -> Vec<Result<Recalled, TieredError>> {
+        self.recall_files(nodes, lane, keep, cancel)
     }
 
     fn heat(&self, after: Option<NodeUid>, last: NodeUid) -> Result<Vec<(NodeUid, Heat)>, TieredError> {

@@ -17,6 +17,8 @@ use crate::tiered::{Cancel, Keep, Outcome, TieredError, TieredFile};
 
 /// Files that are carried out between two looks at the volume.
 const SLICE_FILES: usize = 512;
+/// Files about which the service is asked at once. Few: between two of them a round can be ended.
+const TOGETHER: usize = 16;
 /// Failures in a row after which a round ends: the service or the disk is away.
 const FAILURES_MAX: usize = 16;
 /// Bytes that a slice frees at most, unless it is one file.
@@ -154,17 +156,23 @@ impl Work<'_> {
     fn at_once<'f>(&self, files: &[&'f File]) -> Vec<(&'f File, Result<Outcome, TieredError>)> {
         let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(files.len())));
         let (members, hands) = (self.members, self.hands);
+        // Of one endpoint each.
+        let parts: Vec<&[&File]> = files
+            .chunk_by(|one, other| one.endpoint == other.endpoint)
+            .flat_map(|alike| alike.chunks(TOGETHER))
+            .collect();
         let work = || {
-            while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if hands.cancel.is_cancelled() {
                     return;
                 }
-                let outcome = members[file.endpoint].port.tier(file.node);
-                done.lock().expect(LOCK).push((*file, outcome));
+                let nodes: Vec<_> = part.iter().map(|file| file.node).collect();
+                let outcomes = members[part[0].endpoint].port.tier_files(&nodes);
+                done.lock().expect(LOCK).extend(part.iter().copied().zip(outcomes));
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..hands.threads.min(files.len()) {
+            for _ in 1..hands.threads.min(parts.len()) {
                 scope.spawn(work);
             }
             work();

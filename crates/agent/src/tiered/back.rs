@@ -9,6 +9,8 @@ use super::{Cancel, Keep, LIST_PAGE, LOCK, Recalled, Residency, Tiered, TieredEr
 
 /// Files at once.
 const THREADS: usize = 4;
+/// Files that are recalled together.
+const TOGETHER: usize = 32;
 /// Of the volume, this part stays free whatever comes back: a full volume stops more than this endpoint.
 const MARGIN_PARTS: u64 = 100;
 
@@ -107,16 +109,21 @@ impl Tiered {
 
     fn recall_page(&self, files: &[TieredFile], progress: &Progress, cancel: &Cancel) {
         let (next, is_full) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let parts: Vec<&[TieredFile]> = files.chunks(TOGETHER).collect();
         std::thread::scope(|scope| {
-            for _ in 0..THREADS.min(files.len()) {
+            for _ in 0..THREADS.min(parts.len()) {
                 scope.spawn(|| {
-                    while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
                         if !is_full.load(Ordering::Relaxed) && !cancel.is_cancelled() {
-                            let outcome = self.recall(file.node, Lane::Command, Keep::Resident, cancel);
-                            is_full.fetch_or(matches!(outcome, Err(TieredError::NoSpace)), Ordering::Relaxed);
-                            progress.note(file, &outcome);
+                            let nodes: Vec<_> = part.iter().map(|file| file.node).collect();
+                            let outcomes = self.recall_files(&nodes, Lane::Command, Keep::Resident, cancel);
+                            for (file, outcome) in part.iter().zip(&outcomes) {
+                                let full = matches!(outcome, Err(TieredError::NoSpace));
+                                is_full.fetch_or(full, Ordering::Relaxed);
+                                progress.note(file, outcome);
+                            }
                         } else {
-                            progress.left.fetch_add(1, Ordering::Relaxed);
+                            progress.left.fetch_add(part.len() as u64, Ordering::Relaxed);
                         }
                         self.say(Some(progress.told()));
                     }

@@ -4,6 +4,7 @@
 //! that nothing late is ever filled into a file that has no mark. It is never held over the network.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -297,32 +298,42 @@ impl Inner {
 
     /// Fetches what is missing of a file between two bytes, and fills it in.
     pub(super) fn bring(&self, ident: FileIdent, from: u64, to: u64) -> Result<Brought, Failed> {
-        let (state, mut brought) = (self.files.get(ident), Brought::default());
+        let state = self.files.get(ident);
         if !self.take_up(ident, &state)? {
-            return Ok(brought);
+            return Ok(Brought::default());
         }
-        let mut wanted = match &*state.lock() {
-            Some(held) => held.wanted(from, to),
-            None => return Ok(brought),
-        };
+        let mut brought = [Brought::default()];
+        self.bring_parts(&[(&state, from..to)], &mut brought)?;
+        self.settle_if_whole(ident, &state);
+        Ok(brought[0])
+    }
+
+    /// Fetches what is missing of parts of files that were taken up, all together, and fills it in. What came before an error is told too.
+    pub(super) fn bring_parts(
+        &self,
+        parts: &[(&FileState, Range<u64>)],
+        brought: &mut [Brought],
+    ) -> Result<(), Failed> {
+        let mut wanted: BTreeMap<ChunkId, Vec<(usize, usize)>> = BTreeMap::new();
+        for (nth, (state, bytes)) in parts.iter().enumerate() {
+            let Some(held) = &*state.lock() else { continue };
+            for (id, indices) in held.wanted(bytes.start, bytes.end) {
+                wanted.entry(id).or_default().extend(indices.into_iter().map(|index| (nth, index)));
+            }
+        }
         let ids: Vec<ChunkId> = wanted.keys().copied().collect();
         let fetched = self.fetcher()?.fetch(ids, &mut |chunk| {
-            let indices = wanted.remove(&chunk.id()).unwrap_or_default();
-            // Fetched under a mark that may be gone by now: then nobody holds the file.
-            if let Some(held) = &mut *state.lock() {
-                for index in indices {
-                    self.fill(held, index, &chunk)?;
-                    let span = held.presence.spans()[index];
-                    (brought.node, brought.bytes) = (Some(held.pledge.node), brought.bytes + span.len);
-                    held.fresh
-                        .extend(span.start / PIECE_BYTES..(span.start + span.len).div_ceil(PIECE_BYTES));
-                }
+            for (nth, index) in wanted.remove(&chunk.id()).unwrap_or_default() {
+                // Fetched under a mark that may be gone by now: then nobody holds the file.
+                let Some(held) = &mut *parts[nth].0.lock() else { continue };
+                self.fill(held, index, &chunk)?;
+                let (span, brought) = (held.presence.spans()[index], &mut brought[nth]);
+                (brought.node, brought.bytes) = (Some(held.pledge.node), brought.bytes + span.len);
+                held.fresh.extend(span.start / PIECE_BYTES..(span.start + span.len).div_ceil(PIECE_BYTES));
             }
             Ok(())
         });
-        fetched.map_err(|error| failed_fetch(&error))?;
-        self.settle_if_whole(ident, &state);
-        Ok(brought)
+        fetched.map_err(|error| failed_fetch(&error))
     }
 
     fn fill(&self, held: &mut Held, index: usize, chunk: &VerifiedChunk) -> anyhow::Result<()> {

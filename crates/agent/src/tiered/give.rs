@@ -1,15 +1,16 @@
 //! Giving a file's bytes up: everything that must hold, and then `replica`'s order of writes.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 
 use polder_gate::errno::Errno;
-use polder_replica::{GivenUp, Marked, Pledge, PresenceError, give_up};
+use polder_replica::{FileRow, GivenUp, Marked, Pledge, PresenceError, give_up};
 use polder_tiering::Stays;
 use polder_types::{Body, ChunkId, Content, ExtentSource, NodeUid};
 
 use super::files::{chunks_of, failed_fetch, failed_fs};
 use super::queue::Failed;
-use super::{Inner, Outcome, TieredError, disk};
+use super::{Inner, Outcome, Residency, TieredError, disk};
 
 /// Chunks that are asked for at once.
 const ASKED_MAX: usize = 1024;
@@ -25,18 +26,57 @@ pub(super) fn is_canonical(content: &Content) -> bool {
     }
 }
 
+/// What is to be known of a file before it is looked at.
+struct Wish {
+    uid: NodeUid,
+    row: FileRow,
+    /// Its chunks, or why it stays.
+    chunks: Result<BTreeSet<ChunkId>, Stays>,
+}
+
 impl Inner {
-    /// See [`super::Tiered::tier`].
-    pub(super) fn give_up(&self, uid: NodeUid) -> Result<Outcome, TieredError> {
+    /// See [`super::Tiered::tier_files`].
+    pub(super) fn give_up_all(&self, uids: &[NodeUid]) -> Vec<Result<Outcome, TieredError>> {
+        if let Err(error) = self.may_give_up() {
+            return uids.iter().map(|_| Err(error.clone())).collect();
+        }
+        let wishes: Vec<_> = uids.iter().map(|uid| self.wish(*uid)).collect();
+        let chunks = wishes.iter().flatten().flat_map(|wish| wish.chunks.iter().flatten());
+        let verified = self.verified(&chunks.copied().collect());
+        wishes.into_iter().map(|wish| self.give_up(wish?, &verified)).collect()
+    }
+
+    /// Whether anything may be given up now.
+    fn may_give_up(&self) -> Result<(), TieredError> {
         // Nothing is punched that somebody could read without us.
         if self.gate().is_none() || !polder_gate::is_mounted(&self.point) {
             return Err(TieredError::NotMounted);
         }
+        self.watch.ensure_free()
+    }
+
+    fn wish(&self, uid: NodeUid) -> Result<Wish, TieredError> {
+        let row = self.row(uid)?;
+        let is_here = self.residency_of(row.stamp.ident)? == Residency::Resident;
+        let chunks = match row.stamp.size {
+            // What is present of a placeholder may go, whatever the share says: it is not a version.
+            _ if !is_here => Err(Stays::Changed),
+            0 => Err(Stays::TooSmall),
+            _ if !is_canonical(&row.content) => Err(Stays::NotCanonical),
+            _ => Ok(chunks_of(&self.fetcher()?, &row.content).map_err(|error| failed_fetch(&error))?),
+        };
+        Ok(Wish { uid, row, chunks })
+    }
+
+    fn give_up(
+        &self,
+        wish: Wish,
+        verified: &Result<BTreeSet<ChunkId>, TieredError>,
+    ) -> Result<Outcome, TieredError> {
+        let Wish { uid, row, chunks } = wish;
         if !self.takes_arrivals.load(std::sync::atomic::Ordering::Acquire) {
             return Ok(Outcome::Stays(Stays::TieringOff));
         }
-        self.watch.ensure_free()?;
-        let row = self.row(uid)?;
         let ident = row.stamp.ident;
         let node = self.node(ident)?;
         let file = match self.tree.open_file(node, true, false, true) {
@@ -58,14 +98,12 @@ impl Inner {
         if file_of(&file)?.nlink() > 1 {
             return Ok(Outcome::Stays(Stays::HardLinked));
         }
-        if row.stamp.size == 0 {
-            return Ok(Outcome::Stays(Stays::TooSmall));
-        }
-        if !is_canonical(&row.content) {
-            return Ok(Outcome::Stays(Stays::NotCanonical));
-        }
-        if !self.is_verified(&row.content)? {
-            return Ok(Outcome::Stays(Stays::NotVerified));
+        match chunks {
+            Err(why) => return Ok(Outcome::Stays(why)),
+            Ok(chunks) if !chunks.is_subset(verified.as_ref().map_err(TieredError::clone)?) => {
+                return Ok(Outcome::Stays(Stays::NotVerified));
+            }
+            Ok(_) => (),
         }
         let pledge = Pledge::new(uid, row.since, &row.content, row.stamp.mtime);
         let given = {
@@ -91,19 +129,17 @@ impl Inner {
         Ok(outcome)
     }
 
-    /// Whether the service says of every chunk of a content that it read it back from the store and found it right.
-    fn is_verified(&self, content: &Content) -> Result<bool, TieredError> {
+    /// Those chunks of which the service says that it read them back from the store and found them right.
+    fn verified(&self, ids: &BTreeSet<ChunkId>) -> Result<BTreeSet<ChunkId>, TieredError> {
         let fetcher = self.fetcher()?;
-        let ids: Vec<ChunkId> =
-            chunks_of(&fetcher, content).map_err(|error| failed_fetch(&error))?.into_iter().collect();
+        let ids: Vec<ChunkId> = ids.iter().copied().collect();
+        let mut verified = BTreeSet::new();
         for part in ids.chunks(ASKED_MAX) {
             let have = fetcher.runtime.block_on(fetcher.remote.have(part));
             let have = have.map_err(|error| Failed::Share(crate::status::chain(&error).into()))?;
-            if have.len() != part.len() || !have.into_iter().all(|there| there) {
-                return Ok(false);
-            }
+            verified.extend(part.iter().zip(have).filter(|(_, have)| *have).map(|(id, _)| *id));
         }
-        Ok(true)
+        Ok(verified)
     }
 }
 

@@ -16,8 +16,10 @@ mod looks;
 mod marks;
 mod mount;
 mod queue;
+mod together;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -159,7 +161,7 @@ pub(crate) struct Recalled {
 }
 
 /// Why a call came to nothing. The file is as it was, or a placeholder with more or fewer bytes present.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum TieredError {
     /// No such file is agreed on here.
     #[error("there is no such file in the endpoint")]
@@ -324,12 +326,33 @@ impl Tiered {
 
     /// Gives a file's bytes up. All that must hold is checked at that moment: its content is the committed version, all packs of it are
     /// verified (asks the service), nobody has it open or mapped. Of a placeholder it frees what is present. Waits for the network and the disk.
-    pub(crate) fn tier(&self, node: NodeUid) -> Result<Outcome, TieredError> {
-        self.0.give_up(node)
+    ///
+    /// Several files cost one question to the service; the answers are in their order.
+    pub(crate) fn tier_files(&self, nodes: &[NodeUid]) -> Vec<Result<Outcome, TieredError>> {
+        self.0.give_up_all(nodes)
     }
 
-    /// Brings a whole file back. Waits until it is here, `cancel` ends it, or the share gives up.
-    pub(crate) fn recall(
+    /// Brings whole files back; the answers are in their order. Waits until they are here, `cancel` ends it, or the share gives up. What small
+    /// files lack comes with one request where it lies together.
+    pub(crate) fn recall_files(
+        &self,
+        nodes: &[NodeUid],
+        lane: Lane,
+        keep: Keep,
+        cancel: &Cancel,
+    ) -> Vec<Result<Recalled, TieredError>> {
+        let brought = match keep {
+            Keep::Resident if nodes.len() > 1 => self.0.bring_together(nodes, cancel),
+            _ => BTreeMap::new(),
+        };
+        let each = |node: &NodeUid| match brought.get(node) {
+            Some(bytes) => Ok(Recalled { fetched_bytes: *bytes, residency: Residency::Resident }),
+            None => self.recall(*node, lane, keep, cancel),
+        };
+        nodes.iter().map(each).collect()
+    }
+
+    fn recall(
         &self,
         node: NodeUid,
         lane: Lane,
@@ -473,9 +496,9 @@ impl Inner {
         if keep == Keep::Resident {
             state.wants_whole.store(true, Ordering::Release);
         }
-        let mut offset = 0;
+        let (mut offset, mut size) = (0, 0);
         loop {
-            let size = match &*state.lock() {
+            size = match &*state.lock() {
                 Some(held) => held.pledge.size,
                 // Resident by now; or taken back by an error, which the caller sees by the mark.
                 None => break,
@@ -488,8 +511,7 @@ impl Inner {
             offset += WINDOW_BYTES;
         }
         self.settle_if_whole(ident, &state);
-        let size = state.lock().as_ref().map(|held| held.pledge.size);
-        Ok(size.unwrap_or(offset))
+        Ok(size)
     }
 
     /// Takes a placeholder up, trying again while the share cannot be reached.

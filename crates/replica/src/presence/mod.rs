@@ -95,7 +95,7 @@ pub fn give_up(
     pace: Pace<'_>,
 ) -> Result<GivenUp, PresenceError> {
     let file = file.as_fd();
-    ensure_tested(file)?;
+    root.ensure_tested(file)?;
     // From here to the end nobody can open it: an open waits until the lease is dropped.
     let Some(_lease) = sole_user(file) else { return Ok(GivenUp::InUse) };
     // Stores through a mapping that was closed show in the times only once written back.
@@ -191,7 +191,7 @@ pub fn re_point(
     pace: Pace<'_>,
 ) -> Result<(), PresenceError> {
     let fresh = fresh.as_fd();
-    ensure_tested(fresh)?;
+    root.ensure_tested(fresh)?;
     if stamp_fd(fresh).doing("stat", b"tiered file")?.1.size != 0 {
         return Err(PresenceError::OtherMark);
     }

@@ -1,9 +1,9 @@
 //! File systems that tiering was tested on. All others are refused: what a crash leaves there is not known.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::ident::{device, statx_fd};
-use crate::sys;
+use crate::{Root, sys};
 
 /// Why a file system is refused for tiering.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +44,18 @@ pub fn ensure_tested(file: impl AsFd) -> Result<(), Untested> {
         }
     }
     sys::file_system_uuid(file).map(|_| ()).ok_or(Untested::NoUuid)
+}
+
+impl Root {
+    /// [`ensure_tested`], for a file of this root. Looked at once: the root keeps the file system mounted, and ext4 lets nobody change `data=` of
+    /// a mounted one.
+    pub(super) fn ensure_tested(&self, file: BorrowedFd<'_>) -> Result<(), Untested> {
+        let stat = statx_fd(file).map_err(|_| Untested::Unknown)?;
+        match device(&stat) == self.device {
+            true => self.tested.get_or_init(|| ensure_tested(file)).clone(),
+            false => ensure_tested(file),
+        }
+    }
 }
 
 /// Whether any mount of the device has `data=writeback`; `None` if it has no mount here. ext4 lists it where it is not
