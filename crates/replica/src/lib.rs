@@ -56,7 +56,7 @@ pub use look::{Found, Listed, Look, list, look, look_dir};
 pub use overlap::{Overlap, overlap};
 pub use owners::Owners;
 pub use presence::{
-    Bound, GivenUp, MARK_XATTR, Mark, Marked, NotChunk, Pace, Pledge, Presence, PresenceError, Span,
+    Bound, GivenUp, Leaving, MARK_XATTR, Mark, Marked, NotChunk, Pace, Pledge, Presence, PresenceError, Span,
     SpanSource, Untested, cut, discard, empty, empty_orphan, ensure_tested, give_up, is_stamp_of_mark,
     judge_mark, make_file_durable, marked, marked_at, pledged_content, re_point, set_marked_mtime,
     stamp_of_open,

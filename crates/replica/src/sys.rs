@@ -124,6 +124,14 @@ pub(crate) fn set_lease(fd: BorrowedFd<'_>, lease: Lease) -> Result<()> {
     checked(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, c_int::from(lease as i16)) }).map(|_| ())
 }
 
+/// Writes all dirty pages of a file back and waits for them, with no care for its metadata or the disk's own cache.
+pub(crate) fn write_back(fd: BorrowedFd<'_>) -> Result<()> {
+    let flags =
+        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: takes integers and touches no memory.
+    checked(unsafe { libc::sync_file_range(fd.as_raw_fd(), 0, 0, flags) }).map(|_| ())
+}
+
 /// The lease that the descriptor will hold: [`Lease::None`] as soon as somebody knocks.
 pub(crate) fn lease(fd: BorrowedFd<'_>) -> Result<Lease> {
     // SAFETY: F_GETLEASE takes no argument.

@@ -1,10 +1,12 @@
 //! Giving a file's bytes up: everything that must hold, and then `replica`'s order of writes.
 
 use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use polder_gate::errno::Errno;
-use polder_replica::{FileRow, GivenUp, Marked, Pledge, PresenceError, give_up};
+use polder_gate::ports::Node;
+use polder_replica::{FileRow, GivenUp, Leaving, Marked, Pledge, PresenceError};
 use polder_tiering::Stays;
 use polder_types::{Body, ChunkId, Content, ExtentSource, NodeUid};
 
@@ -34,6 +36,30 @@ struct Wish {
     chunks: Result<BTreeSet<ChunkId>, Stays>,
 }
 
+/// A file that may go, opened.
+struct Going {
+    row: FileRow,
+    node: Node,
+    file: OwnedFd,
+    pledge: Pledge,
+    /// Bytes on the disk.
+    before: u64,
+}
+
+enum Looked {
+    Going(Box<Going>),
+    Over(Outcome),
+}
+
+impl Looked {
+    fn going(&self) -> Option<&Going> {
+        match self {
+            Looked::Going(going) => Some(going),
+            Looked::Over(_) => None,
+        }
+    }
+}
+
 impl Inner {
     /// See [`super::Tiered::tier_files`].
     pub(super) fn give_up_all(&self, uids: &[NodeUid]) -> Vec<Result<Outcome, TieredError>> {
@@ -43,7 +69,20 @@ impl Inner {
         let wishes: Vec<_> = uids.iter().map(|uid| self.wish(*uid)).collect();
         let chunks = wishes.iter().flatten().flat_map(|wish| wish.chunks.iter().flatten());
         let verified = self.verified(&chunks.copied().collect());
-        wishes.into_iter().map(|wish| self.give_up(wish?, &verified)).collect()
+        let looked: Vec<_> = wishes.into_iter().map(|wish| self.look(wish?, &verified)).collect();
+        // All are marked before the first mark is made durable ([`Leaving`]).
+        let leaving: Vec<_> =
+            looked.iter().map(|looked| Some(self.begin(looked.as_ref().ok()?.going()?))).collect();
+        let given: Vec<_> = looked
+            .iter()
+            .zip(leaving)
+            .map(|(looked, leaving)| Some(self.finish(looked.as_ref().ok()?.going()?, leaving?)))
+            .collect();
+        let told = looked.into_iter().zip(given).map(|(looked, given)| match (looked?, given) {
+            (Looked::Over(outcome), _) => Ok(outcome),
+            (Looked::Going(going), given) => self.told(*going, given.expect("each that goes was given up")),
+        });
+        told.collect()
     }
 
     /// Whether anything may be given up now.
@@ -68,52 +107,79 @@ impl Inner {
         Ok(Wish { uid, row, chunks })
     }
 
-    fn give_up(
+    /// Opens a file and looks whether it may go.
+    fn look(
         &self,
         wish: Wish,
         verified: &Result<BTreeSet<ChunkId>, TieredError>,
-    ) -> Result<Outcome, TieredError> {
+    ) -> Result<Looked, TieredError> {
+        let stays = |why| Ok(Looked::Over(Outcome::Stays(why)));
         let Wish { uid, row, chunks } = wish;
         if !self.takes_arrivals.load(std::sync::atomic::Ordering::Acquire) {
-            return Ok(Outcome::Stays(Stays::TieringOff));
+            return stays(Stays::TieringOff);
         }
         let ident = row.stamp.ident;
         let node = self.node(ident)?;
         let file = match self.tree.open_file(node, true, false, true) {
             Ok(file) => file,
-            Err(Errno::STALE | Errno::NOENT) => return Ok(Outcome::Stays(Stays::Changed)),
-            Err(Errno::AGAIN | Errno::TXTBSY) => return Ok(Outcome::Stays(Stays::InUse)),
+            Err(Errno::STALE | Errno::NOENT) => return stays(Stays::Changed),
+            Err(Errno::AGAIN | Errno::TXTBSY) => return stays(Stays::InUse),
             Err(errno) => return Err(disk(&errno)),
         };
-        let state = self.files.get(ident);
         let before = blocks(&file)?;
         match self.marked(&file)? {
             Marked::No => (),
             Marked::Ours(pledge) => {
-                self.discard(&file, &pledge, &state).map_err(|error| failed(&error))?;
-                return Ok(Outcome::Tiered { freed_bytes: before.saturating_sub(blocks(&file)?) });
+                self.discard(&file, &pledge, &self.files.get(ident)).map_err(|error| failed(&error))?;
+                let freed_bytes = before.saturating_sub(blocks(&file)?);
+                return Ok(Looked::Over(Outcome::Tiered { freed_bytes }));
             }
             Marked::Copy(_) | Marked::Damaged => return Err(TieredError::Orphaned),
         }
         if file_of(&file)?.nlink() > 1 {
-            return Ok(Outcome::Stays(Stays::HardLinked));
+            return stays(Stays::HardLinked);
         }
         match chunks {
-            Err(why) => return Ok(Outcome::Stays(why)),
+            Err(why) => return stays(why),
             Ok(chunks) if !chunks.is_subset(verified.as_ref().map_err(TieredError::clone)?) => {
-                return Ok(Outcome::Stays(Stays::NotVerified));
+                return stays(Stays::NotVerified);
             }
             Ok(_) => (),
         }
         let pledge = Pledge::new(uid, row.since, &row.content, row.stamp.mtime);
-        let given = {
-            let mut held = state.lock();
-            *held = None;
-            state.wants_whole.store(false, std::sync::atomic::Ordering::Release);
-            self.changes.hiding(&file, || {
-                give_up(&self.root, &file, (&pledge, &row.content), &row.stamp, &mut |_| true)
-            })
-        };
+        Ok(Looked::Going(Box::new(Going { row, node, file, pledge, before })))
+    }
+
+    /// Marks a file; from then on nobody can open it.
+    fn begin<'a>(&self, going: &'a Going) -> Result<Result<Leaving<'a>, GivenUp>, PresenceError> {
+        let Going { row, file, pledge, .. } = going;
+        let state = self.files.get(row.stamp.ident);
+        let mut held = state.lock();
+        *held = None;
+        state.wants_whole.store(false, std::sync::atomic::Ordering::Release);
+        self.changes.hiding(file, || {
+            let version = (pledge, &row.content);
+            Leaving::begin(&self.root, file.as_fd(), version, &row.stamp, &mut |_| true)
+        })
+    }
+
+    /// Frees the bytes of a marked file.
+    fn finish(
+        &self,
+        going: &Going,
+        leaving: Result<Result<Leaving<'_>, GivenUp>, PresenceError>,
+    ) -> Result<GivenUp, PresenceError> {
+        match leaving? {
+            Ok(leaving) => self
+                .changes
+                .hiding(&going.file, || leaving.finish(&self.root, &mut |_| true))
+                .map(|()| GivenUp::Done),
+            Err(stays) => Ok(stays),
+        }
+    }
+
+    fn told(&self, going: Going, given: Result<GivenUp, PresenceError>) -> Result<Outcome, TieredError> {
+        let Going { node, file, before, .. } = going;
         let outcome = match given {
             Ok(GivenUp::Done) => Outcome::Tiered { freed_bytes: before.saturating_sub(blocks(&file)?) },
             Ok(GivenUp::Marked) => Outcome::Stays(Stays::Tiered),
@@ -150,11 +216,11 @@ fn failed(error: &PresenceError) -> TieredError {
     }
 }
 
-fn file_of(file: &std::os::fd::OwnedFd) -> Result<std::fs::Metadata, TieredError> {
+fn file_of(file: &OwnedFd) -> Result<std::fs::Metadata, TieredError> {
     let file = file.try_clone().map_err(|error| disk(&error))?;
     std::fs::File::from(file).metadata().map_err(|error| disk(&error))
 }
 
-fn blocks(file: &std::os::fd::OwnedFd) -> Result<u64, TieredError> {
+fn blocks(file: &OwnedFd) -> Result<u64, TieredError> {
     Ok(file_of(file)?.blocks().saturating_mul(512))
 }

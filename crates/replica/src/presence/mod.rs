@@ -23,10 +23,10 @@ use rustix::io::Errno;
 
 use crate::error::{Doing, FsError};
 use crate::ident::stamp_fd;
-use crate::lease::sole_user;
+use crate::lease::{SoleUser, sole_user};
 use crate::staging::set_mtime;
 use crate::walk::retry_interrupted;
-use crate::{Root, xattrs};
+use crate::{Root, sys, xattrs};
 
 pub use fill::{NotChunk, Presence, Span, SpanSource};
 pub use mark::{
@@ -95,31 +95,64 @@ pub fn give_up(
     pace: Pace<'_>,
 ) -> Result<GivenUp, PresenceError> {
     let file = file.as_fd();
-    root.ensure_tested(file)?;
-    // From here to the end nobody can open it: an open waits until the lease is dropped.
-    let Some(_lease) = sole_user(file) else { return Ok(GivenUp::InUse) };
-    // Stores through a mapping that was closed show in the times only once written back.
-    step(pace, "make durable", || rustix::fs::fsync(file))?;
-    let (_, stamp) = stamp_fd(file).doing("stat", b"tiered file")?;
-    if stamp != *expect || pledge.size != stamp.size {
-        return Ok(GivenUp::Changed);
+    match Leaving::begin(root, file, (pledge, content), expect, pace)? {
+        Ok(leaving) => leaving.finish(root, pace).map(|()| GivenUp::Done),
+        Err(stays) => Ok(stays),
     }
-    if marked(root, file)? != Marked::No {
-        return Ok(GivenUp::Marked);
-    }
-    put_mark(file, &MarksOf::of(root), pledge, content, pace)?;
-    // A mark that is not there now would make the holes the user's bytes.
-    if marked(root, file)? != Marked::Ours(*pledge) {
-        return Err(PresenceError::OtherMark);
-    }
-    punch(file, stamp.size, pace)?;
-    // They are answered from the mark while it exists; this is for who looks without the agent.
-    step(pace, "restore the times", || set_mtime(file, pledge.mtime))?;
-    Ok(GivenUp::Done)
 }
 
-/// Sets a mark, durably. What the file stands for is noted before it: there is no mark without that.
-fn put_mark(
+/// A file that is about to be given up: marked, and its bytes are here. Nobody can open it until this is gone; dropped, it is a placeholder of
+/// which nothing is known to be present.
+///
+/// In two halves so that many files can be marked before the first mark is made durable: where a file system has a journal, one
+/// write of it is for all of them.
+pub struct Leaving<'a> {
+    file: BorrowedFd<'a>,
+    pledge: Pledge,
+    _lease: SoleUser<'a>,
+}
+
+impl<'a> Leaving<'a> {
+    /// The first half of [`give_up`]; `Err`: it stays.
+    pub fn begin(
+        root: &Root,
+        file: BorrowedFd<'a>,
+        (pledge, content): (&Pledge, &Content),
+        expect: &Stamp,
+        pace: Pace<'_>,
+    ) -> Result<Result<Self, GivenUp>, PresenceError> {
+        root.ensure_tested(file)?;
+        // From here to the end nobody can open it: an open waits until the lease is dropped.
+        let Some(lease) = sole_user(file) else { return Ok(Err(GivenUp::InUse)) };
+        // Stores through a mapping that was closed show in the times only once written back. They need not be durable: the share has them.
+        step(pace, "write back", || sys::write_back(file))?;
+        let (_, stamp) = stamp_fd(file).doing("stat", b"tiered file")?;
+        if stamp != *expect || pledge.size != stamp.size {
+            return Ok(Err(GivenUp::Changed));
+        }
+        if marked(root, file)? != Marked::No {
+            return Ok(Err(GivenUp::Marked));
+        }
+        set_mark(file, &MarksOf::of(root), pledge, content, pace)?;
+        Ok(Ok(Self { file, pledge: *pledge, _lease: lease }))
+    }
+
+    /// The second half: the mark durable, and only then the bytes freed.
+    pub fn finish(self, root: &Root, pace: Pace<'_>) -> Result<(), PresenceError> {
+        let Self { file, pledge, .. } = &self;
+        step(pace, "make the mark durable", || rustix::fs::fsync(file))?;
+        // A mark that is not there now would make the holes the user's bytes.
+        if marked(root, file)? != Marked::Ours(*pledge) {
+            return Err(PresenceError::OtherMark);
+        }
+        punch(*file, pledge.size, pace)?;
+        // They are answered from the mark while it exists; this is for who looks without the agent.
+        step(pace, "restore the times", || set_mtime(*file, pledge.mtime))
+    }
+}
+
+/// Sets a mark. What the file stands for is noted before it: there is no mark without that.
+fn set_mark(
     file: BorrowedFd<'_>,
     marks: &MarksOf,
     pledge: &Pledge,
@@ -131,8 +164,7 @@ fn put_mark(
     }
     let mark = Mark { pledge: *pledge, bound: marks.bound(file)? }.encode();
     step(pace, "note the content", || xattrs::set(file, mark::XATTR_CONTENT, &content.encode()))?;
-    step(pace, "set the mark", || xattrs::set(file, mark::XATTR, &mark))?;
-    step(pace, "make the mark durable", || rustix::fs::fsync(file))
+    step(pace, "set the mark", || xattrs::set(file, mark::XATTR, &mark))
 }
 
 /// `truncate(0)` of a file whose mark is damaged or another file's: the same order as [`empty`].
@@ -196,7 +228,8 @@ pub fn re_point(
         return Err(PresenceError::OtherMark);
     }
     // The mark before the size: a sparse file without a mark would be a file of zeros.
-    put_mark(fresh, &MarksOf::of(root), pledge, content, pace)?;
+    set_mark(fresh, &MarksOf::of(root), pledge, content, pace)?;
+    step(pace, "make the mark durable", || rustix::fs::fsync(fresh))?;
     step(pace, "set the size", || rustix::fs::ftruncate(fresh, pledge.size))?;
     step(pace, "restore the times", || set_mtime(fresh, pledge.mtime))?;
     step(pace, "make durable", || rustix::fs::fsync(fresh))
