@@ -70,7 +70,7 @@ class Tiered:
     soon = 60
 
     def __init__(self, cluster, folder=None, *options):
-        self.cluster = cluster
+        self.cluster, self.asked = cluster, 0
         self.state = cluster.folder / "state-b"
         self.a = cluster.site("a")
         self.b = folder or cluster.folder / "b"
@@ -98,6 +98,19 @@ class Tiered:
             except ProcessLookupError:
                 return None
         return pid
+
+    def serves(self):
+        """Asks what the kernel does not know yet; returns once a worker has answered."""
+        self.asked += 1
+        return not os.path.exists(self.b / f"nothing-{os.getpid()}-{self.asked}")
+
+    def settled(self, seconds=None):
+        """Waits until every endpoint says that it is in sync; what they say else is part of the error."""
+        try:
+            wait_for("both in sync", self.cluster.in_sync, seconds or self.soon)
+        except TimeoutError as error:
+            told = self.cluster.run("status", check=False).stdout + self.cluster.run("errors", check=False).stdout
+            raise TimeoutError(f"{error}: {told.decode(errors='replace')}") from None
 
     def end(self):
         """Takes away what is left when nothing runs and nothing is mounted any more."""
