@@ -346,7 +346,7 @@ def killing(world, every, resident):
 
 
 def kills(world):
-    """Every 50 ms, or as soon as most workers serve; the files are here."""
+    """Every 50 ms, or as soon as most workers serve; the files are here. Scenario 39."""
     start = world.start_seconds(world.serves)
     every = max(EVERY, 2.5 * start)
     print(f"deaths   a worker takes {start * 1000:.0f} ms to serve; one is killed every {every * 1000:.0f} ms", flush=True)

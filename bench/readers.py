@@ -459,7 +459,7 @@ def worker_killed_before(world):
 
 
 def worker_killed_during(world):
-    """Again and again while they read; each worker lives long enough to fetch something."""
+    """Again and again while they read; each worker lives long enough to fetch something. Scenario 39."""
     for _ in range(1 if world.quick else 3):
         readings, kills, over = world.readings(), 0, threading.Event()
 
@@ -537,7 +537,7 @@ def service_away_for_long(world):
 
 
 def disk_full(world):
-    """Bytes are given without being kept."""
+    """Bytes are given without being kept. Scenario 47."""
     readings = world.readings()
     ballast = world.b.parent / "ballast"
     cases.fill(ballast)
@@ -554,7 +554,7 @@ def disk_full(world):
 
 
 def corrupt_pack(world):
-    """The store gives other bytes than it was given: an error, and never those bytes."""
+    """The store gives other bytes than it was given: an error, and never those bytes. Scenario 48."""
     readings = world.readings()
     packs = [path for path in (world.cluster.folder / "service").rglob("*") if path.is_file() and "pack" in str(path) and path.stat().st_size > 64 * KIB]
     check(packs, "no packs were found")
@@ -613,7 +613,7 @@ def signals(world):
 
 
 def crowd(world):
-    """Readers without number, each of a file of its own, all at once: all are served, in memory that is bounded."""
+    """Readers without number, each of a file of its own, all at once: all are served, in memory that is bounded. Scenario 41."""
     folder, count = world.cluster.folder / "crowd", world.crowd
     folder.mkdir()
     random_bytes = random.Random(count).randbytes(CROWD_SIZE + count)

@@ -318,7 +318,8 @@ class Tiering:
     def tier(self):
         while not self.over.wait(0.1):
             done = self.cluster.run("tier", self.root, "--state", self.state, "--json", check=False)
-            if done.returncode in (0, 3):
+            # Nothing is told while no worker answers.
+            if done.returncode in (0, 3) and done.stdout:
                 told = json.loads(done.stdout)
                 self.tiered += told["files"] - told["files_failed"]
 
