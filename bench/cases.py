@@ -11,6 +11,8 @@ import traceback
 from cluster import Cluster, descendants, wait_for
 
 SKIPPED = 3
+# How often what does not come in sync is let go, if it is held.
+LET_GO_SECONDS = 3
 
 
 def check(holds, what):
@@ -70,7 +72,7 @@ class Tiered:
     soon = 60
 
     def __init__(self, cluster, folder=None, *options, with_a=True):
-        self.cluster = cluster
+        self.cluster, self.asked = cluster, 0
         self.state = cluster.folder / "state-b"
         self.a = cluster.site("a") if with_a else cluster.folder / "a"
         self.b = folder or cluster.folder / "b"
@@ -98,6 +100,31 @@ class Tiered:
             except ProcessLookupError:
                 return None
         return pid
+
+    def serves(self):
+        """Asks what the kernel does not know yet; returns once a worker has answered."""
+        self.asked += 1
+        return not os.path.exists(self.b / f"nothing-{os.getpid()}-{self.asked}")
+
+    def settled(self, seconds=None):
+        """Waits until every endpoint says that it is in sync; what they say else is part of the error. What the mass-change brake
+        holds is let go: a program of many cases removes more of others' files in ten minutes than a person may without being asked."""
+        begun = time.monotonic()
+
+        def in_sync():
+            nonlocal begun
+            if self.cluster.in_sync():
+                return True
+            if time.monotonic() - begun > LET_GO_SECONDS:
+                self.cluster.let_go()
+                begun = time.monotonic()
+            return False
+
+        try:
+            wait_for("both in sync", in_sync, seconds or self.soon)
+        except TimeoutError as error:
+            told = self.cluster.run("status", check=False).stdout + self.cluster.run("errors", check=False).stdout
+            raise TimeoutError(f"{error}: {told.decode(errors='replace')}") from None
 
     def end(self):
         """Takes away what is left when nothing runs and nothing is mounted any more."""

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The worker is killed every 50 ms, and reloaded every second, under programs that must not notice.
 
-    bench/deaths.py [--binary target/debug/polder] [--seconds 30] [--only kills reloads] [--keep]
+    bench/deaths.py [--binary target/debug/polder] [--seconds 30] [--only kills kills_and_recalls reloads] [--keep]
 
 Row 15 of the third issue. Readers, writers, appenders, makers and removers of names, and setters of attributes each are a process of its own on a tiered
 endpoint. Each knows what it has done, writes it into a log, takes any error and any wrong byte for a failure, and looks at the end whether everything
@@ -30,6 +30,8 @@ from tiered import content, residency
 KIB, MIB = 1 << 10, 1 << 20
 SOON, LONG = 120, 300
 EVERY = 0.05
+HELD_BACK = 5
+CANARY = 0.01
 FILES, SIZE = 8, 700_001
 # A program of this name is given bytes that are not kept, so that what it reads stays tiered.
 PASSING = "passing-reader"
@@ -97,6 +99,13 @@ def reads(log, place, seed):
 def passing_reads(log, place, seed):
     ctypes.CDLL(None).prctl(15, PASSING.encode(), 0, 0, 0)
     reads(log, place, seed)
+
+
+def pass_by(path):
+    """Reads a little of a file that stays tiered."""
+    ctypes.CDLL(None).prctl(15, PASSING.encode(), 0, 0, 0)
+    fd, room = os.open(path, os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 4 * KIB)
+    check(os.preadv(fd, [room], 0) == 4 * KIB, "a short read")
 
 
 def writes(log, place, seed):
@@ -195,6 +204,28 @@ def play(role, place, log, seed):
     log.end()
 
 
+class Canary:
+    """How late somebody wakes who has nothing to do with any of it: what of a stall is the machine's."""
+
+    def __init__(self):
+        self.late, self.ended = 0.0, threading.Event()
+        self.thread = threading.Thread(target=self.sleep)
+
+    def sleep(self):
+        begin = time.monotonic()
+        while not self.ended.wait(CANARY):
+            self.late = max(self.late, time.monotonic() - begin - CANARY)
+            begin = time.monotonic()
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+
+
 class World(cases.Tiered):
     soon = SOON
 
@@ -202,18 +233,24 @@ class World(cases.Tiered):
         super().__init__(cluster, None, "--program-rule", f"serve,name={PASSING}")
         self.seconds, self.round = seconds, 0
 
-    def start_seconds(self):
-        """How long it takes from a worker's death until the next one answers: the median of some."""
+    def start_seconds(self, answered):
+        """How long it takes from a worker's death until the next one has done what is asked: the median of some."""
         took = []
-        for n in range(7):
+        for _ in range(7):
             old = self.worker()
             begin = time.monotonic()
             os.kill(old, signal.SIGKILL)
-            # A name that was never asked for is not known to the kernel.
-            os.path.exists(self.b / f"nothing-{n}")
+            answered()
             took.append(time.monotonic() - begin)
             wait_for("the next worker", lambda: self.worker() not in (None, old), SOON)
         return statistics.median(took)
+
+    def recall_seconds(self):
+        """The same until bytes have come from the share that are not kept."""
+        path = self.place() / "file-0"
+        # Direct: what the kernel keeps is not read again.
+        passing = [sys.executable, __file__, "--passing", str(path)]
+        return self.start_seconds(lambda: subprocess.run(passing, check=True))
 
     def place(self):
         """A folder with tiered files for one round of all programs."""
@@ -225,13 +262,15 @@ class World(cases.Tiered):
         new.rename(self.a / f"round-{self.round}")
         here = self.b / f"round-{self.round}"
         wait_for("the files", lambda: here.exists() and len(os.listdir(here)) == FILES + 2, SOON)
-        wait_for("both in sync", self.cluster.in_sync, SOON)
+        self.settled()
         check(all(residency(path) == "tiered" for path in here.iterdir()), "arrived with their bytes")
         return here
 
-    def under(self, harm):
-        """Runs all programs for the time while `harm` is done again and again; `harm` returns how long to wait."""
+    def under(self, harm, resident=False):
+        """Runs all programs for the time while `harm` is done again and again; `harm` returns how long to wait. With `resident` the files are here at the beginning."""
         place = self.place()
+        if resident:
+            self.here("recall", place, check=True)
         logs = {}
         programs = {}
         for role, seed in PROGRAMS:
@@ -239,11 +278,15 @@ class World(cases.Tiered):
             said = open(f"{logs[role, seed]}.said", "w")
             command = [sys.executable, __file__, "--as", role, str(place), str(logs[role, seed]), str(seed)]
             programs[role, seed] = subprocess.Popen(command, stdout=said, stderr=said)
+        # Whoever is asked to end before it has begun would say nothing.
+        begun = lambda: all(log.exists() or programs[who].poll() is not None for who, log in logs.items())
+        wait_for("all programs run", begun, SOON)
         until = time.monotonic() + self.seconds
-        while time.monotonic() < until and all(one.poll() is None for one in programs.values()):
-            time.sleep(harm())
-        for one in programs.values():
-            one.terminate()
+        with Canary() as canary:
+            while time.monotonic() < until and all(one.poll() is None for one in programs.values()):
+                time.sleep(harm())
+            for one in programs.values():
+                one.terminate()
         failed = []
         for who, one in programs.items():
             try:
@@ -251,13 +294,14 @@ class World(cases.Tiered):
             except subprocess.TimeoutExpired:
                 one.kill()
                 code = "hangs"
-            last = logs[who].read_text().splitlines()[-1:] or [""]
+            last = (logs[who].read_text() if logs[who].exists() else "").splitlines()[-1:] or [""]
             if code != 0 or not last[0].startswith("END"):
                 said = Path(f"{logs[who]}.said").read_text().strip().splitlines()[-1:]
                 failed.append(f"{who[0]}: exit {code}, {last[0]} {said}")
                 continue
             _, count, longest, *what = last[0].split(maxsplit=3)
             print(f"deaths   {who[0]}: {count} operations, the longest {float(longest) * 1000:.0f} ms ({''.join(what)})", flush=True)
+        print(f"deaths   beside them one who sleeps for {CANARY * 1000:.0f} ms was late by at most {canary.late * 1000:.0f} ms", flush=True)
         check(not failed, f"{len(failed)} failed: {failed}")
         self.equal(place.name)
 
@@ -266,31 +310,55 @@ class World(cases.Tiered):
         def tree(top):
             return {path.relative_to(top): path.read_bytes() if path.is_file() else None for path in sorted((top / name).rglob("*"))}
 
-        wait_for("both in sync", self.cluster.in_sync, LONG)
+        self.settled(LONG)
         here = tree(self.b)
         wait_for("both sides are equal", lambda: tree(self.a) == here, LONG)
 
 
-def kills(world):
-    """SIGKILL of the worker every 50 ms."""
-    count, start = 0, world.start_seconds()
-    every = max(EVERY, 2.5 * start)
-    print(f"deaths   a worker takes {start * 1000:.0f} ms to serve; one is killed every {every * 1000:.0f} ms", flush=True)
+def killing(world, every, resident):
+    """SIGKILL of the worker again and again, while the programs run."""
+    count, held, served = 0, 0, time.monotonic()
+    ended = threading.Event()
+
+    def watch():
+        nonlocal served
+        while not ended.is_set() and world.serves():
+            served = time.monotonic()
 
     def harm():
-        nonlocal count
-        pid = world.worker()
-        if pid:
-            try:
-                os.kill(pid, signal.SIGKILL)
-                count += 1
-            except ProcessLookupError:
-                pass
+        nonlocal count, held
+        # A mount that nobody comes to serve for half a minute is given up, which is as it should be: a machine that stands still is not to be taken for it.
+        if time.monotonic() - served > HELD_BACK:
+            held += 1
+        elif world.kill_worker():
+            count += 1
         return every
 
-    world.under(harm)
-    print(f"deaths   {count} workers were killed", flush=True)
-    check(count > world.seconds / 2, "hardly anybody was killed")
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        world.under(harm, resident)
+    finally:
+        ended.set()
+        watcher.join()
+    print(f"deaths   {count} workers were killed; {held} times none was, because none had served for {HELD_BACK} s", flush=True)
+    check(count >= min(world.seconds, world.seconds / every) / 4, "hardly anybody was killed")
+
+
+def kills(world):
+    """Every 50 ms, or as soon as most workers serve; the files are here. Scenario 39."""
+    start = world.start_seconds(world.serves)
+    every = max(EVERY, 2.5 * start)
+    print(f"deaths   a worker takes {start * 1000:.0f} ms to serve; one is killed every {every * 1000:.0f} ms", flush=True)
+    killing(world, every, resident=True)
+
+
+def kills_and_recalls(world):
+    """As soon as most workers have a session with the service; the files are tiered."""
+    start = world.recall_seconds()
+    every = max(EVERY, 2.5 * start)
+    print(f"deaths   a worker takes {start * 1000:.0f} ms until bytes come; one is killed every {every * 1000:.0f} ms", flush=True)
+    killing(world, every, resident=False)
 
 
 def reloads(world):
@@ -308,12 +376,14 @@ def reloads(world):
     check(good > world.seconds / 10, "hardly any reload")
 
 
-CASES = [kills, reloads]
+CASES = [kills, kills_and_recalls, reloads]
 
 
 def main():
     if sys.argv[1:2] == ["--as"]:
         return play(*sys.argv[2:])
+    if sys.argv[1:2] == ["--passing"]:
+        return pass_by(sys.argv[2])
     parser = cases.arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=30)
     options = parser.parse_args()

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Random work on three servers while service and agents are killed, judged by a log that Polder never sees.
 
-    bench/soak.py [--minutes 20] [--seed 1] [--kill-every 4] [--binary target/release/polder]
+    bench/soak.py [--minutes 20] [--seed 1] [--kill-every 4] [--tiered] [--binary target/release/polder]
 
 Every content carries a token of its own. A user who replaces or removes a file learns exactly which content that was
 (by exchanging names, or by moving the file out first), and only then is the token *superseded*. At the end all sites must be
-equal, and every token that was ever written must be live somewhere or superseded. Exit 0 when all of that holds.
+equal, and every token that was ever written must be live somewhere or superseded. With `--tiered` one of the servers gives up whatever it may, all the
+time, and its worker is killed as well. Exit 0 when all of that holds.
 """
 
 import argparse
 import ctypes
+import errno
 import json
 import mmap
 import os
@@ -18,14 +20,19 @@ import re
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cluster import Cluster, wait_for
+import cases
+from cluster import Cluster, descendants, wait_for
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD, NOREPLACE, EXCHANGE = -100, 1, 2
+# What is no part of the share: of a tiered site the graveyard must be on the same mount.
+GRAVES = b"graves"
+OURS = (b".polder", GRAVES)
 TOKEN = re.compile(rb"polder-token ([0-9]{12}) ")
 
 
@@ -83,14 +90,14 @@ class User:
     def directories(self):
         found = [self.root]
         for base, names, _ in os.walk(self.root):
-            names[:] = [name for name in names if name != b".polder"]
+            names[:] = [name for name in names if name not in OURS]
             found.extend(os.path.join(base, name) for name in names)
         return found
 
     def files(self):
         found = []
         for base, names, files in os.walk(self.root):
-            names[:] = [name for name in names if name != b".polder"]
+            names[:] = [name for name in names if name not in OURS]
             found.extend(os.path.join(base, name) for name in files)
         return [path for path in found if stat.S_ISREG(os.lstat(path).st_mode)] if found else []
 
@@ -245,7 +252,10 @@ class User:
         except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, IndexError):
             pass  # somebody, or the sync, was quicker: as in real life
         except OSError as error:
-            if error.errno not in (2, 17, 20, 21, 22, 39, 116):
+            if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+                # Opened through a mount that has gone with its holder.
+                self.rest()
+            elif error.errno not in (2, 17, 20, 21, 22, 39, 116):
                 raise
 
     def rest(self):
@@ -277,7 +287,11 @@ def all_equal(sites):
     return pictures[0] if all(one == pictures[0] for one in pictures) else None
 
 
-ALLOWED = re.compile(r"service is not reachable|connection|reconnect|transport|stopped uncleanly|broken pipe|reset by peer|Connection refused", re.I)
+ALLOWED = re.compile(
+    r"service is not reachable|connection|reconnect|transport|stopped uncleanly|broken pipe|reset by peer|Connection refused"
+    r"|the worker ended and is started again|did not come",
+    re.I,
+)
 
 
 def unexpected_lines(logs):
@@ -289,16 +303,54 @@ def unexpected_lines(logs):
     return found
 
 
-def kill_one(cluster, sites, generator):
-    victim = generator.choice(["service", *sites])
+class Tiering:
+    """A site that is tiered: everything leaves it, again and again, as soon as it may."""
+
+    def __init__(self, cluster, site):
+        self.cluster, self.site, self.root = cluster, site, cluster.folder / site
+        self.state = cluster.folder / f"state-{site}"
+        self.tiered, self.over = 0, threading.Event()
+        cluster.site(site, "--tiering", "--free-space", "1%", "--exclude", GRAVES.decode())
+        wait_for("the mount", lambda: os.path.ismount(self.root), 60)
+        self.thread = threading.Thread(target=self.tier)
+        self.thread.start()
+
+    def tier(self):
+        while not self.over.wait(0.1):
+            done = self.cluster.run("tier", self.root, "--state", self.state, "--json", check=False)
+            # Nothing is told while no worker answers.
+            if done.returncode in (0, 3) and done.stdout:
+                told = json.loads(done.stdout)
+                self.tiered += told["files"] - told["files_failed"]
+
+    def started(self):
+        """Waits until users see their files again."""
+        wait_for("the mount", lambda: os.path.ismount(self.root) and (self.root / GRAVES.decode()).is_dir(), 120)
+
+    def kill_worker(self):
+        for pid in descendants(self.cluster.processes[self.site].pid)[1:]:
+            os.kill(pid, 9)
+
+    def end(self):
+        self.over.set()
+        self.thread.join()
+
+
+def kill_one(cluster, sites, tiering, generator):
+    victims = ["service", *sites, *(["worker"] if tiering else [])]
+    victim = generator.choice(victims)
+    if victim == "worker":
+        return tiering.kill_worker()
     cluster.kill(victim)
     if victim == "service":
         cluster.spawn("service", "service", "run", "--data", cluster.folder / "service", "--listen", f"127.0.0.1:{cluster.port}")
     else:
         cluster.start_agent(victim)
+    if tiering and victim == tiering.site:
+        tiering.started()
 
 
-def work(cluster, users, sites, generator, seconds, kill_every):
+def work(cluster, users, sites, tiering, generator, seconds, kill_every):
     ends = time.monotonic() + seconds
     next_kill = time.monotonic() + kill_every
     next_release = time.monotonic()
@@ -312,7 +364,7 @@ def work(cluster, users, sites, generator, seconds, kill_every):
             cluster.let_go()
             next_release = time.monotonic() + 10
         if kill_every and time.monotonic() > next_kill:
-            kill_one(cluster, sites, generator)
+            kill_one(cluster, sites, tiering, generator)
             kills += 1
             next_kill = time.monotonic() + generator.uniform(0.3, 2 * kill_every)
     return actions, kills
@@ -356,12 +408,34 @@ def judge(cluster, roots, log):
     return failures
 
 
+def soak(cluster, sites, roots, tiering, log, arguments):
+    """All of it; what is wrong."""
+    generator = log.generator
+
+    def grave(site, root):
+        return root / GRAVES.decode() if tiering and site == tiering.site else cluster.folder / f"graves-{site}"
+
+    users = [User(site, root, grave(site, root), log, generator) for site, root in zip(sites, roots)]
+    actions, kills = work(cluster, users, sites, tiering, generator, arguments.minutes * 60, arguments.kill_every)
+    for user in users:
+        user.rest()
+    print(f"soak actions {actions}")
+    print(f"soak kills {kills}")
+    if tiering:
+        print(f"soak files_tiered {tiering.tiered}")
+    failures = judge(cluster, roots, log)
+    if tiering and not tiering.tiered:
+        failures.append("nothing was tiered")
+    return failures
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kill-every", type=float, default=4, help="seconds between kills on average; 0: none")
     parser.add_argument("--binary", default=str(Path(__file__).parent.parent / "target/release/polder"))
+    parser.add_argument("--tiered", action="store_true", help="site-b gives up all it may, all the time")
     parser.add_argument("--folder")
     parser.add_argument("--keep", action="store_true")
     arguments = parser.parse_args()
@@ -371,14 +445,15 @@ def main():
         log = GhostLog(generator, cluster.folder / "journal")
         cluster.start_service()
         cluster.share()
-        roots = [cluster.site(site) for site in sites]
-        users = [User(site, root, cluster.folder / f"graves-{site}", log, generator) for site, root in zip(sites, roots)]
-        actions, kills = work(cluster, users, sites, generator, arguments.minutes * 60, arguments.kill_every)
-        for user in users:
-            user.rest()
-        print(f"soak actions {actions}")
-        print(f"soak kills {kills}")
-        failures = judge(cluster, roots, log)
+        tiering = Tiering(cluster, "site-b") if arguments.tiered else None
+        roots = [tiering.root if tiering and site == tiering.site else cluster.site(site) for site in sites]
+        try:
+            failures = soak(cluster, sites, roots, tiering, log, arguments)
+        finally:
+            if tiering:
+                tiering.end()
+                cluster.stop(tiering.site)
+                cases.unmount(tiering.root)
         if failures:
             (cluster.folder / "ghost.json").write_text(json.dumps({k.decode(): v for k, v in log.superseded.items()}))
     for failure in failures:

@@ -77,9 +77,6 @@ class World(cases.Tiered):
         wait_for(f"{name} on b", lambda: here.exists() and here.stat().st_size == size, SOON)
         check(residency(here) == "tiered", f"{name} arrived {residency(here)}")
 
-    def settled(self):
-        wait_for("both in sync", self.cluster.in_sync, SOON)
-
     def on_a(self, name, wanted, seconds=SOON):
         there = self.a / name
         wait_for(f"{name} on a", lambda: there.exists() and there.read_bytes() == wanted, seconds)

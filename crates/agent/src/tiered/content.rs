@@ -158,10 +158,12 @@ impl Inner {
             Marked::No => polder_replica::cut(&file).map_err(|error| io(&error))?,
             Marked::Ours(pledge) => {
                 *held = None;
-                polder_replica::empty(&self.root, &file, &pledge, &mut |_| true).map_err(|_| Errno::IO)?;
+                let empty = || Ok(polder_replica::empty(&self.root, &file, &pledge, &mut |_| true)?);
+                self.removals.noting(ident, empty).map_err(|_| Errno::IO)?;
             }
             Marked::Copy(_) | Marked::Damaged => {
-                polder_replica::empty_orphan(&file).map_err(|_| Errno::IO)?;
+                let empty = || Ok(polder_replica::empty_orphan(&file)?);
+                self.removals.noting(ident, empty).map_err(|_| Errno::IO)?;
             }
         }
         Ok(Opened::Resident(file))

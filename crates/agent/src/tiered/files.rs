@@ -412,7 +412,8 @@ impl Inner {
             return;
         }
         let Some(Held { presence, content, pledge, file, .. }) = held.take() else { return };
-        let settled = self.changes.hiding(&file, || presence.settle(&self.root, &mut |_| true));
+        let settle = || Ok(presence.settle(&self.root, &mut |_| true)?);
+        let settled = self.changes.hiding(&file, || self.removals.noting(ident, settle));
         match settled {
             Ok(_) => {
                 self.note_resident(ident, file.as_fd(), content, &pledge);
@@ -421,7 +422,7 @@ impl Inner {
             // It is a placeholder of which nothing is present, and begins again.
             Err(error) => tracing::warn!(
                 node = %pledge.node,
-                error = crate::status::chain(&error),
+                error = format!("{error:#}"),
                 "a recalled file could not be made resident"
             ),
         }

@@ -16,6 +16,7 @@ mod looks;
 mod marks;
 mod mount;
 mod queue;
+mod removals;
 mod together;
 mod watch;
 
@@ -36,6 +37,7 @@ use crate::chunks::Fetcher;
 use changes::Changes;
 use files::{Files, key_of};
 use queue::{Failed, Queue, Wish};
+use removals::Removals;
 
 pub(crate) use known::Known;
 pub(crate) use looks::ensure_nobody_looks;
@@ -69,6 +71,7 @@ struct Inner {
     point: std::path::PathBuf,
     tree: Arc<Tree>,
     changes: Arc<Changes>,
+    removals: Removals,
     files: Files,
     queue: Queue,
     known: Arc<Known>,

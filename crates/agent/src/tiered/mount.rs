@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use polder_gate::errno::Errno;
 use polder_gate::tree::Tree;
 use polder_gate::{Connection, Gate, Heirlooms, Kept, Settings, ToHolder};
 use polder_replica::{Root, RootError};
-use polder_types::{Content, EndpointId};
+use polder_types::{Content, EndpointId, FileIdent};
 
 use super::changes::Changes;
 use super::content::Port;
 use super::marks::Marks;
 use super::queue::{FETCHES_MAX, Queue};
+use super::removals::{Left, REMOVALS_BYTES, Removals};
 use super::{Files, Inner, LOCK, Tiered, Uses};
 use crate::endpoint::spawn_thread;
 
@@ -102,8 +104,6 @@ impl Mounted {
         uses: Arc<dyn Uses>,
         inherited: Option<Connection>,
     ) -> Result<Self> {
-        // A mark that was removed just before a crash may be gone for us and not for the disk.
-        root.make_durable().context("make the volume durable")?;
         let changes: Arc<Changes> = Arc::default();
         let marks = Marks { root: Arc::clone(&root), changes: Arc::clone(&changes) };
         let tree = Tree::open(root.tree(), Arc::new(marks)).context("open the tree")?;
@@ -116,6 +116,7 @@ impl Mounted {
             point,
             tree: Arc::new(tree),
             changes,
+            removals: Removals::default(),
             files: Files::default(),
             queue: Queue::default(),
             known: Arc::default(),
@@ -190,13 +191,17 @@ fn serve(
     inherited: Option<Connection>,
 ) -> Result<Gate> {
     let start = |connection: Connection| {
+        // Before anybody is served: who writes to a file without a mark relies on it.
+        settle_removals(inner, &connection)?;
         let memory = connection.state.try_clone().map_err(anyhow::Error::from);
-        let kept = memory.and_then(|memory| Ok(inner.changes.keep_in(memory, polder_gate::STATE_BYTES)?));
+        let changes_at = polder_gate::STATE_BYTES + REMOVALS_BYTES;
+        let kept = memory.and_then(|memory| Ok(inner.changes.keep_in(memory, changes_at)?));
         if let Err(error) = kept {
             tracing::warn!(error = format!("{error:#}"), "change times do not outlive this worker");
         }
         let port = Arc::new(Port(Arc::clone(inner)));
-        Gate::start(connection, Arc::clone(&inner.tree) as _, port, &Settings::default())
+        let gate = Gate::start(connection, Arc::clone(&inner.tree) as _, port, &Settings::default());
+        gate.context("serve the mount")
     };
     if let Some(connection) = inherited {
         match start(connection) {
@@ -205,11 +210,13 @@ fn serve(
                 return Ok(gate);
             }
             Err(error) => {
-                tracing::warn!(error = crate::status::chain(&error), "the mount is made anew");
+                tracing::warn!(error = format!("{error:#}"), "the mount is made anew");
                 let _ = polder_gate::unmount(&inner.point);
             }
         }
     }
+    // A mark that was removed just before a crash may be gone for us and not for the disk, and nobody knows of which file.
+    root.make_durable().context("make the volume durable")?;
     let base: OwnedFd = root.base().try_clone_to_owned().context("keep the directory below the mount")?;
     let connection = polder_gate::mount_over(&base).context("mount the gate")?;
     if let Some(to_holder) = &gates.to_holder
@@ -225,5 +232,22 @@ fn serve(
             let _ = polder_gate::unmount(&inner.point);
         }
     }
-    gate.context("serve the mount")
+    gate
+}
+
+/// Makes the removals of marks durable within which the worker before died.
+fn settle_removals(inner: &Inner, connection: &Connection) -> Result<()> {
+    let memory = connection.state.try_clone().context("share the memory of the connection")?;
+    let left = inner.removals.keep_in(memory, polder_gate::STATE_BYTES).context("read what was left")?;
+    let durable = |ident: &FileIdent| {
+        let Some(node) = inner.tree.node_of_inode(ident.ino, ident.generation) else { return false };
+        match inner.tree.open_file(node, false, false, false) {
+            Ok(file) => polder_replica::make_file_durable(&file).is_ok(),
+            Err(errno) => matches!(errno, Errno::NOENT | Errno::STALE),
+        }
+    };
+    if !matches!(&left, Left::Of(files) if files.iter().all(durable)) {
+        inner.root.make_durable().context("make the volume durable")?;
+    }
+    inner.removals.settled().context("note that all is durable")
 }
