@@ -408,6 +408,10 @@ pub trait Content: Send + Sync {
     /// Whether the bytes are here; also for `user.polder.residency`.
     fn residency(&self, node: Node) -> Result<Residency>;
 
+    /// Whether the caller is Samba's file server, which is told in its own attribute (`user.DOSATTRIB`) that a file is not resident, so that
+    /// Windows clients see it as OFFLINE. It decides what is shown and gives no right.
+    fn is_samba(&self, caller: &Caller) -> bool;
+
     /// Whether nobody can write to the file now, through a descriptor or a mapping (a read lease is granted). Asked before the kernel is
     /// told that attributes of a file that was open for writing may be kept.
     fn is_at_rest(&self, node: Node) -> bool;

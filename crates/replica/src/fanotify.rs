@@ -68,7 +68,9 @@ impl Fanotify {
         // The state directory first, so that not even our first write to it is queued. Linux before 6.0 has no such
         // marks; then these events are read and dropped.
         for dir in &places.state {
-            let on = FAN_EVENT_ON_CHILD | EVENTS;
+            // Events of what is in the directory, but for directories: where the root is one of these (`.polder/tree`), its own attributes are
+            // a change. Those of the others are dropped where they are read.
+            let on = FAN_EVENT_ON_CHILD | EVENTS & !FAN_ONDIR;
             let _ = sys::fanotify_mark(group.as_fd(), FAN_MARK_ADD | FAN_MARK_IGNORE_SURV, on, dir.as_fd());
         }
         let flags = FAN_MARK_ADD | FAN_MARK_FILESYSTEM;

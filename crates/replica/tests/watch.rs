@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -198,6 +199,40 @@ fn foreign_and_own_events_are_left_out() {
     });
     assert_eq!(all.into_iter().collect::<Vec<_>>(), [name("theirs")]);
     drop(quiet);
+}
+
+/// The root of a tiered endpoint lies in the state directory, whose events are left out.
+#[test]
+fn regression_attributes_of_a_tiered_root_are_told() {
+    for method in [Method::Fanotify, Method::Inotify] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("share");
+        std::fs::create_dir(&path).unwrap();
+        let endpoint = polder_types::EndpointId([7; 16]);
+        let plain = polder_replica::Root::adopt(&path, endpoint, &[]).unwrap();
+        polder_replica::lay_out(&plain, &mut |_| true).unwrap();
+        drop(plain);
+        let root = Arc::new(polder_replica::Root::open(&path, endpoint).unwrap());
+        assert!(root.is_tiered());
+        let (sink, told) = channel();
+        let options = WatchOptions { method: Some(method), own_events: true };
+        let sink = Box::new(move |noticed| sink.send(noticed).unwrap_or(()));
+        let Ok(watcher) = Watcher::start(&root, options, sink) else {
+            eprintln!("SKIPPED: {method:?} is not permitted here");
+            continue;
+        };
+        std::fs::write(path.join(".polder/other"), b"x").unwrap();
+        std::fs::set_permissions(path.join(".polder/tree"), PermissionsExt::from_mode(0o751)).unwrap();
+        let mut all = BTreeSet::new();
+        wait_for("the hint about the root", || {
+            if let Ok(Noticed::Hints(hints)) = told.try_recv() {
+                all.extend(hints.into_iter().map(|hint| (hint.dir, hint.name)));
+            }
+            all.contains(&(root.ident(), None))
+        });
+        assert_eq!(all.len(), 1, "{all:?}");
+        drop(watcher);
+    }
 }
 
 /// Repetitions are merged while the consumer is busy; nothing is lost.

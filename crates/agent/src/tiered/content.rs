@@ -21,6 +21,8 @@ use super::{Inner, Keep, RECALL_WAIT_MAX, Residency, TieredError, Use};
 const GONE_LOOK: Duration = Duration::from_millis(60);
 /// Streams of one file that are told apart for read-ahead.
 const STREAMS: u64 = 16;
+/// How Samba's processes are called: later versions write the client behind it.
+const SAMBA: &[u8] = b"smbd";
 /// How soon a piece is asked for again when the share cannot be reached.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -383,6 +385,10 @@ impl Content for Port {
             Residency::Tiered { present_bytes } => ports::Residency::Tiered { present_bytes },
             Residency::Orphaned => ports::Residency::Orphaned,
         })
+    }
+
+    fn is_samba(&self, caller: &Caller) -> bool {
+        program(caller.pid).as_bytes().starts_with(SAMBA)
     }
 
     fn is_at_rest(&self, node: Node) -> bool {

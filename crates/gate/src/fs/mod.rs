@@ -8,6 +8,7 @@
 //! a port is called.
 
 mod bytes;
+mod dos;
 mod names;
 mod once;
 mod opens;

@@ -1,6 +1,6 @@
 //! The file system without a kernel: messages in, replies out, over ports that live in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Mutex;
@@ -24,7 +24,8 @@ enum Kind {
 struct Disk {
     names: BTreeMap<(u64, Vec<u8>), u64>,
     files: BTreeMap<u64, (Kind, Vec<u8>)>,
-    xattrs: BTreeSet<Vec<u8>>,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    is_samba: bool,
     next: u64,
     /// How often a system call that cannot be repeated was made.
     changes: usize,
@@ -182,24 +183,24 @@ impl Namespace for Fake {
     }
 
     fn xattr(&self, _: Node, name: &CStr) -> PortResult<Vec<u8>> {
-        self.disk().xattrs.contains(name.to_bytes()).then(|| b"value".to_vec()).ok_or(Errno::NODATA)
+        self.disk().xattrs.get(name.to_bytes()).cloned().ok_or(Errno::NODATA)
     }
 
     fn xattr_names(&self, _: Node) -> PortResult<Vec<u8>> {
-        Ok(self.disk().xattrs.iter().flat_map(|name| [name.as_slice(), b"\0"].concat()).collect())
+        Ok(self.disk().xattrs.keys().flat_map(|name| [name.as_slice(), b"\0"].concat()).collect())
     }
 
-    fn set_xattr(&self, _: Node, name: &CStr, _: &[u8], how: SetXattr, _: bool) -> PortResult<()> {
+    fn set_xattr(&self, _: Node, name: &CStr, value: &[u8], how: SetXattr, _: bool) -> PortResult<()> {
         let mut disk = self.disk();
         disk.changes += 1;
-        let is_new = disk.xattrs.insert(name.to_bytes().to_vec());
+        let is_new = disk.xattrs.insert(name.to_bytes().to_vec(), value.to_vec()).is_none();
         if how == SetXattr::Create && !is_new { Err(Errno::EXIST) } else { Ok(()) }
     }
 
     fn remove_xattr(&self, _: Node, name: &CStr) -> PortResult<()> {
         let mut disk = self.disk();
         disk.changes += 1;
-        disk.xattrs.remove(name.to_bytes()).then_some(()).ok_or(Errno::NODATA)
+        disk.xattrs.remove(name.to_bytes()).map(|_| ()).ok_or(Errno::NODATA)
     }
 
     fn space(&self, _: Node) -> PortResult<Space> {
@@ -261,6 +262,10 @@ impl Content for Fake {
 
     fn residency(&self, node: Node) -> PortResult<Residency> {
         Ok(self.attributes_of(node.0)?.residency)
+    }
+
+    fn is_samba(&self, _: &Caller) -> bool {
+        self.disk().is_samba
     }
 
     fn is_at_rest(&self, _: Node) -> bool {
@@ -508,11 +513,40 @@ fn what_is_the_trees_own_does_not_exist() {
     assert_eq!(worker.get(CREATE, 1, &create_in(libc::O_CREAT, ".polder")), error(Errno::PERM));
     let listed = worker.get(28, 1, &read_in(0, 4096)).unwrap();
     assert!(!listed.windows(7).any(|window| window == b".polder"));
-    worker.ports.disk().xattrs.extend([b"trusted.polder".to_vec(), b"user.a".to_vec()]);
+    worker
+        .ports
+        .disk()
+        .xattrs
+        .extend([b"trusted.polder", &b"user.a"[..]].map(|name| (name.to_vec(), b"value".to_vec())));
     let room = [&64u32.to_ne_bytes()[..], &[0; 4]].concat();
     assert_eq!(worker.get(22, node, &[&room[..], b"trusted.polder\0"].concat()), error(Errno::NODATA));
     assert_eq!(worker.get(23, node, &room).unwrap(), b"user.a\0");
     assert_eq!(worker.get(24, node, b"trusted.polder\0"), error(Errno::PERM));
+}
+
+#[test]
+fn samba_alone_is_told_that_a_file_is_offline() {
+    const DOS: &[u8] = b"user.DOSATTRIB\0";
+    let mut worker = Worker::new();
+    let node = worker.ports.put("t", Kind::Tiered { is_here: false }, b"0123456789");
+    let here = worker.ports.put("r", Kind::Resident, b"0123456789");
+    let get_in = |room: u32| [&room.to_ne_bytes()[..], &[0; 4], DOS].concat();
+    let set_in = |value: &[u8]| [&(value.len() as u32).to_ne_bytes()[..], &[0; 12], DOS, value].concat();
+    assert_eq!(worker.get(22, node, &get_in(64)), error(Errno::NODATA));
+    worker.ports.disk().is_samba = true;
+    let told = worker.get(22, node, &get_in(64)).unwrap();
+    assert_eq!(told[12..16], [0, 0x10, 0, 0]);
+    assert_eq!(worker.get(22, node, &get_in(0)).unwrap()[..4], (told.len() as u32).to_ne_bytes());
+    assert_eq!(worker.get(22, here, &get_in(64)), error(Errno::NODATA));
+    // What is written is stored without it; it is told as long as the file is not here.
+    let mut hidden = told.clone();
+    hidden[12] = 2;
+    worker.get(21, node, &set_in(&hidden)).unwrap();
+    assert_eq!(worker.get(22, node, &get_in(64)).unwrap(), hidden);
+    hidden[13] = 0;
+    assert_eq!(worker.get(22, here, &get_in(64)).unwrap(), hidden);
+    worker.ports.disk().is_samba = false;
+    assert_eq!(worker.get(22, node, &get_in(64)).unwrap(), hidden);
 }
 
 #[test]

@@ -1,9 +1,11 @@
-//! Extended attributes: the gate's own, the hidden one, and all others.
+//! Extended attributes: the gate's own, the hidden one, Samba's, and all others.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 
 use rustix::io::Errno;
 
+use super::dos::{self, DOS};
 use super::once::Before;
 use super::{Answer, Call, FileSystem, Stop};
 use crate::ports::{Residency, SetXattr};
@@ -46,10 +48,29 @@ impl FileSystem {
                 };
                 put(call, text.as_bytes(), room)
             }
+            DOS => {
+                let value = self.dos_attributes(call, name)?;
+                put(call, &value, room)
+            }
             _ => {
                 let value = self.namespace.xattr(call.node(), name)?;
                 put(call, &value, room)
             }
+        }
+    }
+
+    /// Samba's attributes, for Samba with what it is to show of a file that is not here.
+    fn dos_attributes(&self, call: &Call<'_>, name: &CStr) -> Result<Vec<u8>, Errno> {
+        let stored = self.namespace.xattr(call.node(), name);
+        if !self.content.is_samba(&call.caller(0))
+            || self.content.residency(call.node())? == Residency::Resident
+        {
+            return stored;
+        }
+        match stored {
+            Ok(value) => Ok(dos::offline(Some(value))),
+            Err(Errno::NODATA) => Ok(dos::offline(None)),
+            Err(errno) => Err(errno),
         }
     }
 
@@ -74,6 +95,8 @@ impl FileSystem {
         keep_setgid: bool,
     ) -> Answer {
         ensure_settable(name)?;
+        let value =
+            if name.to_bytes() == DOS { Cow::Owned(dos::stored(value)) } else { Cow::Borrowed(value) };
         let node = call.node();
         let how = match flags {
             0 => SetXattr::Either,
@@ -81,7 +104,7 @@ impl FileSystem {
             2 => SetXattr::Replace,
             _ => return Err(Errno::INVAL.into()),
         };
-        let act = || self.namespace.set_xattr(node, name, value, how, keep_setgid);
+        let act = || self.namespace.set_xattr(node, name, &value, how, keep_setgid);
         if how != SetXattr::Create {
             // The same twice is the same.
             return Ok(act()?);

@@ -479,6 +479,10 @@ impl Content for Store {
         }
     }
 
+    fn is_samba(&self, _: &Caller) -> bool {
+        false
+    }
+
     fn residency(&self, node: Node) -> Result<Residency> {
         // Not opened: that might wait for a lease.
         let file = self.tree.open_node(node, OFlags::PATH | OFlags::NOFOLLOW)?;
