@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
@@ -19,24 +20,42 @@ const EXPORTS: [&str; 2] = ["/etc/exports", "/proc/fs/nfsd/exports"];
 /// A folder of such lists.
 const EXPORTS_FOLDER: &str = "/etc/exports.d";
 
+/// A second look, so much later, is for those who pass by: whatever watches the file system opens a directory that has just changed, for a moment.
+const PASSES_BY: Duration = Duration::from_millis(100);
+
 /// Fails with the list of who has a working directory, a root, an open file or a mapping at or below a path, and of mounts, exports,
 /// loop devices and swap files there. By whatever path they came.
 pub(crate) fn ensure_nobody_looks(path: &Path) -> Result<()> {
     let path = std::fs::canonicalize(path)?;
-    let mut search = Search::new(&path, |_| true);
-    search.processes();
-    search.exports();
-    search.files_in_use();
-    listed(search.found, "the folder is in use, so it cannot be laid out for tiering now")
+    let search = || {
+        let mut search = Search::new(&path, |_| true);
+        search.processes();
+        search.exports();
+        search.files_in_use();
+        search.found
+    };
+    listed(twice(search), "the folder is in use, so it cannot be laid out for tiering now")
 }
 
 /// As [`ensure_nobody_looks`], of the tree below the gate that is mounted at `point`.
 pub(crate) fn ensure_nobody_looks_below(point: &Path) -> Result<()> {
     let path = point.join(".polder");
-    let mut search = Search::new(&path, |mount| !mount.is_fuse || mount.point != point);
-    search.processes();
-    search.files_in_use();
-    listed(search.found, "somebody still looks at the old tree, so nothing is tiered yet")
+    let search = || {
+        let mut search = Search::new(&path, |mount| !mount.is_fuse || mount.point != point);
+        search.processes();
+        search.files_in_use();
+        search.found
+    };
+    listed(twice(search), "somebody still looks at the old tree, so nothing is tiered yet")
+}
+
+/// Who is still found by a second look, if the first one found anybody.
+fn twice(mut search: impl FnMut() -> BTreeSet<String>) -> BTreeSet<String> {
+    if search().is_empty() {
+        return BTreeSet::new();
+    }
+    std::thread::sleep(PASSES_BY);
+    search()
 }
 
 fn listed(found: BTreeSet<String>, what: &str) -> Result<()> {
@@ -248,6 +267,19 @@ mod tests {
     fn end(mut child: std::process::Child) {
         let _ = child.kill();
         let _ = child.wait();
+    }
+
+    #[test]
+    fn regression_who_passes_by_does_not_look() {
+        let looks = std::cell::Cell::new(0);
+        let found = twice(|| {
+            looks.set(looks.get() + 1);
+            let passer_by = (looks.get() == 1).then(|| "a watcher".to_owned());
+            passer_by.into_iter().collect()
+        });
+        assert!(found.is_empty() && looks.get() == 2);
+        let stays = BTreeSet::from(["a shell".to_owned()]);
+        assert_eq!(twice(|| stays.clone()), stays);
     }
 
     #[test]
