@@ -35,7 +35,7 @@ pub fn check(row: &Row, case: CaseRule, rule: Rule) {
             let (mut trees, labels) = world(start, row.base, row.here, row.share);
             let schedule =
                 if seed == 0 { Schedule::in_order() } else { Schedule::disorder(seed, seed % 2 == 0) };
-            settle(&mut trees, schedule, &mut |_, _, _| {});
+            settle(&mut trees, schedule, &mut |_, _, _| false);
             let disk = show(&trees, true, &labels);
             assert_eq!(disk, show(&trees, false, &labels), "{} (seed {seed}): the sides differ", row.name);
             assert_eq!(disk, row.want, "{} (seed {seed}, reads {reads_needed})", row.name);
@@ -569,7 +569,7 @@ pub fn row_61_a_conflict_name_never_grows_too_long() {
         &format!("F:{long}=2@5"),
         &format!("F:{long}=3@9"),
     );
-    settle(&mut trees, Schedule::in_order(), &mut |_, _, _| {});
+    settle(&mut trees, Schedule::in_order(), &mut |_, _, _| false);
     let copy = format!("{}-B", "n".repeat(253));
     assert_eq!(show(&trees, true, &labels), format!("*:{copy}=2@5 F:{long}=3@9"));
 }
@@ -584,6 +584,7 @@ pub fn row_97_what_a_directory_holds_is_adopted_after_it() {
     settle(&mut trees, Schedule::in_order(), &mut |_, plan, _| {
         assert!(plan.reads.iter().all(|read| read.intent == ReadIntent::Hash), "{plan:?}");
         assert!(plan.groups.is_empty() && plan.applies.is_empty(), "{plan:?}");
+        false
     });
     assert_eq!(show(&trees, false, &labels), "A:d/ B:d/e/ C:d/e/f=1 H:g=2");
 }
@@ -690,7 +691,7 @@ pub fn s105_extras_become_what_a_person_decides() {
         trees.settings.extras = Arc::new(all.collect());
         for _ in 0..8 {
             let plan = plan_changed(&trees, &mut Schedule::in_order());
-            carry_out(&mut trees, plan, &mut Schedule::in_order());
+            carry_out(&mut trees, plan, &mut Schedule::in_order(), false);
             trees.ensure_trees();
         }
         (show(&trees, true, &labels), show(&trees, false, &labels))

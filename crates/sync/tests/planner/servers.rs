@@ -79,7 +79,7 @@ fn converge(run: &Run) -> (Vec<World>, Ghost) {
             eprintln!("{}", summary(&plan, &label).join("\n"));
         }
         world.read_share(&share);
-        carry_out(world, plan, &mut schedule);
+        carry_out(world, plan, &mut schedule, stale);
         world.ensure_trees();
         share.read_share(world);
         if round >= 100
