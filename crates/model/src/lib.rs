@@ -5,7 +5,7 @@
 //! story, or has seen that there is none.
 //!
 //! [`prune`]: a commit is the reference point of chunks. [`commit`]: once-only batches, lost answers, set-backs and epochs.
-//! [`clones`]: one identity, two agents. Each says which functions it calls and which it mirrors, and each can be told to
+//! [`clones`]: one identity, two agents. [`presence`]: a file that is tiered, written and recalled. Each says which functions it calls and which it mirrors, and each can be told to
 //! leave out one rule ("broken"), so that a test shows that the search finds what that rule prevents.
 //!
 //! Architecture invariant: for developers only; nothing that ships depends on it.
@@ -15,6 +15,7 @@
 pub mod chain;
 pub mod clones;
 pub mod commit;
+pub mod presence;
 pub mod prune;
 pub mod share;
 
