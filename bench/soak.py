@@ -325,7 +325,15 @@ class Tiering:
 
     def started(self):
         """Waits until users see their files again."""
-        wait_for("the mount", lambda: os.path.ismount(self.root) and (self.root / GRAVES.decode()).is_dir(), 120)
+
+        def is_served():
+            try:
+                return os.path.ismount(self.root) and GRAVES.decode() in os.listdir(self.root)
+            except OSError:
+                # The mount of the holder that was killed.
+                return False
+
+        wait_for("the mount", is_served, 120)
 
     def kill_worker(self):
         for pid in descendants(self.cluster.processes[self.site].pid)[1:]:
