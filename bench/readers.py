@@ -629,7 +629,7 @@ def crowd(world):
     before = resident_bytes(worker)
     began = time.monotonic()
     done = subprocess.run(
-        [world.tools / "crowd", here, world.a / "crowd", str(count)], input="\n".join(names) + "\n", capture_output=True, text=True, timeout=LONG
+        [world.tools / "crowd", here, world.a / "crowd", str(count)], input="\n".join(names) + "\n", capture_output=True, text=True, timeout=LONG + count / 10
     )
     took = time.monotonic() - began
     check(done.returncode == 0, f"the crowd ended with {done.returncode}: {done.stderr}")

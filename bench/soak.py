@@ -10,6 +10,7 @@ time, and its worker is killed as well. Exit 0 when all of that holds.
 """
 
 import argparse
+import contextlib
 import ctypes
 import errno
 import json
@@ -70,6 +71,16 @@ class GhostLog:
             self.superseded[found.group(1)] = how
         self.note("-", f"gone ({how})", token=found.group(1) if found else b"nothing")
 
+    @contextlib.contextmanager
+    def writing(self, token):
+        """Within, a content is written; if that fails nobody may expect it."""
+        try:
+            yield
+        except OSError as error:
+            self.note("-", f"not written: {error}", token=token)
+            self.never_was(token)
+            raise
+
     def never_was(self, token):
         """The write itself failed: nobody may expect the content."""
         self.written.pop(token, None)
@@ -123,7 +134,8 @@ class User:
     def create(self):
         token, data = self.log.content(self.site)
         temporary = os.path.join(self.graveyard, b"temporary")
-        Path(os.fsdecode(temporary)).write_bytes(data)
+        with self.log.writing(token):
+            Path(os.fsdecode(temporary)).write_bytes(data)
         path = self.new_path()
         self.log.note(self.site, "create", path, token=token)
         try:
@@ -166,8 +178,9 @@ class User:
             self.open_files.remove(file)
             file.close()
             return
-        if os.readlink(b"/proc/self/fd/%d" % file.fileno()).startswith(self.graveyard):
-            # Deleted by the user: what is written to it now is nobody's.
+        where = os.readlink(b"/proc/self/fd/%d" % file.fileno())
+        if where.startswith(self.graveyard) or not where.startswith(self.root):
+            # Deleted by the user: what is written to it now is nobody's. Of one that was opened through a mount that has gone nobody can tell.
             self.open_files.remove(file)
             file.close()
             return
@@ -175,8 +188,9 @@ class User:
         if not TOKEN.match(before):
             return
         token, data = self.log.content(self.site)
-        self.log.note(self.site, "write", os.readlink(b"/proc/self/fd/%d" % file.fileno()), token=token)
-        os.pwrite(file.fileno(), data[:26], 0)
+        self.log.note(self.site, "write", where, token=token)
+        with self.log.writing(token):
+            os.pwrite(file.fileno(), data[:26], 0)
         self.log.gone(before, "overwritten in place")
 
     def write_mapped(self):
@@ -269,7 +283,7 @@ def picture(root):
     found = {}
     root = os.fsencode(root)
     for base, names, files in os.walk(root):
-        names[:] = [name for name in names if name != b".polder"]
+        names[:] = [name for name in names if name not in OURS]
         for name in names + files:
             path = os.path.join(base, name)
             entry = os.lstat(path)
