@@ -323,7 +323,7 @@ class Tiering:
     def __init__(self, cluster, site):
         self.cluster, self.site, self.root = cluster, site, cluster.folder / site
         self.state = cluster.folder / f"state-{site}"
-        self.tiered, self.over = 0, threading.Event()
+        self.tiered, self.asked, self.over = 0, 0, threading.Event()
         cluster.site(site, "--tiering", "--free-space", "1%", "--exclude", GRAVES.decode())
         wait_for("the mount", lambda: os.path.ismount(self.root), 60)
         self.thread = threading.Thread(target=self.tier)
@@ -341,7 +341,11 @@ class Tiering:
         """Waits until users see their files again."""
 
         def is_served():
+            self.asked += 1
             try:
+                # What the kernel does not know yet: a list may come from its cache, without anybody who serves.
+                os.lstat(self.root / f"nothing-{self.asked}")
+            except FileNotFoundError:
                 return os.path.ismount(self.root) and GRAVES.decode() in os.listdir(self.root)
             except OSError:
                 # The mount of the holder that was killed.
