@@ -10,6 +10,7 @@ time, and its worker is killed as well. Exit 0 when all of that holds.
 """
 
 import argparse
+import contextlib
 import ctypes
 import errno
 import json
@@ -70,6 +71,16 @@ class GhostLog:
             self.superseded[found.group(1)] = how
         self.note("-", f"gone ({how})", token=found.group(1) if found else b"nothing")
 
+    @contextlib.contextmanager
+    def writing(self, token):
+        """Within, a content is written; if that fails nobody may expect it."""
+        try:
+            yield
+        except OSError as error:
+            self.note("-", f"not written: {error}", token=token)
+            self.never_was(token)
+            raise
+
     def never_was(self, token):
         """The write itself failed: nobody may expect the content."""
         self.written.pop(token, None)
@@ -123,7 +134,8 @@ class User:
     def create(self):
         token, data = self.log.content(self.site)
         temporary = os.path.join(self.graveyard, b"temporary")
-        Path(os.fsdecode(temporary)).write_bytes(data)
+        with self.log.writing(token):
+            Path(os.fsdecode(temporary)).write_bytes(data)
         path = self.new_path()
         self.log.note(self.site, "create", path, token=token)
         try:
@@ -166,8 +178,9 @@ class User:
             self.open_files.remove(file)
             file.close()
             return
-        if os.readlink(b"/proc/self/fd/%d" % file.fileno()).startswith(self.graveyard):
-            # Deleted by the user: what is written to it now is nobody's.
+        where = os.readlink(b"/proc/self/fd/%d" % file.fileno())
+        if self.is_buried(file) or not where.startswith(self.root):
+            # Deleted by the user: what is written to it now is nobody's. Of one that was opened through a mount that has gone nobody can tell.
             self.open_files.remove(file)
             file.close()
             return
@@ -175,9 +188,16 @@ class User:
         if not TOKEN.match(before):
             return
         token, data = self.log.content(self.site)
-        self.log.note(self.site, "write", os.readlink(b"/proc/self/fd/%d" % file.fileno()), token=token)
-        os.pwrite(file.fileno(), data[:26], 0)
+        self.log.note(self.site, "write", where, token=token)
+        with self.log.writing(token):
+            os.pwrite(file.fileno(), data[:26], 0)
         self.log.gone(before, "overwritten in place")
+
+    def is_buried(self, file):
+        """Whether the user has deleted an open file. Its own path does not tell: through a gate it is that of the open, whatever sync has renamed."""
+        number = os.fstat(file.fileno()).st_ino
+        below = (os.path.join(base, name) for base, _, names in os.walk(self.graveyard) for name in names)
+        return any(os.lstat(path).st_ino == number for path in below)
 
     def write_mapped(self):
         path = self.generator.choice(self.files())
@@ -269,7 +289,7 @@ def picture(root):
     found = {}
     root = os.fsencode(root)
     for base, names, files in os.walk(root):
-        names[:] = [name for name in names if name != b".polder"]
+        names[:] = [name for name in names if name not in OURS]
         for name in names + files:
             path = os.path.join(base, name)
             entry = os.lstat(path)
@@ -309,7 +329,7 @@ class Tiering:
     def __init__(self, cluster, site):
         self.cluster, self.site, self.root = cluster, site, cluster.folder / site
         self.state = cluster.folder / f"state-{site}"
-        self.tiered, self.over = 0, threading.Event()
+        self.tiered, self.asked, self.over = 0, 0, threading.Event()
         cluster.site(site, "--tiering", "--free-space", "1%", "--exclude", GRAVES.decode())
         wait_for("the mount", lambda: os.path.ismount(self.root), 60)
         self.thread = threading.Thread(target=self.tier)
@@ -325,7 +345,19 @@ class Tiering:
 
     def started(self):
         """Waits until users see their files again."""
-        wait_for("the mount", lambda: os.path.ismount(self.root) and (self.root / GRAVES.decode()).is_dir(), 120)
+
+        def is_served():
+            self.asked += 1
+            try:
+                # What the kernel does not know yet: a list may come from its cache, without anybody who serves.
+                os.lstat(self.root / f"nothing-{self.asked}")
+            except FileNotFoundError:
+                return os.path.ismount(self.root) and GRAVES.decode() in os.listdir(self.root)
+            except OSError:
+                # The mount of the holder that was killed.
+                return False
+
+        wait_for("the mount", is_served, 120)
 
     def kill_worker(self):
         for pid in descendants(self.cluster.processes[self.site].pid)[1:]:

@@ -18,8 +18,7 @@ use crate::interrupt::Interrupt;
 use crate::pool::{AbortOnPanic, Interrupts, Pool};
 use crate::ports::{Content, Namespace, Node};
 use crate::proto::{
-    IO_BYTES_MAX, InitIn, InitOut, MAJOR, MINOR_MIN, Notice, Operation, REQUEST_BYTES_MAX, RESENT, Request,
-    decode, init,
+    IO_BYTES_MAX, InitIn, InitOut, MAJOR, MINOR_MIN, Notice, Operation, RESENT, Request, decode, init,
 };
 use crate::rights;
 use crate::shared::{FLIGHT_SLOTS, Shared, lock};
@@ -245,7 +244,7 @@ fn raise_descriptor_limit() {
 /// Waits for INIT and answers it.
 fn greet(device: &Device, shared: &Shared, settings: &Settings) -> Result<u64, GateError> {
     let wanted = if settings.passthrough { init::WANTED } else { init::WANTED & !init::PASSTHROUGH };
-    let mut buffer = vec![0; REQUEST_BYTES_MAX];
+    let mut buffer = crate::device::request_buffer();
     loop {
         match device.read(&mut buffer).doing("read the device")? {
             Read::Nothing => device.wait().doing("wait for the device")?,
@@ -302,7 +301,7 @@ impl Session {
         let _bomb = AbortOnPanic;
         // On failure `Gate::start` failed too.
         let _ = rights::prepare_thread();
-        let mut buffer = vec![0; REQUEST_BYTES_MAX];
+        let mut buffer = crate::device::request_buffer();
         let mut out = Vec::with_capacity(64 << 10);
         loop {
             if let Some(token) = token.take()

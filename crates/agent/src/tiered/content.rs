@@ -23,8 +23,10 @@ const GONE_LOOK: Duration = Duration::from_millis(60);
 const STREAMS: u64 = 16;
 /// How Samba's processes are called: later versions write the client behind it.
 const SAMBA: &[u8] = b"smbd";
-/// How soon a piece is asked for again when the share cannot be reached.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How soon a piece is asked for again when the share cannot be reached: soon at first, since a worker that has just started only has no
+/// session yet.
+const AGAIN_AFTER_MIN: Duration = Duration::from_millis(5);
+const AGAIN_AFTER_MAX: Duration = Duration::from_millis(100);
 
 /// Somebody opened a file.
 #[derive(Debug)]
@@ -33,6 +35,11 @@ pub(super) struct OpenedBy {
     pid: u32,
     uid: u32,
     what: super::Opened,
+}
+
+/// When to ask again, after so long a wait.
+fn again_after(waited: Duration) -> Duration {
+    (waited / 4).clamp(AGAIN_AFTER_MIN, AGAIN_AFTER_MAX)
 }
 
 /// What a failure is to a caller.
@@ -70,7 +77,8 @@ fn is_gone(pid: u32) -> bool {
     if pid == 0 {
         return false;
     }
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+    // Of the thread alone: the kernel sums up all threads of a process for the file above `task`, and a process may have thousands that wait.
+    match std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/stat")) {
         Ok(stat) => stat
             .rsplit(')')
             .next()
@@ -214,7 +222,7 @@ impl Inner {
         loop {
             match self.bring(ident_of(fetch.node), from, from.saturating_add(PIECE_BYTES)) {
                 Err(Failed::Share(_)) if begin.elapsed() < RECALL_WAIT_MAX && !self.queue.is_ended() => {
-                    std::thread::sleep(AGAIN_AFTER);
+                    std::thread::sleep(again_after(begin.elapsed()));
                 }
                 outcome => return outcome,
             }
@@ -351,7 +359,9 @@ impl Content for Port {
                         if interrupt.is_raised() {
                             return Err(Errno::INTR);
                         }
-                        std::thread::sleep(AGAIN_AFTER / 4);
+                        let waited =
+                            RECALL_WAIT_MAX.saturating_sub(until.saturating_duration_since(Instant::now()));
+                        std::thread::sleep(again_after(waited));
                         continue;
                     }
                     Err(why) => return Err(told(why)),
@@ -416,6 +426,15 @@ impl Content for Port {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_share_is_asked_again_soon_at_first() {
+        let after = |millis| again_after(Duration::from_millis(millis));
+        assert_eq!(
+            (after(0), after(40), after(60_000)),
+            (AGAIN_AFTER_MIN, Duration::from_millis(10), AGAIN_AFTER_MAX)
+        );
+    }
 
     #[test]
     fn a_reader_that_has_ended_is_gone() {

@@ -1,7 +1,7 @@
 //! Who waits for which piece of which file: `polder_tiering::Recalls` with threads that wait.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ pub(super) const FETCHES_MAX: usize = 8;
 const READERS_MAX: usize = 16_384;
 /// How often a waiting reader looks whether it is still to wait.
 const POLL: Duration = Duration::from_millis(20);
+/// Where more wait than this they look less often, so that looking never takes a processor: a thousand looks and some a second.
+const WAITING_MAX: u32 = 32;
 
 /// A read of a file.
 pub(super) struct Wish {
@@ -82,6 +84,32 @@ pub(super) struct Queue {
     state: Mutex<State>,
     work: Condvar,
     next_reader: AtomicU64,
+    waiting: AtomicU32,
+}
+
+/// How long a reader waits before it looks again, when so many wait.
+fn poll(waiting: u32) -> Duration {
+    POLL * waiting.div_ceil(WAITING_MAX).max(1)
+}
+
+/// A reader that waits, counted as long as it does.
+struct Counted<'a>(&'a AtomicU32);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+
+    fn poll(&self) -> Duration {
+        poll(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for Queue {
@@ -91,7 +119,12 @@ impl Default for Queue {
             waiters: HashMap::new(),
             is_ended: false,
         };
-        Self { state: Mutex::new(state), work: Condvar::new(), next_reader: AtomicU64::new(0) }
+        Self {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            next_reader: AtomicU64::new(0),
+            waiting: AtomicU32::new(0),
+        }
     }
 }
 
@@ -104,6 +137,7 @@ impl Queue {
         is_over: &dyn Fn() -> bool,
     ) -> Result<(), TieredError> {
         let reader = Reader(self.next_reader.fetch_add(1, Ordering::Relaxed));
+        let counted = Counted::new(&self.waiting);
         let waiter: Arc<Waiter> = Arc::default();
         loop {
             let mut state = self.state.lock().expect(LOCK);
@@ -129,7 +163,7 @@ impl Queue {
             if Instant::now() >= until {
                 return Err(TieredError::Share("too many programs wait for recalls".into()));
             }
-            std::thread::sleep(POLL);
+            std::thread::sleep(counted.poll());
         }
         let mut answer = waiter.answer.lock().expect(LOCK);
         loop {
@@ -141,7 +175,7 @@ impl Queue {
             } else if Instant::now() >= until {
                 TieredError::Share("it did not answer in time".into())
             } else {
-                answer = waiter.answered.wait_timeout(answer, POLL).expect(LOCK).0;
+                answer = waiter.answered.wait_timeout(answer, counted.poll()).expect(LOCK).0;
                 continue;
             };
             drop(answer);
@@ -229,6 +263,22 @@ mod tests {
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_millis(300)
+    }
+
+    #[test]
+    fn many_who_wait_look_less_often() {
+        assert_eq!((poll(1), poll(WAITING_MAX)), (POLL, POLL));
+        for waiting in [33, 512, 10_000] {
+            let looks_a_second = f64::from(waiting) / poll(waiting).as_secs_f64();
+            assert!(
+                looks_a_second <= f64::from(WAITING_MAX) / POLL.as_secs_f64(),
+                "{waiting}: {looks_a_second}"
+            );
+        }
+        let queue = Queue::default();
+        let over = queue.wait_for(&wish(0, 1, &[0]), soon(), &|| true);
+        assert!(matches!(over, Err(TieredError::Cancelled)));
+        assert_eq!(queue.waiting.load(Ordering::Relaxed), 0, "counted while they wait");
     }
 
     #[test]
