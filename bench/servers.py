@@ -17,8 +17,10 @@ from cluster import descendants, free_port, wait_for
 SOON, LONG = 60, 240
 PASSWORD = "secret"
 
-# docs/samba.md has the same settings, and says why. What is here beside them: folders and an address of its own, local accounts.
-SMB_CONF = """
+DOCS = Path(__file__).parent.parent / "docs"
+
+# What a test has in place of an administrator's: folders and an address of its own, local accounts. The shares are those of docs/samba.md.
+SMB_GLOBAL = """
 [global]
   server role = standalone server
   netbios name = POLDER
@@ -33,23 +35,13 @@ SMB_CONF = """
   disable spoolss = yes
   log file = {folder}/smbd.log
   log level = 1
-{folders}
-  vfs objects = acl_xattr streams_xattr
-  ea support = yes
-  store dos attributes = yes
-  map archive = no
-  map hidden = no
-  map system = no
-  map readonly = no
-  strict allocate = no
-  use sendfile = no
-  aio read size = 1
-  aio write size = 1
-  kernel oplocks = no
-  kernel change notify = yes
-  read only = no
 """
 FOLDERS = {"private": "private dir", "lock": "lock directory", "state": "state directory", "cache": "cache directory", "pid": "pid directory", "rpc": "ncalrpc dir"}
+
+
+def recipe(page, language=""):
+    """The configuration that a page recommends: its first block in a language."""
+    return (DOCS / page).read_text().partition(f"```{language}\n")[2].partition("```")[0]
 
 
 class Server:
@@ -94,8 +86,11 @@ class Samba(Server):
             (self.folder / name).mkdir(parents=True)
         folders = "\n".join(f"  {setting} = {self.folder / name}" for name, setting in FOLDERS.items())
         self.conf = self.folder / "smb.conf"
-        text = SMB_CONF.format(folder=self.folder, folders=folders, address=self.address)
-        self.conf.write_text(text + "".join(f"[{name}]\n  path = {path}\n" for name, path in shares.items()))
+        text = SMB_GLOBAL.format(folder=self.folder, address=self.address) + folders
+        share = recipe("samba.md", "ini").partition("[projects]")[2]
+        for name, path in shares.items():
+            text += f"\n[{name}]{share.replace('/srv/projects', str(path))}"
+        self.conf.write_text(text)
         for user in users:
             subprocess.run(["smbpasswd", "-c", self.conf, "-s", "-a", user], input=f"{PASSWORD}\n{PASSWORD}\n".encode(), check=True, capture_output=True)
 
@@ -197,46 +192,23 @@ class SmbFile:
         self.ensure(self.lib.smbc_close(self.fd))
 
 
-GANESHA_CONF = """
-NFS_CORE_PARAM {{
-  Protocols = 4;
-  NFS_Port = {port};
-  Bind_addr = 127.0.0.1;
-  Enable_NLM = false;
-  Enable_RQUOTA = false;
-}}
-NFSv4 {{
-  RecoveryBackend = fs;
-  RecoveryRoot = {folder}/recovery;
-  Only_Numeric_Owners = true;
-  Graceless = true;
-}}
-EXPORT_DEFAULTS {{ Access_Type = RW; SecType = sys; Transports = TCP; Squash = No_Root_Squash; }}
-EXPORT {{
-  Export_Id = 1;
-  Filesystem_Id = 80.1;
-  Path = {path};
-  Pseudo = /data;
-  Attr_Expiration_Time = 0;
-  FSAL {{ Name = VFS; }}
-}}
-"""
-
-
 class Ganesha(Server):
-    """`ganesha.nfsd` (NFSv4) with one export, `/data`."""
+    """`ganesha.nfsd` (NFSv4) with one export, `/projects`."""
 
     def __init__(self, folder, path):
         self.folder, self.process, self.port = Path(folder), None, free_port()
         (self.folder / "recovery").mkdir(parents=True)
-        (self.folder / "ganesha.conf").write_text(GANESHA_CONF.format(folder=self.folder, path=path, port=self.port))
+        text = recipe("nfs.md").replace("/srv/projects", str(path)).replace("Root_Squash", "No_Root_Squash")
+        text = text.replace("NFS_CORE_PARAM {", f"NFS_CORE_PARAM {{\n  NFS_Port = {self.port};\n  Bind_addr = 127.0.0.1;")
+        text = text.replace("NFSv4 {", f"NFSv4 {{\n  RecoveryBackend = fs;\n  RecoveryRoot = {self.folder}/recovery;\n  Graceless = true;")
+        (self.folder / "ganesha.conf").write_text(text)
 
     def start(self):
         self.spawn("ganesha.nfsd", "-F", "-f", self.folder / "ganesha.conf", "-L", self.folder / "ganesha.log", "-p", self.folder / "pid")
         wait_for("ganesha.nfsd", lambda: self.listens("127.0.0.1", self.port), SOON)
 
     def url(self, path="", uid=0):
-        return f"nfs://127.0.0.1/data{path}?version=4&nfsport={self.port}&uid={uid}&gid={uid}"
+        return f"nfs://127.0.0.1/projects{path}?version=4&nfsport={self.port}&uid={uid}&gid={uid}"
 
 
 class Stat(ctypes.Structure):
@@ -344,6 +316,16 @@ class Nfs:
     def paths(self, name, *paths):
         """A call that takes paths and nothing else: `rename`, `unlink`, `mkdir`, `rmdir`, `link`, `symlink`."""
         self.call(name, *(path.encode() for path in paths))
+
+
+def has_smb_port():
+    """Whether an address of this machine's own network can be had at the port of SMB."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.1.2.3", 445))
+        except OSError:
+            return False
+    return True
 
 
 def missing():

@@ -427,6 +427,11 @@ def local_changes(world):
     there, here, _ = world.make(MIB)
     here.unlink()
     wait_for("the removal", lambda: not there.exists(), SOON)
+    # Of the folder itself, whose real directory lies where the agent keeps its own; with nothing else in it that changes.
+    world.settled()
+    time.sleep(1)
+    world.b.chmod(0o751)
+    wait_for("the folder's own mode", lambda: stat.S_IMODE(world.a.stat().st_mode) == 0o751, SOON)
     (world.b / "new folder").mkdir()
     (world.b / "new folder" / "new").write_bytes(b"made on b")
     world.on_a("new folder/new", b"made on b")
