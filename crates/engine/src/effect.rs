@@ -32,7 +32,7 @@ pub enum Effect {
     List {
         /// The job.
         job: JobId,
-        /// Where to begin.
+        /// Where to begin. It is compared with the rows of this node, whosever its identity is by the rows.
         dir: Arc<Dir>,
         /// Whether to go down.
         recursive: bool,

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use polder_types::{
-    BatchAnswer, BatchNo, Content, Cursor, FileIdent, InstanceId, Name, NodeState, NodeUid, RelPath, Seq,
-    Stamp,
+    BatchAnswer, BatchNo, Content, Cursor, FileIdent, GroupAnswer, InstanceId, Name, NodeState, NodeUid,
+    RelPath, Seq, Stamp,
 };
 
 use crate::{Failure, JobId, PageToken, SeenDir, SeenEntry, Settings};
@@ -293,9 +293,9 @@ pub enum Announced {
     Accepted {
         /// The share's head.
         head: Cursor,
-        /// Answers to those batches of [`crate::Effect::Announce::open`] that took effect. A batch that is not here was
+        /// What became of those batches of [`crate::Effect::Announce::open`] that were decided. A batch that is not here was
         /// not taken, if `answers_known`; else the feed tells.
-        answers: Vec<(BatchNo, BatchAnswer)>,
+        answers: Vec<Kept>,
         /// Whether the service still knows the answers of this instance.
         answers_known: bool,
         /// Whether the service has a brake on this endpoint.
@@ -311,6 +311,26 @@ pub enum Announced {
     },
     /// Could not be answered; announced again after a while.
     Failed(Failure),
+}
+
+/// What the service keeps of a batch whose answer may have been lost.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Kept {
+    /// Which one.
+    pub batch: BatchNo,
+    /// Of each of its groups: the number of its first operation; `None` where it was refused.
+    pub accepted: Vec<Option<Seq>>,
+}
+
+impl Kept {
+    /// Of an answer as it was first given.
+    pub fn of(batch: BatchNo, answer: &BatchAnswer) -> Self {
+        let first = |group: &GroupAnswer| match group {
+            GroupAnswer::Accepted { first } => Some(*first),
+            GroupAnswer::Refused { .. } => None,
+        };
+        Self { batch, accepted: answer.groups.iter().map(first).collect() }
+    }
 }
 
 /// Why everything is compared anew.

@@ -43,8 +43,8 @@ mod work;
 pub use effect::{Apply, ApplyAct, ApplyOver, ApplyStep, Effect, LookAt, PageToken, Read};
 pub use engine::{Engine, EngineError};
 pub use event::{
-    Anew, Announced, ApplyResult, BatchError, Command, Event, FeedError, FeedRow, Hint, ListEnd, ListPart,
-    Look, LookFound, Page, ReadOutcome, RootSeen, Started, Unreachable,
+    Anew, Announced, ApplyResult, BatchError, Command, Event, FeedError, FeedRow, Hint, Kept, ListEnd,
+    ListPart, Look, LookFound, Page, ReadOutcome, RootSeen, Started, Unreachable,
 };
 pub use settings::{BrakeSettings, InitialMode, LARGE_BYTES, Limits, Settings};
 pub use status::{

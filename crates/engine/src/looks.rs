@@ -345,7 +345,7 @@ impl Engine {
         } else if self.looks.is_stale(job, &key) {
             self.looks.pend(at.parent, Some(at.name));
         } else {
-            sights.push(Sight { at, entry, links_checked });
+            sights.push(Sight { at, entry, links_checked, seen_by: Some(job) });
         }
     }
 

@@ -18,7 +18,7 @@ use polder_types::{
 use crate::engine::Engine;
 use crate::overlay::{DEPTH_MAX, Key, View, as_local};
 use crate::work::State;
-use crate::{SeenDir, SeenEntry, SkipReason};
+use crate::{JobId, SeenDir, SeenEntry, SkipReason};
 
 /// What was seen under one name of a directory.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub(crate) struct Sight {
     pub(crate) entry: Option<SeenEntry>,
     /// Whether the other name of a file with several was looked at just before, in the same facts.
     pub(crate) links_checked: bool,
+    /// The look or walk that has seen it.
+    pub(crate) seen_by: Option<JobId>,
 }
 
 /// What was seen together.
@@ -35,6 +37,8 @@ struct Batch {
     empty: BTreeSet<Key>,
     /// Where each inode was seen.
     idents: BTreeMap<FileIdent, Key>,
+    /// The oldest job that saw any of it.
+    seen_by: Option<JobId>,
 }
 
 impl Batch {
@@ -42,7 +46,8 @@ impl Batch {
         let empty = sights.iter().filter(|sight| sight.entry.is_none()).map(|sight| key(&sight.at));
         let idents =
             sights.iter().filter_map(|sight| Some((sight.entry.as_ref()?.seen.stamp.ident, key(&sight.at))));
-        Self { empty: empty.collect(), idents: idents.collect() }
+        let seen_by = sights.iter().filter_map(|sight| sight.seen_by).min();
+        Self { empty: empty.collect(), idents: idents.collect(), seen_by }
     }
 
     fn is_elsewhere(&self, ident: FileIdent, than: &Key) -> bool {
@@ -116,7 +121,7 @@ impl Engine {
         sight: Sight,
         batch: &Batch,
     ) -> Result<(), TreeError> {
-        let Sight { at, entry: Some(entry), links_checked } = sight else { return Ok(()) };
+        let Sight { at, entry: Some(entry), links_checked, .. } = sight else { return Ok(()) };
         let Some(kind) = entry.seen.kind else { return Ok(()) };
         let ident = entry.seen.stamp.ident;
         let key = self.overlay.key(&at);
@@ -132,6 +137,9 @@ impl Engine {
         {
             let uid = *uid;
             self.set_present(store, uid, at, entry)?;
+            if kind == Kind::Directory && self.scan.is_inside() {
+                self.compare_with_own_rows(store, uid, ident)?;
+            }
             return self.evict_others(store, &key, uid);
         }
         let known = match view.by_ident(ident)? {
@@ -196,6 +204,7 @@ impl Engine {
         batch: &Batch,
     ) -> Result<(), TreeError> {
         let kind = entry.seen.kind.expect("special files were left out");
+        let ident = entry.seen.stamp.ident;
         let is_dir = kind == Kind::Directory;
         let heir = match &standing {
             // In a swap or a chain the old one has moved on: it was seen elsewhere just now.
@@ -225,12 +234,20 @@ impl Engine {
             self.set_gone(store, old)?;
         }
         let returns = matches!(self.overlay.get(uid), Some(None));
+        let old = if is_dir { View { store, overlay: &self.overlay }.local_row(uid)? } else { None };
+        let moves = old.is_some_and(|old| old.at != at);
         self.set_present(store, uid, at, entry)?;
         if is_dir && returns {
             self.rows_hold_below(store, uid)?;
         }
         if is_dir && (returns || known != Some(uid)) {
             self.want_list(uid);
+        }
+        if let Some(job) = batch.seen_by.filter(|_| moves) {
+            self.moved_beside_walk(uid, job);
+        }
+        if is_dir {
+            self.compare_with_own_rows(store, uid, ident)?;
         }
         self.evict_others(store, &key, uid)
     }

@@ -115,8 +115,12 @@ impl Engine {
             self.session.backlog = uids.len() == window;
             uids.into_iter().for_each(|uid| self.work.touch(uid, now));
         }
-        if self.work.fresh_count() > 0 || self.work.running() > 0 {
+        let fresh = self.work.fresh_count() > 0;
+        // What is looked at again and again, and turns out to be as it was, is nothing that others wait for.
+        if self.work.running() > 0 || !self.work.stuck() || fresh && planted(Bug::WaitsInACircle) {
             self.stuck_since = now;
+        }
+        if fresh || self.work.running() > 0 {
             return Ok(());
         }
         if self.work.stuck() && now >= self.stuck_since + STUCK_MS {
@@ -291,7 +295,14 @@ impl Engine {
             // Nobody works on the other one yet: it is planned next, and this one with it.
             self.work.touch(on, self.now.mono_ms);
         }
+        let circle = self.work.circle(uid, on);
         self.work.put(uid, State::On(on));
+        if !circle.is_empty() && !planted(Bug::WaitsInACircle) {
+            // They were planned apart, each while another could not be. Together they may go.
+            for uid in circle.into_iter().chain([uid]) {
+                self.work.touch(uid, self.now.mono_ms);
+            }
+        }
     }
 
     fn held(&mut self, store: &dyn TreeStore, uid: NodeUid, why: &HeldReason) -> Result<(), TreeError> {

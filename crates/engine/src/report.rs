@@ -168,6 +168,6 @@ impl Engine {
         }));
         // An answer about this name that came meanwhile was younger.
         self.looks.pend(at.parent, Some(at.name.clone()));
-        self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true }])
+        self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true, seen_by: None }])
     }
 }

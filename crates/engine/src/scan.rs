@@ -104,6 +104,11 @@ impl Scan {
         self.wanted = true;
     }
 
+    /// Whether facts of a walk are taken that goes down by itself.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.inside
+    }
+
     pub(crate) fn jobs(&self) -> impl Iterator<Item = JobId> {
         self.walks.keys().copied()
     }
@@ -163,6 +168,28 @@ impl Engine {
         }
     }
 
+    /// A directory stands here. A walk that passes it by knows it by the identity that rows have: when by that it is another
+    /// node, or none although it has rows, what equals the other's rows, or is missing by its own, is not told. Then it is
+    /// listed for itself, also while the walk goes on.
+    pub(crate) fn compare_with_own_rows(
+        &mut self,
+        store: &dyn TreeStore,
+        uid: NodeUid,
+        ident: FileIdent,
+    ) -> Result<(), TreeError> {
+        let by_others = match store.synced_by_ident(ident)? {
+            Some(other) => other != uid && !planted(Bug::WalkKnowsByInode),
+            None => {
+                !store.synced_children(uid, None, 1)?.is_empty()
+                    && !planted(Bug::ReplacedDirectoryNotCompared)
+            }
+        };
+        if by_others {
+            self.scan.lists.insert(uid, true);
+        }
+        Ok(())
+    }
+
     /// A directory that we made is to be listed once: somebody may have put something into it before it was known here
     /// (and hints about directories that nobody knows are dropped).
     pub(crate) fn want_list_of_made(&mut self, uid: NodeUid) {
@@ -172,7 +199,7 @@ impl Engine {
         self.scan.lists.entry(uid).or_insert(false);
     }
 
-    /// A job has taken a directory to another place. A walk beside it may have passed it over in both.
+    /// A job has taken a directory to another place, or has seen it there. A walk beside it may have passed it over in both.
     pub(crate) fn moved_beside_walk(&mut self, dir: NodeUid, job: JobId) {
         let beside = !self.scan.walks.is_empty() || job < self.scan.since_walk;
         if beside && !planted(Bug::WalkPassesTheMoved) {
@@ -351,10 +378,6 @@ impl Engine {
                         self.looks.pend(dir, Some(row.at.name));
                     }
                 }
-                let replaced = store.synced(dir)?.is_none_or(|row| row.stamp.ident != part.dir);
-                if replaced && !planted(Bug::ReplacedDirectoryNotCompared) {
-                    self.children_unlisted(store, dir, &names)?;
-                }
                 // What the overlay has here and the listing did not mention equals the synced rows again, or is gone.
                 let silent: Vec<_> = self
                     .overlay
@@ -388,25 +411,6 @@ impl Engine {
             let wait = AGAIN_MS.saturating_mul(1 << (void.count - 1).min(10)).min(FROZEN_MS * 2);
             void.at = Some(self.now.mono_ms + wait);
         }
-    }
-
-    /// Another inode has taken the place of a directory, or its own row is gone: the walk could not find the rows in it, and
-    /// missed nothing.
-    fn children_unlisted(
-        &mut self,
-        store: &dyn TreeStore,
-        dir: NodeUid,
-        listed: &BTreeSet<Box<[u8]>>,
-    ) -> Result<(), TreeError> {
-        let mut after = None;
-        while let Some(rows) = self.rows_alone(store, dir, &mut after)? {
-            for (_, row) in rows {
-                if !listed.contains(&self.overlay.key(&row.at).1) {
-                    self.looks.pend(dir, Some(row.at.name));
-                }
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn list_done(

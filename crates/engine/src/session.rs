@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polder_sync::{CloudNode, Offer, SyncedNode, TreeError, TreeStore, Trees};
 use polder_types::{
-    BatchAnswer, BatchNo, Cursor, GroupAnswer, NodeUid, Seq,
+    BatchNo, Cursor, NodeUid, Seq,
     zoo::{Bug, planted},
 };
 
@@ -20,7 +20,7 @@ use crate::overlay::View;
 use crate::refused::{Refusals, decode_cursor, encode_cursor};
 use crate::rows::lone_rows;
 use crate::{
-    Anew, Announced, Effect, Failure, FeedError, FeedRow, JobId, Level, Page, PageToken, RootSeen,
+    Anew, Announced, Effect, Failure, FeedError, FeedRow, JobId, Kept, Level, Page, PageToken, RootSeen,
     Unreachable,
 };
 
@@ -237,10 +237,11 @@ impl Engine {
                 self.session.want_feed = true;
                 // Rows are read to the head before anything is planned.
                 self.session.at_cut = false;
-                for (batch, answer) in &answers {
-                    self.take_lost_answer(store, *batch, answer)?;
+                let ignored = planted(Bug::KeptAnswersIgnored);
+                for kept in answers.iter().filter(|_| !ignored) {
+                    self.take_lost_answer(store, kept)?;
                 }
-                if answers_known {
+                if answers_known && !ignored {
                     for offer in store.offers()? {
                         store.drop_offer(offer.uid)?;
                     }
@@ -264,15 +265,14 @@ impl Engine {
     }
 
     /// An answer that was lost, told by the service at the announcement.
-    fn take_lost_answer(
-        &mut self,
-        store: &mut dyn TreeStore,
-        batch: BatchNo,
-        answer: &BatchAnswer,
-    ) -> Result<(), TreeError> {
-        for offer in store.offers()?.into_iter().filter(|offer| offer.batch == batch) {
+    fn take_lost_answer(&mut self, store: &mut dyn TreeStore, kept: &Kept) -> Result<(), TreeError> {
+        for offer in store.offers()?.into_iter().filter(|offer| offer.batch == kept.batch) {
             store.drop_offer(offer.uid)?;
-            if let Some(GroupAnswer::Accepted { first }) = answer.groups.get(offer.group as usize) {
+            let ignored = planted(Bug::LostAnswerIgnored)
+                || offer.becomes.is_none() && planted(Bug::LostAnswerOfDeletionIgnored);
+            if let Some(Some(first)) = kept.accepted.get(offer.group as usize)
+                && !ignored
+            {
                 self.take_offer(store, &offer, Seq(first.0 + u64::from(offer.op)))?;
             }
         }

@@ -343,7 +343,7 @@ impl Engine {
         if !planted(Bug::KeptNotLookedAt) {
             self.looks.pend(at.parent, Some(at.name.clone()));
         }
-        self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true }])
+        self.observe(store, vec![Sight { at, entry: Some(entry), links_checked: true, seen_by: None }])
     }
 
     /// What a step made of one node.

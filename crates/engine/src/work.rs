@@ -62,6 +62,9 @@ impl Item {
 /// So many nodes may be urgent at one time. What comes in larger numbers is bulk: nobody waits for a single one of it.
 const URGENT_MAX: usize = 512;
 
+/// So many nodes that wait for each other are planned together at once. Longer chains wait until nothing else goes on.
+const CIRCLE_MAX: usize = 64;
+
 /// All nodes in work.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
@@ -314,6 +317,22 @@ impl Work {
     /// Whether anything waits for the feed.
     pub(crate) fn waits_for_cut(&self) -> bool {
         !self.after_cut.is_empty()
+    }
+
+    /// Those who wait for each other if a node waits for `on`, itself left out; none if that leads back to nobody.
+    pub(crate) fn circle(&self, uid: NodeUid, on: NodeUid) -> Vec<NodeUid> {
+        let (mut circle, mut at) = (vec![on], on);
+        while let Some(State::On(next)) = self.state(at) {
+            if next == uid {
+                return circle;
+            }
+            if circle.len() >= CIRCLE_MAX {
+                break;
+            }
+            circle.push(next);
+            at = next;
+        }
+        Vec::new()
     }
 
     /// Counts that a node waits for another one; how often in a row.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use polder_types::{FileIdent, Name};
+use polder_types::{FileIdent, Name, NodeUid};
 use rustix::io::Errno;
 
 use crate::error::{Doing, FsError};
@@ -27,18 +27,31 @@ pub(crate) struct Node {
     /// Steps from the root.
     depth: usize,
     ident: OnceLock<FileIdent>,
+    /// The node whose rows it is compared with; `None`: the one that its identity is known by.
+    pub(crate) rows: Option<NodeUid>,
     open: Mutex<Weak<OwnedFd>>,
 }
 
 impl Node {
     pub(crate) fn root(ident: FileIdent) -> Arc<Self> {
-        Arc::new(Self { above: None, depth: 0, ident: ident.into(), open: Mutex::default() })
+        let rows = Some(NodeUid::ROOT);
+        Arc::new(Self { above: None, depth: 0, ident: ident.into(), rows, open: Mutex::default() })
     }
 
     pub(crate) fn child(parent: &Arc<Self>, name: Name, ident: Option<FileIdent>) -> Arc<Self> {
+        Self::child_of_rows(parent, name, ident, None)
+    }
+
+    /// A place that is compared with the rows of this node.
+    pub(crate) fn child_of_rows(
+        parent: &Arc<Self>,
+        name: Name,
+        ident: Option<FileIdent>,
+        rows: Option<NodeUid>,
+    ) -> Arc<Self> {
         let ident = ident.map_or_else(OnceLock::new, Into::into);
         let above = Some((parent.clone(), name));
-        Arc::new(Self { above, depth: parent.depth + 1, ident, open: Mutex::default() })
+        Arc::new(Self { above, depth: parent.depth + 1, ident, rows, open: Mutex::default() })
     }
 
     pub(crate) fn is_root(&self) -> bool {

@@ -8,7 +8,8 @@
 //! What makes an absence believable (promise I5): the directory was read to its end without error, did not change
 //! while it was read, is still where it was, and the root's identity was proven just before. Else nothing is missing.
 //!
-//! A directory's rows are found by its identity, so a moved directory compares equal inside.
+//! The rows of the directory that a scan begins at are those of the node that it was sent to; of one whose own row holds,
+//! those of that row; of any other, those of the node that its identity is known by, so that a moved directory compares equal inside.
 
 use std::borrow::Borrow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,6 +42,8 @@ pub struct ScanOptions {
     pub recursive: bool,
     /// How many differences may be sent before [`Scan::credit`] gives more.
     pub credit: u64,
+    /// Whose rows the first directory is compared with; `None`: those of the node that its identity is known by.
+    pub rows: Option<NodeUid>,
     /// Which attributes are taken.
     pub policy: AttrPolicy,
 }
@@ -148,8 +151,9 @@ impl Scan {
     ) -> Result<Self, StateError> {
         let dirs = OpenDirs::new(&root);
         let mut start = Node::root(root.ident());
-        for name in from.path.names() {
-            start = Node::child(&start, name.clone(), None);
+        let depth = from.path.names().len();
+        for (at, name) in (1..).zip(from.path.names()) {
+            start = Node::child_of_rows(&start, name.clone(), None, options.rows.filter(|_| at == depth));
         }
         if let Some(ident) = from.ident {
             start.set_ident(ident);

@@ -166,12 +166,12 @@ impl<'a> Worker<'a> {
 
     /// Merges names and rows. The rows that were not seen come back.
     fn compare(&mut self, listing: &mut Listing) -> Result<Vec<NodeUid>, Stop> {
-        let uid = if listing.node.is_root() {
-            Some(NodeUid::ROOT)
-        } else {
-            self.reader.directory(listing.ident).map_err(Stop::State)?
+        let known = match listing.node.is_root() {
+            true => Some(NodeUid::ROOT),
+            false => self.reader.directory(listing.ident).map_err(Stop::State)?,
         };
-        listing.strange = uid.is_none();
+        listing.strange = known.is_none();
+        let uid = listing.node.rows.or(known);
         let case = self.reader.case();
         let order = self.names.sorted(case);
         self.shared.entry_count.fetch_add(order.len() as u64, Ordering::Relaxed);
@@ -215,7 +215,7 @@ impl<'a> Worker<'a> {
             && !is_mount(&stat, self.shared.root.device())
         {
             if row.kind == Kind::Directory {
-                self.go_down(listing, bytes, row.stamp.ident);
+                self.go_down(listing, bytes, row.stamp.ident, Some(row.uid));
             }
             return true;
         }
@@ -232,7 +232,7 @@ impl<'a> Worker<'a> {
             Look::Found(found) => {
                 // Equal after all where it changed between the two looks and back; or by another generation.
                 if found.seen.kind == Some(Kind::Directory) {
-                    self.go_down(listing, bytes, found.seen.stamp.ident);
+                    self.go_down(listing, bytes, found.seen.stamp.ident, None);
                 }
                 listing.part.differ.push(found);
             }
@@ -249,11 +249,11 @@ impl<'a> Worker<'a> {
         self.shared.filter.excludes(path, &found.seen.name, is_dir)
     }
 
-    fn go_down(&self, listing: &mut Listing, bytes: &[u8], ident: FileIdent) {
+    fn go_down(&self, listing: &mut Listing, bytes: &[u8], ident: FileIdent, rows: Option<NodeUid>) {
         if self.shared.options.recursive
             && let Ok(name) = Name::parse(bytes)
         {
-            listing.down.push(Node::child(&listing.node, name, Some(ident)));
+            listing.down.push(Node::child_of_rows(&listing.node, name, Some(ident), rows));
         }
     }
 

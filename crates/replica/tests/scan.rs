@@ -50,7 +50,7 @@ impl Synced {
     }
 
     fn scan(&self, recursive: bool, from: &DirAt) -> Scan {
-        let options = ScanOptions { threads: 2, recursive, credit: u64::MAX, policy: AttrPolicy::default() };
+        let options = ScanOptions { recursive, ..options() };
         let readers = || self.db.reader();
         Scan::start(self.e.root.clone(), Arc::default(), readers, from, options).unwrap()
     }
@@ -90,6 +90,10 @@ impl Synced {
             }
         }
     }
+}
+
+fn options() -> ScanOptions {
+    ScanOptions { threads: 2, recursive: true, credit: u64::MAX, rows: None, policy: AttrPolicy::default() }
 }
 
 fn row(parent: NodeUid, name: &Name, content: Content, stamp: Stamp) -> SyncedNode {
@@ -182,6 +186,37 @@ fn one_directory_is_listed_without_its_insides() {
     assert!(matches!(parts[..], [ScanPart { end: Some(PartEnd::Gone), .. }]), "{parts:?}");
 }
 
+/// A directory is another node's by the rows than the one that it is looked at for: a moved one, in whose place another has
+/// been made that took its id. What equals the rows of the former is news to the latter.
+#[test]
+fn a_directory_is_compared_with_the_rows_of_the_node_that_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut s = Synced::new(dir.path());
+    for dir in ["moved", "moved/deep", "other"] {
+        s.e.mkdir(dir);
+    }
+    for file in ["moved/deep/inside", "moved/plain", "other/expected"] {
+        s.e.write(file, b"x");
+    }
+    s.settle();
+    let moved = s.e.dir_at("moved");
+    let other = s.db.synced_at(NodeUid::ROOT, b"other").unwrap();
+    let scan = |rows| {
+        let readers = || s.db.reader();
+        let options = ScanOptions { rows, ..options() };
+        finish(&Scan::start(s.e.root.clone(), Arc::default(), readers, &moved, options).unwrap()).0
+    };
+    let parts = scan(other);
+    // What lies in "deep" is still known by its identity.
+    assert_eq!(
+        (differ(&parts), missing(&parts)),
+        (vec!["deep".to_owned(), "plain".to_owned()], 1),
+        "{parts:?}"
+    );
+    let parts = scan(None);
+    assert_eq!((differ(&parts).len(), missing(&parts)), (0, 0), "{parts:?}");
+}
+
 /// Promise I5, scenario 68: a directory with another volume mounted over it says nothing about what it holds.
 #[test]
 fn i5_a_directory_under_a_mount_has_no_absences() {
@@ -272,12 +307,10 @@ fn left_out_names_are_passed_over() {
     }
     let filter = Arc::new(polder_sync::Filter::parse(&["*.tmp", "/d/cache/"]).unwrap());
     let scan = |s: &Synced| {
-        let options =
-            ScanOptions { threads: 2, recursive: true, credit: u64::MAX, policy: AttrPolicy::default() };
         let root = DirAt { path: RelPath::root(), ident: None };
         let readers = || s.db.reader();
         let scan =
-            Scan::start_filtered(s.e.root.clone(), Arc::default(), readers, &root, options, filter.clone());
+            Scan::start_filtered(s.e.root.clone(), Arc::default(), readers, &root, options(), filter.clone());
         finish(&scan.unwrap()).0
     };
     assert_eq!(differ(&scan(&s)), ["cache", "d", "plain"]);
@@ -299,7 +332,7 @@ fn a_scan_waits_for_credit() {
             s.e.write(&format!("{dir}/{file}"), b"");
         }
     }
-    let options = ScanOptions { threads: 2, recursive: true, credit: 50, policy: AttrPolicy::default() };
+    let options = ScanOptions { credit: 50, ..options() };
     let root = DirAt { path: RelPath::root(), ident: None };
     let scan = Scan::start(s.e.root.clone(), Arc::default(), || s.db.reader(), &root, options).unwrap();
     let mut seen = 0;
@@ -418,8 +451,7 @@ fn a_hot_rescan() {
     s.settle();
     s.db.commit(true).unwrap();
     for threads in [1, 2, 3, 4] {
-        let options =
-            ScanOptions { threads, recursive: true, credit: u64::MAX, policy: AttrPolicy::default() };
+        let options = ScanOptions { threads, ..options() };
         let root = DirAt { path: RelPath::root(), ident: None };
         let (clock, cpu) = (Instant::now(), cpu_seconds());
         let scan = Scan::start(s.e.root.clone(), Arc::default(), || s.db.reader(), &root, options).unwrap();

@@ -7,7 +7,7 @@ use polder_api::grpc::convert::{self, CommitOutcome};
 use polder_api::grpc::pb::{self, open_endpoint_reply::Result as OpenResult, to_agent::Message};
 use polder_api::grpc::{PROTOCOL_VERSION, Reason};
 use polder_chunk::{ChunkLocation, ChunkSlot, PackRef, Scratch, ShareKeys};
-use polder_types::{Content, Cursor, GroupAnswer, InstanceId, PackId, Reader, Refusal, ShareId};
+use polder_types::{BatchNo, Content, Cursor, GroupAnswer, InstanceId, PackId, Reader, Refusal, ShareId};
 use tonic::Code;
 
 fn accepted(outcome: &CommitOutcome) -> bool {
@@ -321,6 +321,33 @@ async fn clones_and_old_states_are_noticed_before_anything_changes() {
     let result = b.open().await.expect("answered");
     let OpenResult::Rebaseline(why) = result else { panic!("{result:?}") };
     assert_eq!(why.why(), pb::RebaselineWhy::ServiceSetBack);
+    world.service.stop().await;
+}
+
+/// An agent whose answers were lost hears at its opening what became of its batches; what is not told was never taken, and
+/// is refused from then on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opening_tells_what_became_of_open_batches() {
+    let world = World::start().await;
+    let (mut a, _, keys) = two(&world).await;
+    let ids = a.put(&world, &keys, &[b"bytes"]).await;
+    let taken = a.next_batch;
+    let Ok(CommitOutcome::Answer(answer)) = a.commit(vec![create("y", file(ids[0], 5)).1]).await else {
+        panic!("not decided")
+    };
+    let refused = a.next_batch;
+    assert!(!accepted(&a.commit(vec![create("y", file(ids[0], 5)).1]).await.expect("decided")));
+    let never_sent = a.next_batch;
+    a.next_batch += 1;
+    a.open_batches = vec![taken, refused, never_sent];
+    let Ok(OpenResult::Opened(opened)) = a.open().await else { panic!("not opened") };
+    let kept: Vec<_> =
+        opened.kept.iter().map(|kept| convert::decode_kept(kept).expect("a sound answer")).collect();
+    let GroupAnswer::Accepted { first } = answer.groups[0] else { panic!("refused") };
+    assert_eq!(kept, [(BatchNo(taken), vec![Some(first)]), (BatchNo(refused), vec![None])]);
+    a.next_batch = never_sent;
+    let late = a.commit(vec![create("z", file(ids[0], 5)).1]).await;
+    assert_eq!(late.expect("decided"), CommitOutcome::Stale);
     world.service.stop().await;
 }
 

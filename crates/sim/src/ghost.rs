@@ -84,8 +84,9 @@ impl Ghost {
         self.acknowledged.insert(token);
     }
 
-    /// What a server had and has not any more, by a power cut or by being set back: it is missed only if the share had
-    /// taken it, or somebody else has it.
+    /// What a server had and has not any more, by a power cut or by being set back: it is missed only if the share has it, or
+    /// somebody else. What the share has in its history alone (a conflict copy that was not told yet had been a version once) is
+    /// as lost here as what it never had.
     pub fn lost_locally(
         &mut self,
         service: &Service,
@@ -93,8 +94,7 @@ impl Ghost {
         after: &BTreeSet<Token>,
         others: &BTreeSet<Token>,
     ) {
-        // The share may have been set back meanwhile.
-        let known: BTreeSet<Token> = all_contents(service).iter().filter_map(token_of).collect();
+        let known = live_tokens(service);
         for token in before.difference(after) {
             if !known.contains(token) && !others.contains(token) {
                 self.excused.insert(*token);

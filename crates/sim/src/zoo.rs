@@ -38,6 +38,95 @@ pub const OPEN: &[Bug] = &[];
 /// Stories that catch a bug whose situation seeds meet too rarely.
 const STORIES: &[(Bug, &str)] = &[
     (
+        Bug::KeptAnswersIgnored,
+        "seed 711485 hosts 2 active 10000 queue 64 rows 100 stepwise
+         359 s0 mkdir d
+         1239 s0 create c
+         1239 s0 mode d 450
+         1348 s0 open c 31
+         1348 s0 create d/b
+         1785 s1 empty b
+         1785 s1 copy b a
+         1785 s1 edit b
+         1876 s0 create d/d
+         2514 s1 create a
+         2531 s1 save c
+         2531 s1 mode d/b 390
+         2713 s0 close 31
+         2713 s0 edit d/d
+         2731 s0 swap d/b c
+         0 s0 crash-in 4 1 83438537467589
+         5205 s1 office d/b",
+    ),
+    (
+        Bug::WalkKnowsByInode,
+        "seed 821762 hosts 2 active 10000 queue 64 rows 2 fanotify slow
+         681 s0 mkdir e.txt
+         1203 s1 mkdir d
+         1894 s0 mkdir e.txt/d
+         2760 s0 power 139818557352875
+         3779 s0 rename e.txt d/b
+         5405 s0 mkdir e.txt",
+    ),
+    (
+        Bug::WaitsInACircle,
+        "seed 914131 hosts 3 active 60000 queue 64 rows 100 damage fanotify
+         2212 s2 mkdir e.txt
+         3090 s2 rename e.txt a
+         0 s2 repeat 5 6168
+         28087 s1 create a/b
+         34170 s0 mkdir d
+         56158 s2 link a/b d/d
+         56415 s2 rm a
+         56450 s1 edit a/b",
+    ),
+    (
+        Bug::YoungestLeftoverFirst,
+        "seed 904570 hosts 2 active 60000 queue 64 rows 100 alone
+         0 s0 repeat 3 11
+         5655 s0 create e.txt
+         6939 s0 edit e.txt
+         8006 s0 rm e.txt
+         0 s0 repeat 8 9196
+         0 s1 repeat 7 5861
+         0 s1 crash-in 6 1
+         15202 s0 create a
+         15202 s0 create d
+         0 s0 repeat 22 7176
+         17848 s0 create c
+         18059 s0 create e.txt
+         18681 s0 create a
+         0 s1 repeat 14 4261
+         0 s1 repeat 15 7964
+         25966 s0 rename e.txt c
+         29493 s0 mkdir e.txt
+         29493 s0 mkdir e.txt/d
+         32202 s0 rm d
+         34030 s0 create e.txt/c
+         35234 s0 mode e.txt/d 455
+         35234 s0 edit e.txt/c
+         0 s1 crash-in 24 1
+         35633 s0 edit e.txt/c
+         0 s1 crash-in 25 4
+         40030 s0 edit e.txt/c
+         41580 s0 office e.txt/c",
+    ),
+    (
+        Bug::HalfAgreedIsAgreed,
+        "seed 937471 hosts 2 active 60000 queue 64 rows 100 fanotify alone
+         4272 s0 mkdir a
+         4272 s0 mode / 452
+         13710 s0 mkdir a/a
+         13923 s0 create a/a/c
+         0 s1 crash-in 5 0
+         17933 s0 rename a/a/c e.txt
+         18020 s0 create a/b
+         18164 s0 swap a/b e.txt
+         19140 s0 edit a/b
+         21708 s0 edit a/b
+         0 s1 crash-in 8 1",
+    ),
+    (
         Bug::WalkPassesTheMoved,
         "seed 616501 hosts 2 active 10000 queue 64 rows 2 fanotify
          460 s1 mkdir a

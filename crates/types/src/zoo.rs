@@ -52,6 +52,13 @@ bugs! {
     /// A knot of moves is turned as a ring although one lies in another.
     TurnsEveryKnot,
 
+    /// A version of which one step was written down counts as applied, whatever a cut-off apply has left of the others.
+    HalfAgreedIsAgreed,
+    /// Of two versions that cut-off applies may have left, the younger is taken although the older has the bytes or the place.
+    YoungestLeftoverFirst,
+    /// Nodes that were planned apart wait for each other for as long as anything is looked at.
+    WaitsInACircle,
+
     // The engine: what was seen.
 
     /// A queue of hints that overflowed is not followed by a scan.
@@ -118,6 +125,8 @@ bugs! {
     YieldsToTheBusy,
     /// Whether a deletion whose answer was lost was taken, the feed does not tell.
     LostAnswerOfDeletionIgnored,
+    /// A walk compares every directory with the rows of the node that it is known by, also where it is another node's now.
+    WalkKnowsByInode,
     /// A directory that was moved while a walk ran is not listed again.
     WalkPassesTheMoved,
     /// Of two rows under an empty name one alone is gone.
@@ -174,6 +183,9 @@ bugs! {
     OffersNotDurable,
     /// An answer that was lost is not asked for: what was accepted is sent again.
     LostAnswerIgnored,
+    /// What the service keeps of a batch is not taken: the feed alone tells what became of it, and only of a node that nobody
+    /// changed since.
+    KeptAnswersIgnored,
     /// What was seen before a lost answer was known stays a node of its own.
     LostAnswerMakesTwins,
     /// A batch whose answer was lost is planned again before the feed was read.

@@ -112,8 +112,13 @@ impl Jobs {
 
     /// Begins a walk. Its readers see what the state database has committed.
     pub(crate) fn list(&self, job: JobId, dir: &Dir, recursive: bool, credit: u32, case: CaseRule) {
-        let options =
-            ScanOptions { threads: SCAN_THREADS, recursive, credit: credit.into(), policy: self.disk.policy };
+        let options = ScanOptions {
+            threads: SCAN_THREADS,
+            recursive,
+            credit: credit.into(),
+            rows: Some(dir.uid),
+            policy: self.disk.policy,
+        };
         let root = Arc::clone(&self.disk.root);
         let readers = self.readers.get_or_init(|| StateReaders::new(root.database_path(), case));
         match Scan::start(root, Arc::clone(&self.disk.owners), || readers.get(), &dir_at(dir), options) {

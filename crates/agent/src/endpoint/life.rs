@@ -357,10 +357,10 @@ impl Life {
         effects: &mut Vec<Effect>,
     ) -> Result<()> {
         let answer = match answer {
-            Opening::Accepted { open, head } => {
+            Opening::Accepted { open, head, kept, kept_known } => {
                 self.db.put_note(NOTE_OPENINGS, &open.opening)?;
                 self.remote.set(Some(*open));
-                Announced::Accepted { head, answers: Vec::new(), answers_known: false, held: false }
+                Announced::Accepted { head, answers: kept, answers_known: kept_known, held: false }
             }
             Opening::Rebaseline(anew) => {
                 self.end_instance()?;
@@ -452,10 +452,10 @@ impl Life {
     /// Draws the opening of an announcement and writes it down, to be durable before it is sent.
     fn prepare_announcement(&mut self, thread: &Thread, effects: &[Effect]) -> Result<Option<Announcement>> {
         let announce = effects.iter().rev().find_map(|effect| match effect {
-            Effect::Announce { job, next, known, .. } => Some((*job, *next, *known)),
+            Effect::Announce { job, next, known, open } => Some((*job, *next, *known, open.clone())),
             _ => None,
         });
-        let Some((job, next, known)) = announce else { return Ok(None) };
+        let Some((job, next, known, open)) = announce else { return Ok(None) };
         let noted = self.db.note(NOTE_OPENINGS)?.unwrap_or_default();
         let previous: Vec<[u8; 16]> =
             noted.chunks_exact(16).map(|nonce| nonce.try_into().expect("sixteen bytes")).collect();
@@ -468,7 +468,8 @@ impl Life {
         kept.push(opening);
         self.db.put_note(NOTE_OPENINGS, &kept.concat())?;
         let endpoint = thread.assignment.endpoint;
-        Ok(Some(Announcement { job, endpoint, instance: self.instance, opening, previous, next, known }))
+        let instance = self.instance;
+        Ok(Some(Announcement { job, endpoint, instance, opening, previous, next, known, open }))
     }
 
     fn status(&mut self, thread: &Thread, status: Arc<polder_engine::Status>) {

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use polder_api::grpc::convert::{self, CommitOutcome, FeedDecoder, FeedPage, OfferedBatch, PackPlace};
-use polder_api::grpc::{Reason, pb};
+use polder_api::grpc::{Reason, limits, pb};
 use polder_chunk::{ChunkLocation, PackRef};
 use polder_engine::{
-    Anew, BatchError, Event, Failure, FailureClass, FeedError, FeedRow, JobId, Page, PageToken, Unreachable,
+    Anew, BatchError, Event, Failure, FailureClass, FeedError, FeedRow, JobId, Kept, Page, PageToken,
+    Unreachable,
 };
 use polder_replica::FsError;
 use polder_types::{Author, BatchAnswer, BatchNo, Cursor, EndpointId, Group, InstanceId, NodeState};
@@ -60,6 +61,10 @@ pub(crate) enum Opening {
         open: Box<Open>,
         /// The share's head.
         head: Cursor,
+        /// What became of the open batches that were decided.
+        kept: Vec<Kept>,
+        /// Whether the others were not taken for sure: all were asked about.
+        kept_known: bool,
     },
     /// Begin a new instance and merge.
     Rebaseline(Anew),
@@ -87,6 +92,8 @@ pub(crate) struct Announcement {
     pub next: BatchNo,
     /// Highest place in history that is known.
     pub known: Cursor,
+    /// Batches whose answers are not known.
+    pub open: Vec<BatchNo>,
 }
 
 /// Opens the endpoint in a session.
@@ -99,6 +106,7 @@ pub(crate) async fn announce(link: Link, what: Announcement, facts: Facts) {
         next_batch: what.next.0,
         known: Some(what.known.into()),
         process_nonce: link.process_nonce.to_vec().into(),
+        open_batches: what.open.iter().take(limits::OPEN_BATCHES_MAX).map(|batch| batch.0).collect(),
     };
     let answer = match link.client.clone().open_endpoint(request).await {
         Ok(reply) => opened(&link, &what, reply.into_inner()),
@@ -113,8 +121,8 @@ pub(crate) async fn announce(link: Link, what: Announcement, facts: Facts) {
 fn opened(link: &Link, what: &Announcement, reply: pb::OpenEndpointReply) -> Opening {
     use pb::open_endpoint_reply::Result as Wire;
     match reply.result {
-        Some(Wire::Opened(opened)) => match convert::cursor(opened.head.as_ref()) {
-            Ok(head) => Opening::Accepted {
+        Some(Wire::Opened(opened)) => match decided(&opened) {
+            Ok((head, kept)) => Opening::Accepted {
                 open: Box::new(Open {
                     client: link.client.clone(),
                     http: link.http.clone(),
@@ -124,6 +132,8 @@ fn opened(link: &Link, what: &Announcement, reply: pb::OpenEndpointReply) -> Ope
                     link: link.number,
                 }),
                 head,
+                kept,
+                kept_known: what.open.len() <= limits::OPEN_BATCHES_MAX,
             },
             Err(error) => Opening::Failed(RemoteError::from(error).failure()),
         },
@@ -134,6 +144,15 @@ fn opened(link: &Link, what: &Announcement, reply: pb::OpenEndpointReply) -> Ope
         Some(Wire::Clone(_)) => Opening::Refused(Unreachable::Clone),
         None => Opening::Failed(Failure { class: FailureClass::Other, text: "an empty answer".into() }),
     }
+}
+
+/// The head, and what became of the batches that were asked about.
+fn decided(opened: &pb::Opened) -> Result<(Cursor, Vec<Kept>), convert::BadMessage> {
+    let kept = opened.kept.iter().take(limits::OPEN_BATCHES_MAX).map(|kept| {
+        let (batch, accepted) = convert::decode_kept(kept)?;
+        Ok(Kept { batch, accepted })
+    });
+    Ok((convert::cursor(opened.head.as_ref())?, kept.collect::<Result<_, _>>()?))
 }
 
 /// Reads the feed, one page a request of the engine: what is not asked for stays in the connection's window.

@@ -18,6 +18,8 @@ pub const PAGE_PACKS_MAX: usize = 65_536;
 pub const CHUNKS_ASKED_MAX: usize = 16_384;
 /// Most previous openings in one `OpenEndpoint`.
 pub const PREVIOUS_OPENINGS_MAX: usize = 16;
+/// Batches that an opening asks about. An agent has a handful in flight.
+pub const OPEN_BATCHES_MAX: usize = 64;
 /// Most endpoints of one server.
 pub const ENDPOINTS_MAX: usize = 1024;
 /// Longest share keys: 1,024 generations.

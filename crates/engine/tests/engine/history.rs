@@ -1,12 +1,13 @@
-//! What a re-baseline takes for the base of a merge (promise I7; the story was found by `crates/model`).
+//! What a re-baseline takes for the base of a merge (promise I7; the story was found by `crates/model`), and what an opening tells
+//! of batches whose answers were lost.
 
 use polder_engine::{
-    Anew, Announced, Effect, Engine, Event, FeedRow, JobId, Now, Page, RootSeen, Settings, Started,
+    Anew, Announced, Effect, Engine, Event, FeedRow, JobId, Kept, Now, Page, RootSeen, Settings, Started,
 };
-use polder_sync::{SyncedNode, TreeStore, mem::MemStore};
+use polder_sync::{Offer, SyncedNode, TreeStore, mem::MemStore};
 use polder_types::{
-    Attrs, Body, CaseRule, Content, Cursor, Epoch, Extent, ExtentSource, FileIdent, InstanceId, NodeState,
-    NodeUid, Placed, Seq, Stamp, Tag, Timestamp,
+    Attrs, BatchNo, Body, CaseRule, Content, Cursor, Epoch, Extent, ExtentSource, FileIdent, InstanceId,
+    NodeState, NodeUid, Placed, Seq, Stamp, Tag, Timestamp,
 };
 
 const FILE: NodeUid = NodeUid([7; 16]);
@@ -132,4 +133,30 @@ fn an_older_row_of_the_same_history_is_the_base() {
     bench.announced(Announced::Rebaseline(Anew { why: "an old state".into(), other_history: false }));
     bench.read_tree();
     assert_eq!(bench.base(), Some(Seq(20)));
+}
+
+/// The base after an opening that tells this of a batch which had offered version 25 of the file.
+fn base_after(accepted: Option<Option<Seq>>) -> Option<Seq> {
+    let mut bench = Bench::agreed();
+    let row = bench.store.synced(FILE).expect("maps").expect("agreed");
+    let becomes = Some(SyncedNode { content: content(25), ..row });
+    let offer = Offer { uid: FILE, batch: BatchNo(4), group: 0, op: 0, becomes };
+    bench.store.put_offer(&offer).expect("maps");
+    let answers = accepted.map(|first| Kept { batch: BatchNo(4), accepted: vec![first] });
+    let answers = answers.into_iter().collect();
+    bench.announced(Announced::Accepted { head: head(30), answers, answers_known: true, held: false });
+    assert!(bench.store.offers().expect("maps").is_empty(), "nothing can become of it any more");
+    bench.base()
+}
+
+/// Somebody has edited the version since, so that the feed does not tell of it: it is agreed all the same.
+#[test]
+fn what_was_accepted_is_agreed_whatever_the_feed_tells() {
+    assert_eq!(base_after(Some(Some(Seq(25)))), Some(Seq(25)));
+}
+
+#[test]
+fn what_was_refused_or_never_taken_is_not_agreed() {
+    assert_eq!(base_after(Some(None)), Some(Seq(20)));
+    assert_eq!(base_after(None), Some(Seq(20)));
 }

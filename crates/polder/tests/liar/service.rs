@@ -302,7 +302,7 @@ impl Agent for Said {
         _: Request<pb::OpenEndpointRequest>,
     ) -> Result<Response<pb::OpenEndpointReply>, Status> {
         let head = self.script.lock().expect(LOCK).head;
-        let opened = pb::Opened { head: Some(head.into()) };
+        let opened = pb::Opened { head: Some(head.into()), kept: Vec::new() };
         let result = Some(pb::open_endpoint_reply::Result::Opened(opened));
         Ok(Response::new(pb::OpenEndpointReply { result }))
     }

@@ -19,10 +19,13 @@ struct Asked {
     endpoint: EndpointId,
     known: Cursor,
     opening: Opening,
+    /// Batches whose answers the endpoint does not know.
+    open: Vec<BatchNo>,
 }
 
 fn decode(from: &pb::OpenEndpointRequest) -> Result<Asked, convert::BadMessage> {
     convert::at_most(from.previous.len(), limits::PREVIOUS_OPENINGS_MAX, "previous")?;
+    convert::at_most(from.open_batches.len(), limits::OPEN_BATCHES_MAX, "open_batches")?;
     let instance = convert::id(&from.instance, "instance", InstanceId::from_slice)?;
     if instance == InstanceId::ZERO {
         return Err(convert::BadMessage::Range("instance"));
@@ -38,6 +41,7 @@ fn decode(from: &pb::OpenEndpointRequest) -> Result<Asked, convert::BadMessage> 
             next_batch: BatchNo(from.next_batch),
             process: convert::id(&from.process_nonce, "process_nonce", InstanceId::from_slice)?,
         },
+        open: from.open_batches.iter().copied().map(BatchNo).collect(),
     })
 }
 
@@ -80,16 +84,23 @@ fn open_blocking(
     let decided = decide(state, &access, asked, used)?;
     match decided {
         Judgement::Opened => {
+            let open = asked.open.clone();
             // Asked again now that the chain has moved: a copy's batch may have been carried out since the look.
             let announced = access.share.db.write(move |rows| match is_used(rows, author)? {
-                true => Ok(false),
-                false => polder_ledger::announce(rows, by, next).map(|()| true),
+                true => Ok(None),
+                false => {
+                    polder_ledger::announce(rows, by, next)?;
+                    // What is decided after this is so for good: lower numbers are refused now.
+                    polder_ledger::kept_answers(rows, by, &open).map(Some)
+                }
             });
             let announced: Result<_, LedgerError> = announced;
-            if !announced.map_err(|error| failure::ledger("announce the next batch", error))? {
+            let announced = announced.map_err(|error| failure::ledger("announce the next batch", error))?;
+            let Some(kept) = announced else {
                 return Ok(rebaseline(access, asked, pb::RebaselineWhy::AgentSetBack, chain::OLD));
-            }
-            let opened = pb::Opened { head: Some(head.into()) };
+            };
+            let kept = kept.iter().map(|(batch, answer)| convert::encode_kept(*batch, answer)).collect();
+            let opened = pb::Opened { head: Some(head.into()), kept };
             tracing::info!(endpoint = %asked.endpoint, share = %access.share_id(), server = %access.caller.name, "an endpoint was opened");
             Ok(reply(pb::open_endpoint_reply::Result::Opened(opened)))
         }

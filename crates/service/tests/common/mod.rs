@@ -184,6 +184,7 @@ pub struct Agent {
     pub openings: Vec<[u8; 16]>,
     pub next_batch: u64,
     pub known: Cursor,
+    pub open_batches: Vec<u64>,
     pub page_rows: u32,
 }
 
@@ -197,6 +198,7 @@ impl Agent {
             openings: Vec::new(),
             next_batch: 0,
             known: Cursor::default(),
+            open_batches: Vec::new(),
             page_rows: 2,
         }
     }
@@ -211,6 +213,7 @@ impl Agent {
             next_batch: self.next_batch,
             known: Some(self.known.into()),
             process_nonce: Bytes::copy_from_slice(&self.process),
+            open_batches: self.open_batches.clone(),
         };
         self.openings.push(opening);
         let reply = self.client.open_endpoint(request).await?.into_inner();

@@ -145,7 +145,7 @@ impl Host {
     }
 
     /// What an announcement says; its opening is written down first, to be durable before it is sent.
-    pub fn prepare_opening(&mut self, next: BatchNo, known: Cursor) -> Asked {
+    pub fn prepare_opening(&mut self, next: BatchNo, known: Cursor, open: &[BatchNo]) -> Asked {
         let instance = self.instance;
         let noted = self.store.note(NOTE_OPENINGS).expect(MAPS).unwrap_or_default();
         let nonce = |bytes: &[u8]| InstanceId::from_slice(bytes).expect("sixteen bytes");
@@ -160,19 +160,19 @@ impl Host {
         self.store.put_note(NOTE_OPENINGS, &bytes).expect(MAPS);
         self.commit(true);
         let (endpoint, process) = (self.endpoint, self.process);
-        Asked { endpoint, instance, opening, previous, next_batch: next, known, process }
+        Asked { endpoint, instance, opening, previous, next_batch: next, known, process, open: open.to_vec() }
     }
 
     /// What the answer to an opening means.
     pub fn opened(&mut self, asked: &Asked, decided: &Decided) -> Opening {
         match decided {
-            Decided::Opened { head } => {
+            Decided::Opened { head, kept } => {
                 self.store.put_note(NOTE_OPENINGS, &asked.opening.0).expect(MAPS);
                 if let Some(link) = &mut self.link {
                     link.open = Some(asked.opening);
                 }
-                let (answers, answers_known) = (Vec::new(), false);
-                Opening::Accepted(Announced::Accepted { head: *head, answers, answers_known, held: false })
+                let (head, answers) = (*head, kept.clone());
+                Opening::Accepted(Announced::Accepted { head, answers, answers_known: true, held: false })
             }
             Decided::SetBack(why) => self.anew(why, false),
             Decided::OtherHistory => self.anew("the share's history is another one", true),

@@ -7,7 +7,10 @@ use polder_engine::{
     Dir, Event, Failure, FailureClass, JobId, ListEnd, ListPart, Look, LookAt, LookFound, Read,
 };
 use polder_sync::TreeStore;
-use polder_types::{FileIdent, Kind, Name, NodeUid, RelPath, Stamp};
+use polder_types::{
+    FileIdent, Kind, Name, NodeUid, RelPath, Stamp,
+    zoo::{Bug, planted},
+};
 
 use super::Host;
 use crate::disk::{ROOT, Token};
@@ -15,8 +18,8 @@ use crate::disk::{ROOT, Token};
 /// A walk in flight.
 #[derive(Debug)]
 pub struct Walk {
-    /// Directories still to be visited, the deepest first: their way and who they were when they were seen.
-    stack: Vec<(RelPath, Option<FileIdent>)>,
+    /// Directories still to be visited, the deepest first.
+    stack: Vec<Due>,
     recursive: bool,
     credit: i64,
     entries: u64,
@@ -24,17 +27,28 @@ pub struct Walk {
     reading: Option<Reading>,
 }
 
+/// A directory to be visited.
+#[derive(Debug, Clone)]
+struct Due {
+    path: RelPath,
+    /// Who it was when it was seen.
+    ident: Option<FileIdent>,
+    /// Whose rows it is compared with; `None`: those of the node that its identity is known by.
+    rows: Option<NodeUid>,
+}
+
 /// The names of a directory as they were read.
 #[derive(Debug)]
 struct Reading {
     path: RelPath,
+    rows: Option<NodeUid>,
     dir: u64,
     before: Stamp,
     names: Vec<Name>,
 }
 
 /// What came of listing one directory: the part, how many entries it has, and the directories in it.
-type Listed = (ListPart, u64, Vec<(RelPath, Option<FileIdent>)>);
+type Listed = (ListPart, u64, Vec<Due>);
 
 /// What a step of a walk brings.
 #[derive(Debug)]
@@ -82,7 +96,8 @@ impl Host {
 
     /// Begins a walk.
     pub fn begin_walk(&mut self, job: JobId, dir: &Arc<Dir>, recursive: bool, credit: u32) {
-        let stack = vec![(dir.path.clone(), dir.ident)];
+        let rows = Some(dir.uid).filter(|_| !planted(Bug::WalkKnowsByInode));
+        let stack = vec![Due { path: dir.path.clone(), ident: dir.ident, rows }];
         self.walks.insert(job, Walk { stack, recursive, credit: credit.into(), entries: 0, reading: None });
     }
 
@@ -105,12 +120,12 @@ impl Host {
             let listed = self.compare(reading);
             return self.listed(job, &path, recursive, listed);
         }
-        let Some((path, ident)) = walk.stack.pop() else {
+        let Some(due) = walk.stack.pop() else {
             let entry_count = walk.entries;
             self.walks.remove(&job);
             return WalkStep::Fact(Box::new(Event::ListDone { job, entry_count, complete: true }));
         };
-        let listed = match self.read_names(&path, ident) {
+        let listed = match self.read_names(&due) {
             Ok(reading) if self.slow => {
                 self.walks.get_mut(&job).expect("looked up above").reading = Some(reading);
                 return WalkStep::Reading;
@@ -118,7 +133,7 @@ impl Host {
             Ok(reading) => self.compare(reading),
             Err(end) => {
                 let part = ListPart {
-                    dir: ident.unwrap_or_default(),
+                    dir: due.ident.unwrap_or_default(),
                     differ: Vec::new(),
                     missing: Vec::new(),
                     end: Some(end),
@@ -126,7 +141,7 @@ impl Host {
                 (part, 0, Vec::new())
             }
         };
-        self.listed(job, &path, recursive, listed)
+        self.listed(job, &due.path, recursive, listed)
     }
 
     /// What a walk tells of a directory.
@@ -154,27 +169,29 @@ impl Host {
     }
 
     /// The names of a directory.
-    fn read_names(&self, path: &RelPath, ident: Option<FileIdent>) -> Result<Reading, ListEnd> {
-        let dir = Dir { uid: NodeUid::ROOT, ident, path: path.clone() };
+    fn read_names(&self, due: &Due) -> Result<Reading, ListEnd> {
+        let Due { path, ident, rows } = due;
+        let dir = Dir { uid: NodeUid::ROOT, ident: *ident, path: path.clone() };
         let dir = self.disk.open(&dir).ok_or(ListEnd::Gone)?;
         if self.disk.unreadable.contains(&dir) {
             return Err(ListEnd::Unreadable(denied()));
         }
         let names = self.disk.names(dir).expect("opened as a directory").keys().cloned().collect();
-        Ok(Reading { path: path.clone(), dir, before: self.disk.stamp(dir), names })
+        Ok(Reading { path: path.clone(), rows: *rows, dir, before: self.disk.stamp(dir), names })
     }
 
     /// A directory against the synced rows. What changed since its names were read makes the listing void.
     fn compare(&self, reading: Reading) -> Listed {
-        let Reading { path, dir, before, names } = reading;
+        let Reading { path, rows, dir, before, names } = reading;
         let part =
             ListPart { dir: before.ident, differ: Vec::new(), missing: Vec::new(), end: Some(ListEnd::Void) };
         if self.disk.get(dir).is_none_or(|_| self.disk.ident(dir) != before.ident) {
             return (part, 0, Vec::new());
         }
-        let uid = match dir {
-            ROOT => Some(NodeUid::ROOT),
-            _ => self.store.synced_by_ident(before.ident).expect("maps do not fail"),
+        let uid = match (dir, rows) {
+            (ROOT, _) => Some(NodeUid::ROOT),
+            (_, Some(uid)) => Some(uid),
+            (_, None) => self.store.synced_by_ident(before.ident).expect("maps do not fail"),
         };
         let (mut differ, mut down, mut vanished) = (Vec::new(), Vec::new(), false);
         let mut seen: BTreeSet<NodeUid> = BTreeSet::new();
@@ -192,7 +209,8 @@ impl Host {
             });
             seen.extend(row);
             if self.disk.kind(ino) == Kind::Directory {
-                down.push((path.join(name.clone()), Some(self.disk.ident(ino))));
+                let rows = row.filter(|_| same);
+                down.push(Due { path: path.join(name.clone()), ident: Some(self.disk.ident(ino)), rows });
             }
             if !same {
                 differ.push(self.disk.entry(ino, name));

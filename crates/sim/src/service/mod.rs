@@ -10,7 +10,7 @@ pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use polder_engine::{Anew, BatchError, FeedError, FeedRow, Page, PageToken};
+use polder_engine::{Anew, BatchError, FeedError, FeedRow, Kept, Page, PageToken};
 use polder_ledger::{
     CommitContext, FeedFrom, LedgerError, NewPack, NodeRow, RowsMut, ShareSettings, Slot, TreeChunks,
 };
@@ -165,10 +165,15 @@ impl Service {
         let progress = self.progress.entry(asked.endpoint).or_default();
         let is_alive = |process: u64| self.sessions.values().any(|other| *other == process);
         let lives = progress.process.is_some_and(|process| process != asked.process && is_alive(process));
-        let decided = opening::judge(progress, asked, used, (lives, is_alive(asked.process)), head);
+        let mut decided = opening::judge(progress, asked, used, (lives, is_alive(asked.process)), head);
         progress.note(asked, &decided);
-        if let Decided::Opened { .. } = decided {
-            self.write(|rows| polder_ledger::announce(rows, by, next)).expect(MAPS);
+        if let Decided::Opened { kept, .. } = &mut decided {
+            let answers = self.write(|rows| {
+                polder_ledger::announce(rows, by, next)?;
+                polder_ledger::kept_answers(rows, by, &asked.open)
+            });
+            let answers = answers.expect(MAPS);
+            *kept = answers.iter().map(|(batch, answer)| Kept::of(*batch, answer)).collect();
         }
         decided
     }

@@ -1,6 +1,7 @@
 //! Opening an endpoint: where clones and states that were set back in time are noticed. As
 //! `service/src/grpc/opening.rs`.
 
+use polder_engine::Kept;
 use polder_types::{BatchNo, Cursor, EndpointId, InstanceId};
 
 /// Openings that an agent remembers until one is accepted.
@@ -23,6 +24,8 @@ pub struct Asked {
     pub known: Cursor,
     /// Tells a second agent from a restart.
     pub process: u64,
+    /// Batches whose answers are not known.
+    pub open: Vec<BatchNo>,
 }
 
 /// What the service knows of an endpoint.
@@ -41,12 +44,14 @@ pub struct Progress {
 }
 
 /// What an opening comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decided {
     /// Accepted.
     Opened {
         /// Head of the share.
         head: Cursor,
+        /// What became of the open batches that were decided.
+        kept: Vec<Kept>,
     },
     /// The service was set back: begin a new instance and merge.
     OtherHistory,
@@ -70,7 +75,7 @@ pub fn judge(
     head: Cursor,
 ) -> Decided {
     const OLD: &str = "the endpoint's state is older than what the service has seen of it";
-    let opened = Decided::Opened { head };
+    let opened = Decided::Opened { head, kept: Vec::new() };
     if progress.stopped {
         return Decided::Stopped;
     }

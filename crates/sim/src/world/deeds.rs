@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use polder_types::EndpointId;
 
 use super::{Kind, What, World};
-use crate::disk::Token;
 use crate::ghost::{live_tokens, tokens_of_disk};
 use crate::host::Host;
 use crate::rng::Rng;
@@ -171,11 +170,6 @@ impl World {
         self.start_later(host);
     }
 
-    fn tokens_of_others(&self, host: usize) -> BTreeSet<Token> {
-        let others = self.hosts.iter().filter(|other| other.nth != host);
-        others.flat_map(|other| tokens_of_disk(&other.disk)).collect()
-    }
-
     /// A machine changes as a whole under its agent; what it had and nobody else has is not missed.
     fn machine(&mut self, host: usize, change: impl FnOnce(&mut Host)) {
         let before = tokens_of_disk(&self.hosts[host].disk);
@@ -191,7 +185,10 @@ impl World {
         for (_, token) in staged {
             after.remove(&token);
         }
-        let others = self.tokens_of_others(host);
+        // What others have displaced was a version of the share, and does not come back by itself.
+        let others = self.hosts.iter().filter(|other| other.nth != host);
+        let others = others.flat_map(|other| other.disk.tokens_below(crate::disk::ROOT));
+        let others = others.map(|(_, token)| token).collect();
         self.ghost.lost_locally(&self.service, &before, &after, &others);
         if running {
             self.start_later(host);
@@ -209,6 +206,10 @@ impl World {
         let mut all = tokens_of_disk(&self.hosts[host].disk);
         all.extend(tokens_of_disk(&disk));
         self.ghost.half_told(&all, &self.service);
+        // A batch may be on the wire still.
+        if let Some(opening) = self.hosts[host].link.and_then(|link| link.open) {
+            self.reverted.insert(opening, all);
+        }
         self.machine(host, |server| {
             server.programs.clear();
             (server.disk, server.store) = (disk, store);
@@ -236,7 +237,7 @@ impl World {
         }
         self.set_back = true;
         let after = live_tokens(&self.service);
-        let everywhere = self.tokens_of_others(usize::MAX);
+        let everywhere = self.hosts.iter().flat_map(|host| tokens_of_disk(&host.disk)).collect();
         self.ghost.lost_centrally(&before, &after, &everywhere);
         self.disconnect_all();
     }

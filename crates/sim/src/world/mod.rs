@@ -8,12 +8,12 @@ mod deeds;
 mod effects;
 mod network;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::Hash;
 
 use polder_engine::{Effect, Event, JobId, Read, Settings};
-use polder_types::{EndpointId, PackId, Stamp};
+use polder_types::{EndpointId, InstanceId, PackId, Stamp};
 
 use crate::disk::{Disk, Token};
 use crate::ghost::Ghost;
@@ -214,6 +214,8 @@ pub struct World {
     /// Faults of a told story, by host, kind and number.
     told: BTreeMap<(usize, &'static str, u64), Deed>,
     checkpoints: BTreeMap<usize, (Disk, polder_sync::mem::MemStore)>,
+    /// What machines had when they were set back, by the opening that was theirs.
+    reverted: BTreeMap<InstanceId, BTreeSet<Token>>,
     hints_due: Vec<bool>,
     set_back: bool,
     violation: Option<String>,
@@ -248,6 +250,7 @@ impl World {
             story: Vec::new(),
             told: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
+            reverted: BTreeMap::new(),
             hints_due: vec![false; plan.hosts],
             set_back: false,
             violation: None,

@@ -54,7 +54,9 @@ impl World {
         self.moves += u64::from(matches!(effect, Effect::Send { .. }));
         let Some(link) = self.hosts[host].link else { return };
         let asked = match &effect {
-            Effect::Announce { next, known, .. } => Some(self.hosts[host].prepare_opening(*next, *known)),
+            Effect::Announce { next, known, open, .. } => {
+                Some(self.hosts[host].prepare_opening(*next, *known, open))
+            }
             _ => None,
         };
         if asked.is_none() && link.open.is_none() {
@@ -156,9 +158,11 @@ impl World {
             return Some(Served::Opening(decided));
         }
         let endpoint = self.hosts[host].endpoint;
-        // Between the look at the opening and the commit another opening may come: rarely, so that both are seen.
-        let open = self.service.is_open(endpoint, request.opening)
-            || Rng::of(self.plan.seed, [13, host as u64, request.nth]).chance(10);
+        // Between the look at the opening and the answer another opening may come: rarely, so that both are seen. A batch asks for
+        // the opening again in its transaction.
+        let late = !matches!(request.effect, Effect::Send { .. })
+            && Rng::of(self.plan.seed, [13, host as u64, request.nth]).chance(10);
+        let open = late || self.service.is_open(endpoint, request.opening);
         if !open {
             return Some(Served::NotOpen(refused_here(&request.effect)));
         }
@@ -174,7 +178,12 @@ impl World {
                 Event::Page { job: *job, page }
             }
             Effect::Send { job, batch, known, groups } => {
-                self.commit(host, *job, Author { by: request.instance, batch: *batch }, *known, groups)
+                let author = Author { by: request.instance, batch: *batch };
+                let answered = self.commit(host, *job, author, *known, groups);
+                if let Some(had) = request.opening.and_then(|opening| self.reverted.get(&opening)) {
+                    self.ghost.half_told(had, &self.service);
+                }
+                answered
             }
             _ => return None,
         }))

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use polder_types::{
     Attrs, AttrsHash, Author, BatchAnswer, BatchNo, Cursor, Group, GroupAnswer, InstanceId, NodeUid, Op,
-    Refusal, Timestamp,
+    Refusal, Seq, Timestamp,
 };
 
 use super::{
@@ -200,6 +200,22 @@ pub fn encode_answer(answer: &BatchAnswer) -> pb::CommitReply {
     });
     let answer = pb::CommitAnswer { cursor: Some(answer.cursor.into()), groups: groups.collect() };
     pb::CommitReply { result: Some(pb::commit_reply::Result::Answer(answer)) }
+}
+
+/// What an opening tells of a batch that was decided. Why a group was refused is left out: it is planned anew.
+pub fn encode_kept(batch: BatchNo, answer: &BatchAnswer) -> pb::KeptAnswer {
+    let first = |group: &GroupAnswer| match group {
+        GroupAnswer::Accepted { first } => first.0,
+        GroupAnswer::Refused { .. } => 0,
+    };
+    pb::KeptAnswer { batch: batch.0, accepted: answer.groups.iter().map(first).collect() }
+}
+
+/// Reads [`encode_kept`]: the batch, and of each of its groups the number of its first operation.
+pub fn decode_kept(from: &pb::KeptAnswer) -> Result<(BatchNo, Vec<Option<Seq>>), BadMessage> {
+    super::at_most(from.accepted.len(), limits::BATCH_OPS_MAX, "accepted")?;
+    let first = |number: &u64| (*number > 0).then(|| seq(*number, "accepted")).transpose();
+    Ok((BatchNo(from.batch), from.accepted.iter().map(first).collect::<Result<_, _>>()?))
 }
 
 fn encode_refusal(why: &Refusal) -> pb::refused::Why {

@@ -19,8 +19,8 @@ use super::{Reason, limits, pb};
 
 pub use assignment::{Assignment, Brake, Filters, InitialDownload, InitialUpload};
 pub use commit::{
-    CommitOutcome, OfferedBatch, decode_commit, decode_opening, decode_reply, encode_answer, encode_commit,
-    encode_opening,
+    CommitOutcome, OfferedBatch, decode_commit, decode_kept, decode_opening, decode_reply, encode_answer,
+    encode_commit, encode_kept, encode_opening,
 };
 pub use feed::{BadRow, FeedDecoder, FeedEncoder, FeedPage, FeedRow, LiveRow};
 pub use places::{

@@ -111,6 +111,16 @@ fn every_answer_survives_the_wire() {
     let count = answer.groups.len();
     assert_eq!(decode_reply(encode_answer(&answer), count), Ok(CommitOutcome::Answer(answer.clone())));
     assert!(decode_reply(encode_answer(&answer), count + 1).is_err());
+    let mut accepted = vec![None; count];
+    accepted[0] = Some(Seq(9));
+    assert_eq!(decode_kept(&encode_kept(BatchNo(7), &answer)), Ok((BatchNo(7), accepted)));
+}
+
+#[test]
+fn what_is_kept_of_a_batch_is_bounded() {
+    let too_many = pb::KeptAnswer { batch: 1, accepted: vec![1; limits::BATCH_OPS_MAX + 1] };
+    assert!(decode_kept(&too_many).is_err());
+    assert!(decode_kept(&pb::KeptAnswer { batch: 1, accepted: vec![u64::MAX] }).is_err());
 }
 
 fn node(seq: u64, mode: u16, text: &[u8]) -> NodeState {
