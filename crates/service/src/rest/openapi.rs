@@ -124,6 +124,10 @@ fn file_shape(schemas: &mut Schemas, method: &str, path: &str) -> Option<Shape> 
             let answers = vec![(200, Payload::Octets), (206, Payload::Octets)];
             shape("get", answers, &[404, 410, 412, 416])
         }
+        ("GET", routes::VERSION) => {
+            let answers = vec![(200, Payload::Octets), (206, Payload::Octets)];
+            shape("version_get", answers, &[404, 410, 416])
+        }
         ("PUT", routes::CONTENT) => {
             shape("put", changed(schemas), &[404, 409, 410, 412, 413]).takes(Payload::Octets)
         }
@@ -182,7 +186,10 @@ fn server_shape(schemas: &mut Schemas, method: &str, path: &str) -> Option<Shape
                 .takes(schemas.json::<api::EndpointChange>())
         }
         ("DELETE", routes::ENDPOINT) => {
-            shape("endpoint_delete", vec![(200, schemas.json::<api::Endpoint>())], &[404])
+            shape("endpoint_delete", vec![(200, schemas.json::<api::Endpoint>())], &[404, 412])
+        }
+        ("GET", routes::ENDPOINT_LEFT_BEHIND) => {
+            shape("endpoint_left_behind", vec![(200, Payload::Octets)], &[404, 412])
         }
         ("POST", routes::ENDPOINT_RELEASE) => {
             shape("endpoint_release", vec![(200, schemas.json::<api::Released>())], &[404, 409])
