@@ -139,7 +139,7 @@ class World(cases.Tiered):
 
 
 def forced(world):
-    """A removal without a recall leaves the list; with it every file is whole again, what is no placeholder of the folder is left alone."""
+    """A removal without a recall leaves the list; with it every file is whole again, what is no placeholder of the folder is left alone. Scenarios 53 and 57."""
     world.tiered_again()
     files = dict(world.files)
     # Of one file the bytes are here.
@@ -216,7 +216,7 @@ def forced(world):
 
 
 def elsewhere(world):
-    """With the list alone, on another machine: the files are written beside, and what is there is never replaced."""
+    """With the list alone, on another machine: the files are written beside, and what is there is never replaced. Scenario 57."""
     out = world.cluster.folder / "out"
     source = world.cluster.folder / "list.jsonl"
     world.cluster.run("endpoint", "left-behind", "b", "--output", source)
@@ -243,7 +243,7 @@ def elsewhere(world):
 
 
 def taken_up(world):
-    """An endpoint that is created again takes its placeholders up: nothing is uploaded, nothing is deleted, nothing is a user's content."""
+    """An endpoint that is created again takes its placeholders up: nothing is uploaded, nothing is deleted, nothing is a user's content. Scenario 57."""
     world.make(6)
     world.force()
     stale, deleted = sorted(world.files)[:2]
@@ -270,7 +270,7 @@ def taken_up(world):
 
 
 def deleted(world):
-    """Without force everything is recalled first; while that cannot be, the endpoint stays; then it goes by itself."""
+    """Without force everything is recalled first; while that cannot be, the endpoint stays; then it goes by itself. Scenario 57."""
     world.all_tiered()
     world.cluster.stop("service")
     world.cluster.start_service()
@@ -287,8 +287,27 @@ def deleted(world):
     (world.b / "stray").unlink()
 
 
+def registered_anew(world):
+    """A server that was revoked and registers again takes its placeholders up. Scenario 57."""
+    world.tiered_again()
+    row = world.endpoints()[0]["id"]
+    world.cluster.run("server", "revoke", "b", "--yes")
+    world.cluster.kill("b")
+    shutil.rmtree(world.state)
+    world.cluster.register("b")
+    world.cluster.start_agent("b")
+    before, on_a = world.packs(), world.names(world.a)
+    world.again()
+    wait_for("b has what a has", lambda: world.names() == on_a, SOON)
+    check(world.names(world.a) == on_a and world.packs() == before, "something was uploaded")
+    check(all(residency(world.b / name) == "tiered" for name in world.files), "something was recalled")
+    name = sorted(world.files)[0]
+    same(world.b / name, world.files[name], name)
+    world.cluster.run("endpoint", "delete", row, "--forget", "--yes")
+
+
 def revoked(world):
-    """A revoked server cannot recall: how much is tiered is said, the share holds it, the service lists it, and a new endpoint takes it up."""
+    """A revoked server cannot recall: how much is tiered is said, the share holds it, the service lists it, and a new endpoint takes it up. Scenario 57."""
     world.tiered_again()
     total = sum(len(data) for data in world.files.values())
     wait_for("the report", lambda: world.cluster.json("server", "show", "b").get("tiered_files") == len(world.files), SOON)
@@ -318,7 +337,7 @@ def revoked(world):
     check(not world.endpoints(), "the row is left")
 
 
-CASES = [elsewhere, taken_up, deleted, forced, revoked]
+CASES = [elsewhere, taken_up, deleted, forced, registered_anew, revoked]
 
 
 def main():

@@ -184,12 +184,13 @@ impl Root {
     }
 
     /// Makes the root of an endpoint that is no more the root of another one: of a server that was registered anew, or
-    /// of an endpoint that was removed and made again. The folder keeps its files; what the state database knew of the
-    /// old endpoint is forgotten, so the two sides are compared anew and nothing counts as deleted. Refused while
-    /// somebody lives there.
+    /// of an endpoint that was removed and made again. The folder keeps its files. Refused while somebody lives there.
     ///
-    /// Placeholders that lie there are the new endpoint's if they are of the share that it follows; of another share they would be names whose
-    /// bytes nobody has.
+    /// Of a plain folder what the state database knew of the old endpoint is forgotten, so the two sides are compared anew and nothing counts as
+    /// deleted. A folder with placeholders keeps its database, if it is known to be of the share that the new endpoint follows: compared anew, a
+    /// placeholder of a version that was replaced or deleted since would be taken for something that a user made. So the new endpoint
+    /// goes on where the old one was, as if it had been away. With placeholders of another share it is refused: they would be names whose bytes
+    /// nobody has.
     pub fn take_over(
         path: &Path,
         endpoint: EndpointId,
@@ -197,15 +198,15 @@ impl Root {
         share: ShareId,
     ) -> Result<Self, RootError> {
         let root = Self::open(path, old)?;
-        if root.is_tiered
-            && left::noted_share(&root).map_err(RootError::Fs)?.is_some_and(|noted| noted != share)
-            && layout::ensure_unmarked(&root).is_err()
-        {
+        let noted = left::noted_share(&root).map_err(RootError::Fs)?.filter(|_| root.is_tiered);
+        if noted.is_some_and(|noted| noted != share) && layout::ensure_unmarked(&root).is_err() {
             return Err(RootError::OtherShare { path: shown(path) });
         }
-        // The database first: the old identity with an empty database merges, the new one with old rows would not.
-        for name in ["state.db", "state.db-wal", "state.db-shm", left::MANIFEST] {
-            match rustix::fs::unlinkat(&root.state, name, AtFlags::empty()) {
+        // The database first: the old identity with an empty database merges, the new one with old rows of another share would not.
+        let database = ["state.db", "state.db-wal", "state.db-shm"];
+        let goes = if noted == Some(share) { &[][..] } else { &database[..] };
+        for name in goes.iter().chain(&[left::MANIFEST]) {
+            match rustix::fs::unlinkat(&root.state, *name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => (),
                 Err(errno) => return Err(RootError::Fs(FsError::new("remove", name.as_bytes(), errno))),
             }

@@ -89,6 +89,7 @@ fn copy_marks(from: &Path, to: &Path) {
     }
 }
 
+/// Scenario 53.
 #[test]
 fn nothing_else_is_taken_for_one() {
     everywhere(|endpoint| {
@@ -131,7 +132,7 @@ fn nothing_else_is_taken_for_one() {
     });
 }
 
-/// Killed before every step: it is a placeholder still, or whole and right; and the same file, with its owner, mode and names.
+/// Scenario 57. Killed before every step: it is a placeholder still, or whole and right; and the same file, with its owner, mode and names.
 #[test]
 fn a_stop_at_each_step_of_making_it_whole() {
     everywhere(|endpoint| {
@@ -257,13 +258,17 @@ fn placeholders_are_of_one_share() {
         drop(root);
         let refused = Root::take_over(&folder, id(8), old, other);
         assert!(matches!(refused, Err(RootError::OtherShare { .. })), "{refused:?}");
-        std::fs::write(folder.join(".polder/left-behind.jsonl"), b"a list").unwrap();
+        for name in ["left-behind.jsonl", "state.db"] {
+            std::fs::write(folder.join(".polder").join(name), name).unwrap();
+        }
         let root = Root::take_over(&folder, id(8), old, ours).unwrap();
         assert_eq!(root.identity().nonce, nonce, "the marks are its own");
         assert!(!folder.join(".polder/left-behind.jsonl").exists(), "the list was the old endpoint's");
+        assert!(folder.join(".polder/state.db").exists(), "it goes on where the old one was");
         drop(root);
         // Without a placeholder it is any folder.
         std::fs::remove_file(folder.join(".polder/tree/file")).unwrap();
         drop(Root::take_over(&folder, id(9), id(8), other).unwrap());
+        assert!(!folder.join(".polder/state.db").exists(), "of another share nothing is known");
     });
 }

@@ -477,7 +477,7 @@ fn show(endpoint: &Endpoint) -> String {
     let or_default = |text: Option<String>| text.unwrap_or_else(|| "default".to_owned());
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
     let excludes = if settings.excludes.is_empty() { "none".to_owned() } else { settings.excludes.join(" ") };
-    render::fields(&[
+    let mut fields = vec![
         ("id", endpoint.id.to_string()),
         ("group", endpoint.group.to_string()),
         ("share", endpoint.share.to_string()),
@@ -500,6 +500,7 @@ fn show(endpoint: &Endpoint) -> String {
         ("default excludes", render::yes(settings.default_excludes).to_owned()),
         ("privileges", render::yes(settings.privileges).to_owned()),
         ("created", render::time(endpoint.created_at)),
-        ("left behind", endpoint.left_behind.as_ref().map_or_else(|| "no".to_owned(), left)),
-    ])
+    ];
+    fields.extend(endpoint.left_behind.as_ref().map(|behind| ("left behind", left(behind))));
+    render::fields(&fields)
 }

@@ -78,7 +78,7 @@ pub async fn run(command: ServerCommand, client: &Client, ui: &mut Ui) -> Result
             // Who is asked is told what it costs.
             let tiered = match args.confirm.yes || args.confirm.dry_run {
                 true => None,
-                false => tiered_of(&client.server(&args.name).await?),
+                false => client.server(&args.name).await.ok().as_ref().and_then(tiered_of),
             };
             let costs = tiered.map(|tiered| format!("; {tiered}")).unwrap_or_default();
             let what = format!("ends the trust in the server \"{}\"{costs}", args.name);
@@ -120,15 +120,8 @@ fn row(server: &Server) -> Vec<String> {
     ]
 }
 
-fn tiered_there(server: &Server) -> String {
-    match (server.tiered_files, server.tiered_bytes) {
-        (Some(files), Some(bytes)) => format!("{}, {}", render::counted(files, "file"), render::bytes(bytes)),
-        _ => "-".to_owned(),
-    }
-}
-
 fn show(server: &Server) -> String {
-    render::fields(&[
+    let mut fields = vec![
         ("name", server.name.to_string()),
         ("id", server.id.to_string()),
         ("state", render::word(&server.state)),
@@ -137,6 +130,9 @@ fn show(server: &Server) -> String {
         ("registered", render::time(server.registered_at)),
         ("certificate ends", render::time(server.certificate_expires_at)),
         ("endpoints", server.endpoints.len().to_string()),
-        ("tiered", tiered_there(server)),
-    ])
+    ];
+    if let (Some(files), Some(bytes)) = (server.tiered_files, server.tiered_bytes) {
+        fields.push(("tiered", format!("{}, {}", render::counted(files, "file"), render::bytes(bytes))));
+    }
+    render::fields(&fields)
 }
