@@ -277,7 +277,7 @@ impl Work<'_> {
                         missing.lock().expect(LOCK).insert(*number);
                     }
                 }
-                (None, None) => (),
+                (None, None) => self.done.left(&line.path.0, "the folder cannot be looked at".to_owned()),
             });
         }
         if !reader.is_whole() {

@@ -291,6 +291,7 @@ fn path_parameter(name: &str) -> Value {
             ("a path in the share, each name percent-encoded", json!({"type": "string", "minLength": 1}))
         }
         "endpoint" => ("id of an endpoint", json!({"type": "string", "pattern": "^[0-9a-f]{32}$"})),
+        "node" => ("id of a node", json!({"type": "string", "pattern": "^[0-9a-f]{32}$"})),
         _ => (
             "a name, or an id of 32 hexadecimal digits",
             json!({"type": "string", "minLength": 1, "maxLength": 63}),
@@ -302,7 +303,9 @@ fn path_parameter(name: &str) -> Value {
 fn query_schema(name: &str, schemas: &mut Schemas) -> Value {
     match name {
         "limit" => json!({"type": "integer", "minimum": 1, "maximum": PAGE_ITEMS_MAX}),
-        "dry_run" | "deleted" | "recursive" | "create_only" | "parents" => json!({"type": "boolean"}),
+        "dry_run" | "deleted" | "recursive" | "create_only" | "parents" | "force" | "forget" => {
+            json!({"type": "boolean"})
+        }
         "uid" | "gid" => json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}),
         "base" => json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}),
         "mtime" => schemas.of::<api::Time>(),
