@@ -82,7 +82,7 @@ pub struct RecallArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "pattern", "list", "order"])]
     from_manifest: Option<PathBuf>,
     /// With --from-manifest: write listed files of which nothing is there any more into this folder
-    #[arg(long, value_name = "DIR", requires = "from_manifest")]
+    #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
 }
 
@@ -92,7 +92,12 @@ impl RecallArgs {
         &self,
         settings: impl FnOnce() -> Result<Settings, CliError>,
     ) -> Result<Option<HostRequest>, CliError> {
-        let Some(manifest) = self.from_manifest.clone() else { return Ok(None) };
+        let Some(manifest) = self.from_manifest.clone() else {
+            return match self.into {
+                None => Ok(None),
+                Some(_) => Err(CliError::usage("--into goes with --from-manifest")),
+            };
+        };
         let (into, threads) = (self.into.clone(), self.threads);
         Ok(Some(HostRequest::RecallManifest(RecallManifest {
             manifest,
