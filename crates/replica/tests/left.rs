@@ -193,8 +193,7 @@ fn what_is_not_right_leaves_it_a_placeholder() {
         let long = fill(&[&bytes[..], b"1"].concat());
         assert!(matches!(long, Err(FillError::Length { .. })), "{long:?}");
         is_untouched();
-        let found = placeholder(root, "file");
-        let failed = found.make_whole(root, &mut |_| Err("no bytes"), &mut |_| true);
+        let failed = placeholder(root, "file").make_whole(root, &mut |_| Err("no bytes"), &mut |_| true);
         assert!(matches!(failed, Err(FillError::Source("no bytes"))), "{failed:?}");
         is_untouched();
         // Somebody has it open, before or from the middle on.
