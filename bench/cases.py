@@ -8,7 +8,7 @@ import subprocess
 import time
 import traceback
 
-from cluster import Cluster, descendants, wait_for
+from cluster import Cluster, descendants, remove_folder, wait_for
 
 SKIPPED = 3
 # How often what does not come in sync is let go, if it is held.
@@ -170,5 +170,5 @@ def finish(cluster, keep, failed):
     if keep or failed:
         print(f"the logs are in {cluster.folder}/logs", flush=True)
     else:
-        shutil.rmtree(cluster.folder, ignore_errors=True)
+        remove_folder(cluster.folder)
     return 1 if failed else 0

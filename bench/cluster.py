@@ -73,6 +73,13 @@ def descendants(pid):
     return found
 
 
+def remove_folder(folder):
+    """Takes a folder away with what lies in it: the bare mount points of tiered endpoints are immutable."""
+    for path in Path(folder).glob("*/.polder"):
+        subprocess.run(["chattr", "-i", path.parent], capture_output=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 class Cluster:
     """`with Cluster(binary) as cluster:` — everything is in one temporary folder and ends with the block."""
 
@@ -103,7 +110,7 @@ class Cluster:
         for name in list(self.processes):
             self.stop(name)
         if not self.keep:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_folder(self.folder)
 
     def run(self, *arguments, check=True, input=None):
         """One command of the command line; returns its standard output."""

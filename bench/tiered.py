@@ -486,6 +486,12 @@ def holder_dead(world):
     same(here, data, "after the start")
     world.cluster.stop("b")
     check(os.listdir(world.b) == [".polder"], f"below the mount: {os.listdir(world.b)}")
+    for made in (lambda: (world.b / "stray").write_bytes(b"hidden"), lambda: (world.b / "folder").mkdir()):
+        try:
+            made()
+            check(False, "something can be put below the mount")
+        except PermissionError:
+            pass
     world.cluster.start_agent("b")
     wait_for("the mount", lambda: mounted_alive(world.b), SOON)
     same(here, data, "after a stop")

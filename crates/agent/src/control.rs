@@ -20,7 +20,6 @@ use tokio::task::JoinHandle;
 
 use crate::connection;
 use crate::endpoint::{Decision, Endpoint, Explained, Input};
-use crate::tiered::Cancel;
 use crate::worker::Hub;
 
 /// A worker that ends with this code wants to be replaced at once.
@@ -360,21 +359,14 @@ async fn carry_out_inner(hub: &Arc<Hub>, command: pb::Command) -> Result<Vec<u8>
             let items = decide_extras(&found, Decision { accept: review.accept, paths }).await?;
             serde_json::to_vec(&answers::Decided { items }).map_err(|error| error.to_string())
         }
-        Wire::Detach(_) => {
+        Wire::Detach(detach) => {
             let found = hub.endpoints().remove(&endpoint).ok_or("this server has no such endpoint")?;
-            if let Some(tiered) = found.tiered() {
-                // Outside of the gate nobody could read what is tiered.
-                let recalled = tokio::task::spawn_blocking(move || {
-                    tiered.recall_all(&Cancel::default()).map_err(|error| {
-                        let why = format!("the endpoint cannot be let go yet: {error}");
-                        tiered.say(Some(why.clone()));
-                        why
-                    })
-                });
-                recalled.await.map_err(|error| error.to_string())??;
-            }
-            // All bytes are here, so it can be let go.
-            tell(Command::Stop)
+            let json = match detach.force {
+                true => crate::detach::leave_behind(hub, endpoint, &found).await?,
+                false => crate::detach::recall_all(&found).await.map(|()| Vec::new())?,
+            };
+            tell(Command::Stop)?;
+            Ok(json)
         }
         Wire::Explain(explain) => {
             let path = RelPath::parse(&explain.path).map_err(|error| error.to_string())?;

@@ -26,9 +26,11 @@
 mod chunks;
 mod connection;
 mod control;
+mod detach;
 mod endpoint;
 mod enrol;
 mod holder;
+mod left_behind;
 mod noted;
 mod policy;
 mod session;
@@ -41,6 +43,7 @@ mod worker;
 
 pub use enrol::{RegisterOptions, Registered, default_name, register};
 pub use holder::{HolderOptions, hold};
+pub use left_behind::{LeftFile, Recall, Recalled, Versions, make_changeable, recall};
 pub use state_dir::{Identity, StateDir, StateDirError};
 pub use survey::{Survey, ensure_can_tier, is_left_out, survey};
 pub use worker::{WorkerOptions, work};

@@ -67,7 +67,7 @@ async fn end_of_input() {
 
 /// Whether programs wait for an endpoint's mount: by its settings, or because its folder still is laid out so. Where a mount is, nothing is
 /// looked at: nobody serves it yet.
-fn is_tiered(assignment: &Assignment) -> bool {
+pub(crate) fn is_tiered(assignment: &Assignment) -> bool {
     let path = crate::endpoint::path(assignment);
     let is_laid_out = |tree| path.join(".polder").join(tree).exists();
     assignment.tiering.enabled

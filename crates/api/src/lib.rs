@@ -10,4 +10,5 @@
 
 pub mod control;
 pub mod grpc;
+pub mod left_behind;
 pub mod rest;

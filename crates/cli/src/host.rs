@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use crate::{CliError, Exit, Ui};
+use crate::{CliError, Exit, Settings, Ui};
 
 /// A request to the binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum HostRequest {
     Evaluate(Evaluate),
     /// Tell the disk space that a folder needs as a tiered endpoint.
     Estimate(Estimate),
+    /// Make whole files of an endpoint's placeholders that is gone.
+    RecallManifest(RecallManifest),
     /// Run everything on this machine.
     Up(Up),
 }
@@ -90,6 +92,19 @@ pub struct Estimate {
     pub free_space_percent: u8,
     /// Rows as comma-separated values instead of a table.
     pub csv: bool,
+}
+
+/// `polder recall --from-manifest`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecallManifest {
+    /// The list.
+    pub manifest: PathBuf,
+    /// Where files are written that have no placeholder any more.
+    pub into: Option<PathBuf>,
+    /// Files at once.
+    pub threads: u32,
+    /// How the service is reached.
+    pub settings: Settings,
 }
 
 /// `polder up`.

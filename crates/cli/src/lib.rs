@@ -34,9 +34,12 @@ pub use commands::status::text as status_text;
 pub use environment::{Environment, Terminal};
 pub use error::{CliError, Exit};
 pub use generate::reference;
-pub use host::{AgentRegister, AgentRun, Estimate, Evaluate, Host, HostRequest, ServiceRun, Up};
+pub use host::{
+    AgentRegister, AgentRun, Estimate, Evaluate, Host, HostRequest, RecallManifest, ServiceRun, Up,
+};
 pub use progress::Progress;
 pub use render::{bytes as shown_bytes, fields as shown_fields, table as shown_table};
+pub use settings::Settings;
 pub use ui::Ui;
 
 /// Carries out one command line (`arguments` begins with the program's name) and returns its exit code.

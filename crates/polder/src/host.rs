@@ -2,7 +2,7 @@
 
 use polder_cli::{CliError, Exit, Host, HostRequest, Ui};
 
-use crate::{agent, evaluate, service, up};
+use crate::{agent, evaluate, recall, service, up};
 
 /// This executable.
 pub struct Binary;
@@ -16,6 +16,7 @@ impl Host for Binary {
             HostRequest::AgentWorker(request) => agent::work(request, ui),
             HostRequest::Evaluate(request) => evaluate::run(&request, ui),
             HostRequest::Estimate(request) => evaluate::estimate::run(&request, ui),
+            HostRequest::RecallManifest(request) => recall::run(&request, ui),
             HostRequest::Up(request) => up::run(request, ui),
         }
     }

@@ -12,6 +12,7 @@ mod host;
 mod logging;
 mod memory;
 mod parent;
+mod recall;
 mod service;
 mod up;
 

@@ -9,13 +9,14 @@ use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use polder_types::{FileIdent, Kind};
+use polder_types::FileIdent;
 use rustix::fs::{AtFlags, Gid, IFlags, Mode, OFlags, RawDir, RenameFlags, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Doing, FsError};
 use crate::ident::{statx_at, statx_fd};
-use crate::presence::{MARK_XATTR, Pace, ensure_tested};
+use crate::left::each_marked;
+use crate::presence::{Pace, ensure_tested};
 use crate::root::{Root, RootError, STATE_DIR, ident_of, shown};
 use crate::{sys, xattrs};
 
@@ -90,6 +91,7 @@ pub fn lay_back(root: &Root, pace: Pace<'_>) -> Result<(), RootError> {
         return Ok(());
     }
     ensure_unmarked(root)?;
+    crate::point::unseal(&root.base).map_err(RootError::Fs)?;
     let mut mover = Mover { base: &root.base, state: &root.state, pace };
     let named = mover.step("name", TREE_OLD.as_bytes(), |_, state| {
         rustix::fs::renameat_with(state, TREE, state, TREE_OLD, RenameFlags::NOREPLACE)
@@ -102,14 +104,10 @@ pub fn lay_back(root: &Root, pace: Pace<'_>) -> Result<(), RootError> {
 
 /// Fails with the path of a file of a tiered root that carries a mark.
 pub fn ensure_unmarked(root: &Root) -> Result<(), RootError> {
-    let tree = open_readable(root.tree(), ".").map_err(RootError::Fs)?;
-    match find_marked(&tree).map_err(RootError::Fs)? {
-        None => Ok(()),
-        Some(path) => {
-            let why = format!("\"{}\" is tiered", polder_types::Escaped(&path));
-            Err(RootError::NotForTiering { path: shown(root.path()), why })
-        }
-    }
+    each_marked(root, &mut |file| {
+        let why = format!("\"{}\" is tiered", file.path);
+        Err(RootError::NotForTiering { path: shown(root.path()), why })
+    })
 }
 
 /// Goes on with a layout that a crash has left half done. To be called when [`Root::open`] says [`RootError::Unfinished`].
@@ -118,6 +116,7 @@ pub fn go_on(path: &Path, pace: Pace<'_>) -> Result<(), RootError> {
     let state = crate::root::open_state(&base, path)?;
     let mut mover = Mover { base: &base, state: &state, pace };
     if !exists(&state, TREE_NEW).map_err(RootError::Fs)? {
+        crate::point::unseal(&base).map_err(RootError::Fs)?;
         return mover.move_out(TREE_OLD).map_err(Halt::told(path));
     }
     // Whether its attributes were whole is not known as long as nothing is in it; and until then the root's are as they were.
@@ -139,6 +138,8 @@ pub fn take_in(root: &Root) -> Result<usize, FsError> {
     if names.is_empty() {
         return Ok(0);
     }
+    // Whoever put it there has made it changeable, or a crash came in between.
+    crate::point::unseal(&root.base)?;
     let to = open_readable(root.tree(), ".")?;
     for name in &names {
         take_one(&from, name, &to, &to)?;
@@ -348,36 +349,10 @@ impl Mover<'_, '_> {
     }
 }
 
-/// A file below a directory that carries a mark, as names joined by slashes.
-fn find_marked(tree: &OwnedFd) -> Result<Option<Vec<u8>>, FsError> {
-    let open = |dir: &OwnedFd| dir.try_clone().map_err(|_| FsError::new("open", b"tree", Errno::MFILE));
-    let mut dirs: Vec<(OwnedFd, Vec<u8>)> = vec![(open(tree)?, Vec::new())];
-    while let Some((dir, path)) = dirs.pop() {
-        for name in names_in(&dir, false)? {
-            let stat = statx_at(&dir, &name).doing("stat", name.to_bytes())?;
-            let below = [&path[..], b"/", name.to_bytes()].concat();
-            match crate::ident::kind(&stat) {
-                Some(Kind::Directory) => {
-                    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    let child = rustix::fs::openat(&dir, &*name, flags, Mode::empty());
-                    dirs.push((child.doing("open directory", name.to_bytes())?, below));
-                }
-                Some(Kind::File) => {
-                    let value = xattrs::get(dir.as_fd(), &name, MARK_XATTR);
-                    if value.doing("read the mark of", name.to_bytes())?.is_some() {
-                        return Ok(Some(below));
-                    }
-                }
-                Some(Kind::Symlink) | None => (),
-            }
-        }
-    }
-    Ok(None)
-}
-
 /// Names in a directory; in the root's, but the state directory.
-fn names_in(dir: &OwnedFd, is_root: bool) -> Result<Vec<std::ffi::CString>, FsError> {
+pub(crate) fn names_in(dir: impl AsFd, is_root: bool) -> Result<Vec<std::ffi::CString>, FsError> {
     // It may have been listed before.
+    let dir = dir.as_fd();
     rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0)).doing("list directory", b".")?;
     let mut room = Vec::with_capacity(32 * 1024);
     let mut entries = RawDir::new(dir, room.spare_capacity_mut());
@@ -396,7 +371,7 @@ pub fn is_empty(root: &Root) -> Result<bool, FsError> {
     Ok(names_in(&open_readable(root.base.as_fd(), ".")?, true)?.is_empty())
 }
 
-fn open_readable(at: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, FsError> {
+pub(crate) fn open_readable(at: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, FsError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(at, name, flags, Mode::empty()).doing("open directory", name.as_bytes())
 }

@@ -95,6 +95,13 @@ pub(crate) fn sole_user(file: BorrowedFd<'_>) -> Option<SoleUser<'_>> {
     sys::set_lease(file, Lease::Write).ok().map(|()| SoleUser(file))
 }
 
+impl SoleUser<'_> {
+    /// Whether nobody has tried to open the file since it was taken.
+    pub(crate) fn is_held(&self) -> bool {
+        sys::lease(self.0) == Ok(Lease::Write)
+    }
+}
+
 impl Drop for SoleUser<'_> {
     fn drop(&mut self) {
         // Fails only when there is no lease any more.

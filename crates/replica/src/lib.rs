@@ -27,10 +27,12 @@ mod identity;
 mod inotify;
 mod layout;
 mod lease;
+mod left;
 mod look;
 mod overlap;
 mod owners;
 mod place;
+mod point;
 mod presence;
 mod read;
 mod recycle;
@@ -52,9 +54,14 @@ pub use attributes::{AttrPolicy, Attributes, OwnerPolicy};
 pub use error::{ErrorClass, FsError};
 pub use identity::Identity;
 pub use layout::{ensure_unmarked, go_on, is_empty, lay_back, lay_out, take_in};
+pub use left::{
+    AtPlace, FillError, MANIFEST, MarkedFile, Placeholder, Sink, at_place, each_marked, note_share,
+    noted_share, write_state_file,
+};
 pub use look::{Found, Listed, Look, list, look, look_dir};
 pub use overlap::{Overlap, overlap};
 pub use owners::Owners;
+pub use point::{seal_point, unseal_at, unseal_point};
 pub use presence::{
     Bound, GivenUp, Leaving, MARK_XATTR, Mark, Marked, NotChunk, Pace, Pledge, Presence, PresenceError, Span,
     SpanSource, Untested, cut, discard, empty, empty_orphan, ensure_tested, give_up, is_stamp_of_mark,

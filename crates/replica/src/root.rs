@@ -11,14 +11,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use polder_types::{EndpointId, FileIdent};
+use polder_types::{EndpointId, FileIdent, ShareId};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Doing, FsError};
 use crate::ident::{device, generation, statx_at, statx_fd};
 use crate::identity::Identity;
-use crate::{layout, overlap, sys};
+use crate::{layout, left, overlap, sys};
 
 /// Name of the state directory, which no listing shows and no operation enters.
 pub const STATE_DIR: &[u8] = b".polder";
@@ -93,6 +93,14 @@ pub enum RootError {
         /// Whose root it is.
         endpoint: EndpointId,
     },
+    /// It holds placeholders of another share than the one that it is to follow.
+    #[error(
+        "\"{path}\" holds placeholders of another share: make an endpoint of that one there, or recall them with its manifest"
+    )]
+    OtherShare {
+        /// The endpoint's path.
+        path: String,
+    },
     /// It lies inside another endpoint, or the other way round.
     #[error("\"{path}\" and \"{other}\" overlap")]
     Overlaps {
@@ -117,7 +125,7 @@ pub enum RootError {
     },
     /// A system call failed.
     #[error("open the root")]
-    Fs(#[source] FsError),
+    Fs(#[from] FsError),
 }
 
 /// An endpoint's root, held open and locked while this lives.
@@ -178,14 +186,29 @@ impl Root {
     }
 
     /// Makes the root of an endpoint that is no more the root of another one: of a server that was registered anew, or
-    /// of an endpoint that was removed and made again. The folder keeps its files; what the state database knew of the
-    /// old endpoint is forgotten, so the two sides are compared anew and nothing counts as deleted. Refused while
-    /// somebody lives there.
-    pub fn take_over(path: &Path, endpoint: EndpointId, old: EndpointId) -> Result<Self, RootError> {
+    /// of an endpoint that was removed and made again. The folder keeps its files. Refused while somebody lives there.
+    ///
+    /// Of a plain folder what the state database knew of the old endpoint is forgotten, so the two sides are compared anew and nothing counts as
+    /// deleted. A folder with placeholders keeps its database, if it is known to be of the share that the new endpoint follows: compared anew, a
+    /// placeholder of a version that was replaced or deleted since would be taken for something that a user made. So the new endpoint
+    /// goes on where the old one was, as if it had been away. With placeholders of another share it is refused: they would be names whose bytes
+    /// nobody has.
+    pub fn take_over(
+        path: &Path,
+        endpoint: EndpointId,
+        old: EndpointId,
+        share: ShareId,
+    ) -> Result<Self, RootError> {
         let root = Self::open(path, old)?;
-        // The database first: the old identity with an empty database merges, the new one with old rows would not.
-        for name in ["state.db", "state.db-wal", "state.db-shm"] {
-            match rustix::fs::unlinkat(&root.state, name, AtFlags::empty()) {
+        let noted = left::noted_share(&root).map_err(RootError::Fs)?.filter(|_| root.is_tiered);
+        if noted.is_some_and(|noted| noted != share) && layout::ensure_unmarked(&root).is_err() {
+            return Err(RootError::OtherShare { path: shown(path) });
+        }
+        // The database first: the old identity with an empty database merges, the new one with old rows of another share would not.
+        let database = ["state.db", "state.db-wal", "state.db-shm"];
+        let goes = if noted == Some(share) { &[][..] } else { &database[..] };
+        for name in goes.iter().chain(&[left::MANIFEST]) {
+            match rustix::fs::unlinkat(&root.state, *name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => (),
                 Err(errno) => return Err(RootError::Fs(FsError::new("remove", name.as_bytes(), errno))),
             }

@@ -10,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use common::Mounted;
 use polder_replica::{
-    Root, RootError, StateDb, ensure_unmarked, go_on, is_empty, lay_back, lay_out, take_in,
+    Root, RootError, StateDb, ensure_unmarked, go_on, is_empty, lay_back, lay_out, seal_point, take_in,
+    unseal_point,
 };
 use polder_types::{CaseRule, EndpointId};
 
@@ -113,8 +114,8 @@ fn what_is_tiered_stays_inside() {
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr(&file, c"trusted.polder", b"any mark", flags).unwrap();
         let refused = lay_back(&root, &mut on).unwrap_err().to_string();
-        assert!(refused.contains("/dir/file"), "{refused}");
-        assert!(ensure_unmarked(&root).unwrap_err().to_string().contains("/dir/file"));
+        assert!(refused.contains("\"dir/file\" is tiered"), "{refused}");
+        assert!(ensure_unmarked(&root).unwrap_err().to_string().contains("\"dir/file\" is tiered"));
         assert!(file.exists() && Root::open(path, ENDPOINT).is_err(), "it stays as it is, and locked");
     });
 }
@@ -179,6 +180,7 @@ fn killed_at_every_step() {
                 let mut value = [0; 8];
                 let len = rustix::fs::getxattr(&tree, c"user.kept", &mut value).unwrap();
                 assert_eq!(&value[..len], b"yes");
+                assert!(seal_point(&root).unwrap());
                 let _ = lay_back(&root, &mut until(steps));
                 drop(root);
                 let mut root = finish(again);
@@ -251,5 +253,44 @@ fn newcomers_are_taken_in() {
         lay_back(&root, &mut on).unwrap();
         there(path, "taken-unmounted-2");
         assert_eq!(std::fs::read(path.join("taken-unmounted")).unwrap(), b"theirs");
+    });
+}
+
+/// While no gate is mounted nothing can be put where it would be hidden; what is put there by force is taken in; a plain folder is as any other.
+#[test]
+fn the_bare_mount_point_is_immutable() {
+    everywhere(|path| {
+        let plain = Root::adopt(path, ENDPOINT, &[]).unwrap();
+        assert!(!seal_point(&plain).unwrap(), "a plain folder is its users'");
+        std::fs::write(path.join("file"), b"ours").unwrap();
+        lay_out(&plain, &mut on).unwrap();
+        let root = plain.anew().unwrap();
+        drop(plain);
+        assert!(seal_point(&root).unwrap() && seal_point(&root).unwrap());
+        for denied in [
+            std::fs::write(path.join("new"), b"").unwrap_err(),
+            std::fs::create_dir(path.join("dir")).unwrap_err(),
+            std::fs::rename(path.join(".polder"), path.join("moved")).unwrap_err(),
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap_err(),
+        ] {
+            assert_eq!(denied.kind(), std::io::ErrorKind::PermissionDenied, "{denied}");
+        }
+        // What lies in the endpoint's own folder changes as before.
+        std::fs::write(path.join(".polder/tree/another"), b"2").unwrap();
+        drop(StateDb::open(&root.database_path(), CaseRule::Sensitive).unwrap());
+        unseal_point(&root).unwrap();
+        std::fs::write(path.join("new"), b"new").unwrap();
+        assert!(seal_point(&root).unwrap());
+        assert_eq!(take_in(&root).unwrap(), 1);
+        assert!(seal_point(&root).unwrap());
+        drop(root);
+        // So is a folder that is opened again, and the way back.
+        let root = Root::open(path, ENDPOINT).unwrap();
+        assert!(std::fs::write(path.join("new"), b"").is_err());
+        lay_back(&root, &mut on).unwrap();
+        let found: Vec<_> = seen(path).1.into_iter().map(|(name, _, bytes)| (name, bytes)).collect();
+        let file = |name: &str, bytes: &[u8]| (name.to_owned(), bytes.to_vec());
+        assert_eq!(found, [file("another", b"2"), file("file", b"ours"), file("new", b"new")]);
+        std::fs::write(path.join("new"), b"changed").unwrap();
     });
 }

@@ -311,6 +311,9 @@ impl Thread {
             tracing::warn!(error = status::sentence(error.chain()), "the folder stays laid out for tiering");
         }
         if let Some(root) = self.last.take() {
+            if let Err(error) = polder_replica::unseal_point(&root) {
+                tracing::warn!(error = status::chain(&error), "the folder stays immutable");
+            }
             root.unlock();
         }
     }
@@ -351,6 +354,10 @@ impl Thread {
         let root = Arc::new(root);
         self.last = Some(Arc::clone(&root));
         if root.is_tiered() {
+            root::seal(&root);
+            if let Err(error) = polder_replica::note_share(&root, self.assignment.share) {
+                tracing::warn!(error = status::chain(&error), "it is not noted which share the folder is of");
+            }
             let endpoint = self.assignment.endpoint;
             let uses = Arc::clone(&self.desk.book) as Arc<dyn crate::tiered::Uses>;
             let mounted = Mounted::start(&self.common.gates, endpoint, Arc::clone(&root), uses, inherited)?;

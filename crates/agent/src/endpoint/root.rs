@@ -106,6 +106,19 @@ fn lay_out(root: Root, assignment: &Assignment) -> Result<Opened, OpenError> {
     Ok(Opened { root: root.anew()?, inherited: None, refused })
 }
 
+/// Sees to it that nothing can be put below the mount while there is none. Where that cannot be, it is said: then what lies there is taken in.
+pub(super) fn seal(root: &Root) {
+    let why = match polder_replica::seal_point(root) {
+        Ok(true) => return,
+        Ok(false) => "its file system has no such flag".to_owned(),
+        Err(error) => crate::status::chain(&error),
+    };
+    tracing::warn!(
+        why,
+        "the folder below the mount cannot be made immutable: what is put there without a mount is taken in"
+    );
+}
+
 /// Opens the root. A folder that was never taken in is adopted; one that was must prove that it is the same, so that
 /// an empty mount point is never adopted in place of its volume (promise I5).
 fn open_plain(common: &Common, assignment: &Assignment) -> Result<Root, OpenError> {
@@ -125,7 +138,7 @@ fn open_plain(common: &Common, assignment: &Assignment) -> Result<Root, OpenErro
         // An administrator made an endpoint of a folder that was one before: of a server that had to be registered
         // anew, or an endpoint that was removed since. Those of this server that live are not touched.
         Err(RootError::AlreadyAdopted { endpoint, .. }) if paths.iter().all(|(id, _)| *id != endpoint) => {
-            let root = Root::take_over(&path, assignment.endpoint, endpoint)?;
+            let root = Root::take_over(&path, assignment.endpoint, endpoint, assignment.share)?;
             tracing::info!(was = %endpoint, "the folder of an earlier endpoint was taken over");
             root
         }

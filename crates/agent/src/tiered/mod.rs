@@ -6,6 +6,7 @@
 //! Every call may be made from any thread, and none from a thread that the gate waits for. `docs/design/2026-11-30-tiered-endpoint.md`.
 
 mod back;
+mod behind;
 mod changes;
 mod content;
 mod files;

@@ -68,6 +68,16 @@ pub struct Explained {
     pub hint: Option<String>,
 }
 
+/// Answer to `Detach` with force.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftBehind {
+    /// Files that are in the manifest, and their bytes; none where the folder could not be looked at: then there may be any, and no
+    /// manifest was written.
+    pub count: Option<(u64, u64)>,
+    /// Files whose mark is damaged, so that nobody knows what they stood for.
+    pub orphans: u64,
+}
+
 /// Answer to `Release` and `Review`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decided {

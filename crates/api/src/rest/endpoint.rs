@@ -140,6 +140,33 @@ pub struct Endpoint {
     pub settings: EndpointSettings,
     /// When it was created.
     pub created_at: Time,
+    /// There once it was removed without a recall: nothing is synced any more, and what is tiered there is held in the share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_behind: Option<LeftBehind>,
+}
+
+/// What an endpoint left on its server as names alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LeftBehind {
+    /// Files; absent where the agent could not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// Their bytes; absent likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// When.
+    pub at: Time,
+}
+
+/// How an endpoint is removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EndpointRemoval {
+    /// Leave a manifest in place of a recall.
+    pub force: bool,
+    /// Let go of what is held for what was left behind.
+    pub forget: bool,
+    /// Only make the checks.
+    pub dry_run: bool,
 }
 
 /// Body of an endpoint's creation.

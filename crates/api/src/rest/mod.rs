@@ -24,8 +24,9 @@ mod tiering;
 pub use background::{AuditEntry, AuditOutcome, Reconciler, ReconcilerState};
 pub use client::{Client, ClientConfig, ClientError};
 pub use endpoint::{
-    EXCLUDE_BYTES_MAX, EXCLUDES_MAX, Endpoint, EndpointChange, EndpointCreate, EndpointSettings,
-    FREE_SPACE_PERCENT_DEFAULT, InitialDownload, InitialUpload, Release, ReleaseRequest, Released,
+    EXCLUDE_BYTES_MAX, EXCLUDES_MAX, Endpoint, EndpointChange, EndpointCreate, EndpointRemoval,
+    EndpointSettings, FREE_SPACE_PERCENT_DEFAULT, InitialDownload, InitialUpload, LeftBehind, Release,
+    ReleaseRequest, Released,
 };
 pub use entry::{
     At, Changed, DirectoryCreate, Entry, EntryKind, EntryStat, Mode, ModeError, MoveRequest, PutQuery,

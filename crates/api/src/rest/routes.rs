@@ -114,6 +114,10 @@ pub const SERVER_REVOKE: &str = "/v1/servers/{server}/revoke";
 pub const ENDPOINTS: &str = "/v1/endpoints";
 /// One server endpoint.
 pub const ENDPOINT: &str = "/v1/endpoints/{endpoint}";
+/// What was left behind of an endpoint.
+pub const ENDPOINT_LEFT_BEHIND: &str = "/v1/endpoints/{endpoint}/left-behind";
+/// Bytes of a node's version.
+pub const VERSION: &str = "/v1/shares/{share}/versions/{node}";
 /// What the brake holds at an endpoint.
 pub const ENDPOINT_RELEASE: &str = "/v1/endpoints/{endpoint}/release";
 /// Health.
@@ -153,6 +157,8 @@ pub const ROUTES: &[Route] = &[
     get(STAT, "one node: EntryStat").query(&["at"]),
     get(CONTENT, "a file's bytes; one range with `Range`, `ETag` is the version: 200 or 206 octets")
         .query(&["at"]),
+    get(VERSION, "the bytes of whichever kept version of the node has this `content`: 200 or 206 octets")
+        .query(&["content"]),
     change(
         "PUT",
         CONTENT,
@@ -191,9 +197,12 @@ pub const ROUTES: &[Route] = &[
     change(
         "DELETE",
         ENDPOINT,
-        "removes it; the server keeps its files, tiered ones are recalled first: Endpoint",
+        "removes it; the server keeps its files, tiered ones are recalled first, or listed with `force=true`; \
+         `forget=true` lets go of what is held for the listed: Endpoint",
     )
-    .dry(),
+    .dry()
+    .query(&["force", "forget"]),
+    get(ENDPOINT_LEFT_BEHIND, "files that may be tiered there, by its pin: 200 lines of `docs/formats/left-behind.md`"),
     change("POST", ENDPOINT_RELEASE, "decides about what the brake holds: ReleaseRequest to Released").dry(),
     get(STATUS, "health of all groups or of one: Status").query(&["group"]),
     get(ERRORS, "items that are not in sync, by endpoint and path: Page<ItemError>")

@@ -73,6 +73,12 @@ pub struct Server {
     /// Its server endpoints.
     #[schema(value_type = Vec<String>)]
     pub endpoints: Vec<EndpointId>,
+    /// Files that are tiered there, as its agent said last; not in lists, absent where nothing was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiered_files: Option<u64>,
+    /// Their bytes that are in the share alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiered_bytes: Option<u64>,
 }
 
 /// Body of a join token's creation.

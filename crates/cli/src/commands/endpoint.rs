@@ -1,18 +1,20 @@
 //! `polder endpoint`
 
-use std::{ffi::OsString, os::unix::ffi::OsStrExt as _};
+use std::{ffi::OsString, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use clap::{ArgGroup, Args, Subcommand};
 use polder_api::rest::{
-    Client, Endpoint, EndpointChange, EndpointCreate, EndpointSettings, InitialDownload, InitialUpload,
-    JsonBytes, NewFiles, ProgramRule, Release, TierRule,
+    Client, Endpoint, EndpointChange, EndpointCreate, EndpointRemoval, EndpointSettings, InitialDownload,
+    InitialUpload, JsonBytes, LeftBehind, NewFiles, ProgramRule, Release, TierRule,
 };
+use tokio::io::AsyncWriteExt as _;
 
 use crate::{
     CliError, Ui,
     confirm::Confirm,
     render, rules,
     rules::{parse_program_rule, parse_tier_rule},
+    settings::shown as shown_path,
     values::{
         OrNone, or_none, parse_days, parse_days_or_none, parse_percent, parse_size, parse_size_or_none,
     },
@@ -36,6 +38,8 @@ pub enum EndpointCommand {
     Set(SetArgs),
     /// Remove a server endpoint; the files stay on the server
     Delete(DeleteArgs),
+    /// List the files that are, or may be, names alone on a server that cannot recall them
+    LeftBehind(LeftBehindArgs),
     /// Decide about changes that the mass-change brake holds
     Release(ReleaseArgs),
 }
@@ -196,15 +200,43 @@ pub struct SetArgs {
 
 /// Remove a server endpoint; the files stay on the server
 ///
-/// What is tiered is recalled first; if that cannot be, the removal is refused.
+/// What is tiered is recalled first; as long as that cannot be, the endpoint stays. With --force nothing is recalled: the server is left with a
+/// list of what is tiered, `PATH/.polder/left-behind.jsonl`, and all its files lie in `PATH/.polder/tree`, where no user can take a name for its
+/// bytes; the service holds what they stand for. `polder recall --from-manifest` brings them, an endpoint that is created there again takes them up,
+/// and --forget lets go of what is held.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  polder endpoint delete site-a:/srv/projects")]
+#[command(
+    after_help = "Example:\n  polder endpoint delete site-a:/srv/projects\n  polder endpoint delete site-a:/srv/projects --force"
+)]
 pub struct DeleteArgs {
     /// Its id, SERVER:PATH, GROUP/SERVER, or SERVER
     #[arg(value_name = "E")]
     endpoint: String,
+    /// Recall nothing, and leave a list of what is tiered
+    #[arg(long)]
+    force: bool,
+    /// Of an endpoint that was removed so, or whose server was revoked: hold nothing for it any more
+    #[arg(long, conflicts_with = "force")]
+    forget: bool,
     #[command(flatten)]
     confirm: Confirm,
+}
+
+/// List the files that are, or may be, names alone on a server that cannot recall them
+///
+/// The service knows what the endpoint had, as of what it applied last, and not which files of it were tiered: the list names all. It is what
+/// `polder recall --from-manifest` takes.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  polder endpoint left-behind site-a:/srv/projects --output left-behind.jsonl"
+)]
+pub struct LeftBehindArgs {
+    /// Its id, SERVER:PATH, GROUP/SERVER, or SERVER
+    #[arg(value_name = "E")]
+    endpoint: String,
+    /// Where to write it; else to standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 /// Decide about changes that the mass-change brake holds
@@ -240,18 +272,8 @@ pub async fn run(command: EndpointCommand, client: &Client, ui: &mut Ui) -> Resu
         }
         EndpointCommand::Show { endpoint } => ui.show(&resolve(&endpoint, client).await?, show),
         EndpointCommand::Set(args) => set(args, client, ui).await,
-        EndpointCommand::Delete(args) => {
-            let endpoint = resolve(&args.endpoint, client).await?;
-            let what = format!("removes the endpoint {}; its files stay", label(&endpoint));
-            args.confirm.ask(ui, &what, endpoint.server.as_str())?;
-            let endpoint = client.endpoint_delete(endpoint.id, args.confirm.dry_run).await?;
-            ui.say(format_args!(
-                "{} the endpoint {}",
-                args.confirm.done("removed", "remove"),
-                label(&endpoint)
-            ));
-            ui.show(&endpoint, |_| String::new())
-        }
+        EndpointCommand::Delete(args) => delete(args, client, ui).await,
+        EndpointCommand::LeftBehind(args) => left_behind(args, client, ui).await,
         EndpointCommand::Release(args) => release(args, client, ui).await,
     }
 }
@@ -328,6 +350,45 @@ fn new_list<T>(given: Vec<OrNone<T>>) -> Option<Vec<T>> {
     (!given.is_empty()).then(|| given.into_iter().filter_map(|OrNone(one)| one).collect())
 }
 
+async fn delete(args: DeleteArgs, client: &Client, ui: &mut Ui) -> Result<(), CliError> {
+    let endpoint = resolve_one(&args.endpoint, args.forget, client).await?;
+    let name = label(&endpoint);
+    let what = match (args.force, args.forget) {
+        (true, _) => {
+            format!("removes the endpoint {name} without a recall: what is tiered stays a name there")
+        }
+        (_, true) => format!("lets go of what is held for the names that {name} left behind"),
+        _ => format!("removes the endpoint {name}; its files stay"),
+    };
+    args.confirm.ask(ui, &what, endpoint.server.as_str())?;
+    let how = EndpointRemoval { force: args.force, forget: args.forget, dry_run: args.confirm.dry_run };
+    let endpoint = client.endpoint_delete(endpoint.id, how).await?;
+    ui.say(format_args!("{} the endpoint {name}", args.confirm.done("removed", "remove")));
+    if args.force {
+        ui.say("what is tiered is listed in .polder/left-behind.jsonl below its folder once its agent has let go");
+    }
+    ui.show(&endpoint, |_| String::new())
+}
+
+async fn left_behind(args: LeftBehindArgs, client: &Client, ui: &mut Ui) -> Result<(), CliError> {
+    let endpoint = resolve_one(&args.endpoint, true, client).await?;
+    let mut lines = client.left_behind(endpoint.id).await?;
+    let Some(path) = args.output else {
+        while let Some(part) = lines.next().await? {
+            ui.bytes(&part)?;
+        }
+        return Ok(());
+    };
+    let failed = |error| CliError::io(format!("write {}", shown_path(&path)), error);
+    let mut out = tokio::fs::File::create(&path).await.map_err(failed)?;
+    while let Some(part) = lines.next().await? {
+        out.write_all(&part).await.map_err(failed)?;
+    }
+    out.sync_all().await.map_err(failed)?;
+    ui.say(format_args!("{} lists what {} may have as names alone", shown_path(&path), label(&endpoint)));
+    Ok(())
+}
+
 async fn release(args: ReleaseArgs, client: &Client, ui: &mut Ui) -> Result<(), CliError> {
     let endpoint = resolve(&args.endpoint, client).await?;
     let name = label(&endpoint);
@@ -345,6 +406,11 @@ async fn release(args: ReleaseArgs, client: &Client, ui: &mut Ui) -> Result<(), 
 
 /// Finds the endpoint that a person means: by id, `SERVER:PATH`, `GROUP/SERVER`, or `SERVER` where that is one.
 pub async fn resolve(text: &str, client: &Client) -> Result<Endpoint, CliError> {
+    resolve_one(text, false, client).await
+}
+
+/// As [`resolve`]; where both are meant, the one that has left its server, or the one that has not.
+async fn resolve_one(text: &str, has_left: bool, client: &Client) -> Result<Endpoint, CliError> {
     if let Ok(id) = text.parse() {
         return Ok(client.endpoint(id).await?);
     }
@@ -356,6 +422,9 @@ pub async fn resolve(text: &str, client: &Client) -> Result<Endpoint, CliError> 
     };
     let mut found = client.endpoints(None, None).await?;
     found.retain(is_meant);
+    if found.iter().any(|one| one.left_behind.is_some() == has_left) {
+        found.retain(|one| one.left_behind.is_some() == has_left);
+    }
     match (found.pop(), found.len()) {
         (Some(one), 0) => Ok(one),
         (None, _) => Err(CliError::not_found(format!("there is no endpoint \"{}\"", text.escape_default()))
@@ -378,10 +447,25 @@ fn row(endpoint: &Endpoint) -> Vec<String> {
         endpoint.group.to_string(),
         endpoint.server.to_string(),
         endpoint.path.to_string(),
-        render::yes(endpoint.settings.tiering).to_owned(),
+        if endpoint.left_behind.is_some() { "left behind" } else { render::yes(endpoint.settings.tiering) }
+            .to_owned(),
         render::time(endpoint.created_at),
         endpoint.id.to_string(),
     ]
+}
+
+fn left(left: &LeftBehind) -> String {
+    match (left.files, left.bytes) {
+        (Some(files), Some(bytes)) => {
+            format!(
+                "{}, {}, at {}",
+                render::counted(files, "file"),
+                render::bytes(bytes),
+                render::time(left.at)
+            )
+        }
+        _ => format!("unknown, at {}", render::time(left.at)),
+    }
 }
 
 fn joined<T>(list: &[T], shown: fn(&T) -> String) -> Option<String> {
@@ -393,7 +477,7 @@ fn show(endpoint: &Endpoint) -> String {
     let or_default = |text: Option<String>| text.unwrap_or_else(|| "default".to_owned());
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
     let excludes = if settings.excludes.is_empty() { "none".to_owned() } else { settings.excludes.join(" ") };
-    render::fields(&[
+    let mut fields = vec![
         ("id", endpoint.id.to_string()),
         ("group", endpoint.group.to_string()),
         ("share", endpoint.share.to_string()),
@@ -416,5 +500,7 @@ fn show(endpoint: &Endpoint) -> String {
         ("default excludes", render::yes(settings.default_excludes).to_owned()),
         ("privileges", render::yes(settings.privileges).to_owned()),
         ("created", render::time(endpoint.created_at)),
-    ])
+    ];
+    fields.extend(endpoint.left_behind.as_ref().map(|behind| ("left behind", left(behind))));
+    render::fields(&fields)
 }

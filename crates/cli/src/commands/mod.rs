@@ -47,7 +47,13 @@ pub fn run(cli: Cli, ui: &mut Ui, host: &dyn Host) -> Result<Exit, CliError> {
         Command::Login(args) => done(block_on(login::run(args, &global, ui))),
         Command::Explain(args) => done(block_on(explain::run(args, &global, ui))),
         Command::Tier(args) => block_on(tier::tier(args, ui)),
-        Command::Recall(args) => block_on(tier::recall(args, ui)),
+        Command::Recall(args) => {
+            let settings = || Settings::resolve(&global, ui.environment());
+            match args.manifest(settings)? {
+                Some(request) => host.carry_out(request, ui),
+                None => block_on(tier::recall(args, ui)),
+            }
+        }
         Command::Pin(args) => done(block_on(pin::pin(args, ui))),
         Command::Unpin(args) => done(block_on(pin::unpin(args, ui))),
         Command::Pause(args) => done(block_on(pause::pause(args, ui))),

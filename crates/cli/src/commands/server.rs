@@ -40,7 +40,9 @@ pub struct TokenArgs {
 
 /// End the trust in a server, from its next request on
 ///
-/// Its files stay where they are. It can register again with a new join token.
+/// Its files stay where they are, and what is tiered there cannot be recalled any more: how much that is, is said. The share goes on holding what
+/// these files stand for; `polder endpoint left-behind` lists them for `polder recall --from-manifest`. It can register again with a new join
+/// token, and an endpoint that is created at the same path takes them up again.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  polder server revoke site-a")]
 pub struct RevokeArgs {
@@ -73,12 +75,38 @@ pub async fn run(command: ServerCommand, client: &Client, ui: &mut Ui) -> Result
         }
         ServerCommand::Show { name } => ui.show(&client.server(&name).await?, show),
         ServerCommand::Revoke(args) => {
-            args.confirm.ask(ui, &format!("ends the trust in the server \"{}\"", args.name), &args.name)?;
+            // Who is asked is told what it costs.
+            let tiered = match args.confirm.yes || args.confirm.dry_run {
+                true => None,
+                false => client.server(&args.name).await.ok().as_ref().and_then(tiered_of),
+            };
+            let costs = tiered.map(|tiered| format!("; {tiered}")).unwrap_or_default();
+            let what = format!("ends the trust in the server \"{}\"{costs}", args.name);
+            args.confirm.ask(ui, &what, &args.name)?;
             let server = client.server_revoke(&args.name, args.confirm.dry_run).await?;
             ui.say(format_args!("{} the server \"{}\"", args.confirm.done("revoked", "revoke"), server.name));
+            if let Some(tiered) = tiered_of(&server) {
+                ui.warn(format_args!("{tiered}; the share holds them. For each endpoint:"));
+                for endpoint in &server.endpoints {
+                    ui.say(format_args!(
+                        "  polder endpoint left-behind {endpoint} --output {endpoint}.jsonl"
+                    ));
+                }
+            }
             ui.show(&server, |_| String::new())
         }
     }
+}
+
+/// What cannot be recalled there any more; `None` where nothing is tiered.
+fn tiered_of(server: &Server) -> Option<String> {
+    let (files, bytes) = (server.tiered_files?, server.tiered_bytes?);
+    let what = format!(
+        "{}, {}, are tiered there and cannot be recalled any more",
+        render::counted(files, "file"),
+        render::bytes(bytes)
+    );
+    (files > 0).then_some(what)
 }
 
 fn row(server: &Server) -> Vec<String> {
@@ -93,7 +121,7 @@ fn row(server: &Server) -> Vec<String> {
 }
 
 fn show(server: &Server) -> String {
-    render::fields(&[
+    let mut fields = vec![
         ("name", server.name.to_string()),
         ("id", server.id.to_string()),
         ("state", render::word(&server.state)),
@@ -102,5 +130,9 @@ fn show(server: &Server) -> String {
         ("registered", render::time(server.registered_at)),
         ("certificate ends", render::time(server.certificate_expires_at)),
         ("endpoints", server.endpoints.len().to_string()),
-    ])
+    ];
+    if let (Some(files), Some(bytes)) = (server.tiered_files, server.tiered_bytes) {
+        fields.push(("tiered", format!("{}, {}", render::counted(files, "file"), render::bytes(bytes))));
+    }
+    render::fields(&fields)
 }

@@ -1,6 +1,6 @@
 //! `polder tier` and `polder recall`
 
-use std::{ffi::OsString, os::unix::ffi::OsStrExt as _};
+use std::{ffi::OsString, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use clap::Args;
 use polder_api::{
@@ -9,7 +9,10 @@ use polder_api::{
 };
 use serde::Serialize;
 
-use crate::{CliError, Exit, Progress, Ui, args::StateDir, render, settings::shown};
+use crate::{
+    CliError, Exit, HostRequest, Progress, RecallManifest, Settings, Ui, args::StateDir, render,
+    settings::shown,
+};
 
 /// Rows of a list when nobody says.
 const ROWS_DEFAULT: u64 = 1000;
@@ -24,7 +27,7 @@ enum OrderArg {
 #[derive(Debug, Args)]
 struct Which {
     /// Files, or folders with all below them
-    #[arg(value_name = "PATH", required_unless_present = "list")]
+    #[arg(value_name = "PATH")]
     paths: Vec<OsString>,
     /// Only files that match, such as `*.iso` or `media/**`
     #[arg(long, value_name = "GLOB")]
@@ -58,9 +61,13 @@ pub struct TierArgs {
 ///
 /// With `--order heat` the warmest come first, without what a policy would tier again at once, and up to the free space and the quota that
 /// are to be kept. With --list: what that would be.
+///
+/// With --from-manifest: of an endpoint that is gone. Placeholders in its folder are found by their marks and become whole files, with bytes that
+/// come from the service; when none is left the folder is an ordinary one again. What carries the mark of another file, such as a copy of a
+/// placeholder, is left alone, and so is everything that has bytes of its own. Needs no agent, and nobody who serves the folder.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  polder recall /srv/projects --pattern '*.pdf' --threads 8\n  polder recall /srv/projects --order heat"
+    after_help = "Example:\n  polder recall /srv/projects --pattern '*.pdf' --threads 8\n  polder recall /srv/projects --order heat\n  polder recall --from-manifest /srv/projects/.polder/left-behind.jsonl"
 )]
 pub struct RecallArgs {
     #[command(flatten)]
@@ -71,6 +78,34 @@ pub struct RecallArgs {
     /// Files at once
     #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX as i64))]
     threads: u32,
+    /// What an endpoint left behind that was removed with --force, or what `polder endpoint left-behind` wrote
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "pattern", "list", "order"])]
+    from_manifest: Option<PathBuf>,
+    /// With --from-manifest: write listed files of which nothing is there any more into this folder
+    #[arg(long, value_name = "DIR")]
+    into: Option<PathBuf>,
+}
+
+impl RecallArgs {
+    /// What the binary is to do; `None` when the agent recalls.
+    pub fn manifest(
+        &self,
+        settings: impl FnOnce() -> Result<Settings, CliError>,
+    ) -> Result<Option<HostRequest>, CliError> {
+        let Some(manifest) = self.from_manifest.clone() else {
+            return match self.into {
+                None => Ok(None),
+                Some(_) => Err(CliError::usage("--into goes with --from-manifest")),
+            };
+        };
+        let (into, threads) = (self.into.clone(), self.threads);
+        Ok(Some(HostRequest::RecallManifest(RecallManifest {
+            manifest,
+            into,
+            threads,
+            settings: settings()?,
+        })))
+    }
 }
 
 /// What came of a command.
@@ -112,6 +147,11 @@ pub fn absolute(path: &OsString) -> Result<JsonBytes, CliError> {
 }
 
 fn choice(which: &Which, order: Option<OrderArg>) -> Result<FileChoice, CliError> {
+    if which.paths.is_empty() && !which.list {
+        return Err(
+            CliError::usage("no file or folder is named").hint("give paths, or --list to see the order")
+        );
+    }
     let paths = which.paths.iter().map(absolute).collect::<Result<_, _>>()?;
     Ok(FileChoice { paths, pattern: which.pattern.clone(), by_heat: order == Some(OrderArg::Heat) })
 }

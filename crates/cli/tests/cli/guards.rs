@@ -76,6 +76,30 @@ fn every_destructive_command_asks() {
     assert_eq!(changes, Vec::<String>::new());
 }
 
+/// How an endpoint is removed travels as it was said, and what has left its server is told from what follows it there.
+#[test]
+fn a_removal_says_how() {
+    let endpoints = format!(r#"{{"items":[{ENDPOINT}]}}"#);
+    let path = "DELETE /v1/endpoints/000000000000000000000000000000e1";
+    for (flags, query) in [
+        (&["--yes"][..], ""),
+        (&["--yes", "--force"], "?force=true"),
+        (&["--yes", "--forget"], "?forget=true"),
+        (&["--force", "--dry-run"], "?dry_run=true&force=true"),
+    ] {
+        let asked = format!("{path}{query}");
+        let fake = Fake::canned(&[("GET /v1/endpoints", 200, &endpoints), (&asked, 200, ENDPOINT)]);
+        let said = Shell::with(&fake).run(&[&["endpoint", "delete", "site-a"], flags].concat());
+        assert_eq!(said.exit, Exit::Done, "{flags:?}: {}", said.err);
+        assert!(fake.asked().contains(&asked), "{:?}", fake.asked());
+    }
+    let fake = Fake::canned(&[("GET /v1/endpoints", 200, &endpoints)]);
+    let both = ["endpoint", "delete", "site-a", "--yes", "--force", "--forget"];
+    assert_eq!(Shell::with(&fake).run(&both).exit, Exit::Usage);
+    assert_eq!(Shell::with(&fake).run(&["recall"]).exit, Exit::Usage, "of nothing");
+    assert_eq!(Shell::with(&fake).run(&["recall", "--into", "/x", "/y"]).exit, Exit::Usage);
+}
+
 #[test]
 fn settings_that_are_cleared_travel_as_null() {
     let endpoints = format!(r#"{{"items":[{ENDPOINT}]}}"#);

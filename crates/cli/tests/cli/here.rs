@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use polder_cli::{AgentRegister, AgentRun, Exit, HostRequest, ServiceRun, Up};
+use polder_cli::{AgentRegister, AgentRun, Exit, HostRequest, RecallManifest, ServiceRun, Settings, Up};
 
 use crate::shell::Shell;
 
@@ -200,6 +200,7 @@ fn what_needs_more_is_handed_over() {
             "/ca",
         ],
         &["agent", "run"],
+        &["--url", "https://x", "recall", "--from-manifest", "/m", "--into", "/o", "--threads", "2"],
     ] {
         assert_eq!(shell.run(command).exit, Exit::Done, "{command:?}");
     }
@@ -224,6 +225,16 @@ fn what_needs_more_is_handed_over() {
                 ca_file: Some("/ca".into()),
             }),
             HostRequest::AgentRun(AgentRun { state: PathBuf::from("/var/lib/polder") }),
+            HostRequest::RecallManifest(RecallManifest {
+                manifest: "/m".into(),
+                into: Some("/o".into()),
+                threads: 2,
+                settings: Settings {
+                    url: "https://x".into(),
+                    token_file: Some("/admin.token".into()),
+                    ca_file: None,
+                },
+            }),
         ]
     );
 }

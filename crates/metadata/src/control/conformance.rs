@@ -89,6 +89,8 @@ fn endpoint(id: u8, group: u8, server: u8, path: &str) -> Endpoint {
         settings: EndpointSettings::default(),
         revision: 1,
         deleting: false,
+        force: false,
+        left_behind: None,
         release: None,
         created_at: at(1),
     }
@@ -317,12 +319,21 @@ fn endpoints_keep_apart(make: Maker<'_>) {
     control.revoke_server(&acting(5), ServerId([2; 16])).expect("trusted until now");
     assert!(control.create_endpoint(&acting(6), &endpoint(5, 1, 2, "/y")).is_err(), "a revoked server");
     let id = EndpointId([1; 16]);
-    assert!(control.delete_endpoint(&acting(7), id).expect("there").deleting);
+    assert!(control.delete_endpoint(&acting(7), id, false).expect("there").deleting);
     let ordered = control.release_endpoint(&acting(8), id, Release::Revert).expect("there");
     control.release_done(&acting(9), id, ordered.revision - 1).expect("there");
     assert!(control.endpoint(id).expect("read").expect("there").release.is_some(), "an older order was done");
     control.release_done(&acting(9), id, ordered.revision).expect("there");
     assert!(control.endpoint(id).expect("read").expect("there").release.is_none());
+    // What has left its server is in nobody's way, and is not removed by a second order.
+    let forced = control.delete_endpoint(&acting(10), id, true).expect("there");
+    assert!(forced.force && control.delete_endpoint(&acting(10), id, false).expect("there").force);
+    let left = LeftBehind { count: None, at: acting(11).now };
+    let left = control.leave_endpoint(&acting(11), id, left).expect("there");
+    assert!(!left.deleting && !left.force && left.left_behind.is_some());
+    assert!(control.delete_endpoint(&acting(12), id, true).is_err());
+    control.create_endpoint(&acting(12), &endpoint(6, 1, 1, "/srv/demo")).expect("its place is free");
+    assert_eq!(control.endpoints_of_server(ServerId([1; 16])).expect("read").len(), 3);
 }
 
 fn settings_are_checked(make: Maker<'_>) {

@@ -196,6 +196,15 @@ pub enum Release {
     Revert,
 }
 
+/// What an endpoint left behind that ended without a recall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftBehind {
+    /// Files and bytes that were tiered; none where the agent could not tell.
+    pub count: Option<(u64, u64)>,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// A server endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -213,6 +222,12 @@ pub struct Endpoint {
     pub revision: u64,
     /// Whether somebody ordered its end: the agent lets go of the folder, then the row is removed.
     pub deleting: bool,
+    /// Whether its end does without a recall.
+    #[serde(default)]
+    pub force: bool,
+    /// What it left on its server as names alone when it ended so: nobody follows it any more, and its pin holds what they stand for.
+    #[serde(default)]
+    pub left_behind: Option<LeftBehind>,
     /// An order that the agent has not confirmed.
     pub release: Option<Release>,
     /// When it was made.
@@ -225,7 +240,8 @@ impl Object for Endpoint {
         self.id.0.to_vec()
     }
     fn name(&self) -> Option<String> {
-        Some(format!("{}:{}", self.server, self.path))
+        // What has left its server is not in the way of another one there.
+        self.left_behind.is_none().then(|| format!("{}:{}", self.server, self.path))
     }
     fn parent(&self) -> Option<Vec<u8>> {
         Some(self.group.0.to_vec())
@@ -424,12 +440,44 @@ impl Control {
         })
     }
 
-    /// Orders the end of an endpoint; the agent confirms by [`Control::forget_endpoint`].
-    pub fn delete_endpoint(&self, acting: &Acting, id: EndpointId) -> Result<Endpoint, ControlError> {
+    /// Orders the end of an endpoint, with `force` without a recall; the agent confirms by [`Control::forget_endpoint`] or
+    /// [`Control::leave_endpoint`]. An order with force stays one. Refused when it has ended so already.
+    pub fn delete_endpoint(
+        &self,
+        acting: &Acting,
+        id: EndpointId,
+        force: bool,
+    ) -> Result<Endpoint, ControlError> {
         self.change(acting, &id.0, "endpoint.delete", |endpoint: &mut Endpoint| {
+            if endpoint.left_behind.is_some() {
+                return Err(ControlError::Refused("the endpoint has left its server already".into()));
+            }
             endpoint.deleting = true;
+            endpoint.force |= force;
             endpoint.revision += 1;
-            Ok(endpoint.path.to_string())
+            Ok(if endpoint.force {
+                format!("{} without a recall", endpoint.path)
+            } else {
+                endpoint.path.to_string()
+            })
+        })
+    }
+
+    /// The agent has let go of an endpoint without a recall. The row stays, and so does what it pins, until somebody forgets it.
+    pub fn leave_endpoint(
+        &self,
+        acting: &Acting,
+        id: EndpointId,
+        left: LeftBehind,
+    ) -> Result<Endpoint, ControlError> {
+        self.change(acting, &id.0, "endpoint.left_behind", |endpoint: &mut Endpoint| {
+            (endpoint.deleting, endpoint.force) = (false, false);
+            endpoint.left_behind = Some(left);
+            endpoint.revision += 1;
+            Ok(match left.count {
+                Some((files, bytes)) => format!("{} files, {bytes} bytes at {}", files, endpoint.path),
+                None => format!("unknown at {}", endpoint.path),
+            })
         })
     }
 
@@ -527,7 +575,10 @@ fn ensure_valid(settings: &EndpointSettings) -> Result<(), ControlError> {
 fn ensure_apart(rows: &dyn Rows, endpoint: &Endpoint) -> Result<(), ControlError> {
     let others = rows::all::<Endpoint>(rows, None)?;
     let clash = others.iter().find(|other| {
-        other.server == endpoint.server && other.id != endpoint.id && other.path.overlaps(&endpoint.path)
+        other.server == endpoint.server
+            && other.id != endpoint.id
+            && other.left_behind.is_none()
+            && other.path.overlaps(&endpoint.path)
     });
     match clash {
         None => Ok(()),

@@ -38,7 +38,7 @@ use polder_types::Timestamp;
 pub use audit::{AuditBreak, AuditEntry, AuditNote, AuditOutcome};
 pub use endpoints::{
     Brake, EXCLUDES_MAX, Endpoint, EndpointProgress, EndpointSettings, InitialDownload, InitialUpload,
-    Release, ServerPath,
+    LeftBehind, Release, ServerPath,
 };
 pub use error::{ControlError, Fault};
 pub use memory::MemoryRows;

@@ -49,6 +49,8 @@ pub fn run(request: Up, ui: &mut Ui) -> Result<Exit, CliError> {
             }
         };
         children.stop().await;
+        // A demonstration's folder can be removed like any other, though site-b is to be seen through its mount alone.
+        let _ = polder_agent::make_changeable(&dir.join("site-b"));
         result
     })
 }

@@ -248,7 +248,7 @@ impl Presence {
     }
 }
 
-fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut at: u64) -> Result<(), FsError> {
+pub(crate) fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut at: u64) -> Result<(), FsError> {
     while !bytes.is_empty() {
         let written =
             retry_interrupted(|| rustix::io::pwrite(file, bytes, at)).doing("write", b"tiered file")?;

@@ -269,6 +269,15 @@ pub fn pledged_content(file: impl AsFd, pledge: &Pledge) -> Result<Option<Conten
     content(file.as_fd(), c"", pledge).doing("read what it stands for of", b"tiered file")
 }
 
+/// As [`pledged_content`], of `name` in `dir`, which is not opened.
+pub(crate) fn noted_content(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    pledge: &Pledge,
+) -> Result<Option<Content>, FsError> {
+    content(dir, name, pledge).doing("read what it stands for of", name.to_bytes())
+}
+
 /// Fails for a file that carries any mark: what can be read of it is nobody's bytes. To be asked of an open file, since from then on
 /// it cannot be given up.
 pub(crate) fn ensure_bytes(file: BorrowedFd<'_>, name: &[u8]) -> Result<(), FsError> {

@@ -28,12 +28,13 @@ use crate::staging::set_mtime;
 use crate::walk::retry_interrupted;
 use crate::{Root, sys, xattrs};
 
+pub(crate) use fill::write_all;
 pub use fill::{NotChunk, Presence, Span, SpanSource};
 pub use mark::{
     Bound, MARK_XATTR, Mark, Marked, Pledge, is_stamp_of_mark, judge_mark, marked, marked_at,
     pledged_content, set_marked_mtime,
 };
-pub(crate) use mark::{MarksOf, ensure_bytes, stamp_by_mark};
+pub(crate) use mark::{MarksOf, ensure_bytes, noted_content, stamp_by_mark};
 pub use volume::{Untested, ensure_tested};
 
 /// Called before each system call that changes something, with its name; `false` ends the work there, as a crash would.
@@ -73,7 +74,7 @@ pub enum PresenceError {
 }
 
 /// One system call that changes something.
-fn step<T>(
+pub(crate) fn step<T>(
     pace: Pace<'_>,
     doing: &'static str,
     call: impl FnOnce() -> Result<T, Errno>,
@@ -190,7 +191,7 @@ pub fn make_file_durable(file: impl AsFd) -> Result<(), FsError> {
 }
 
 /// Frees all blocks of a marked file.
-fn punch(file: BorrowedFd<'_>, size: u64, pace: Pace<'_>) -> Result<(), PresenceError> {
+pub(crate) fn punch(file: BorrowedFd<'_>, size: u64, pace: Pace<'_>) -> Result<(), PresenceError> {
     if size == 0 {
         return Ok(());
     }
@@ -260,7 +261,7 @@ fn ensure_mark(root: &Root, file: BorrowedFd<'_>, pledge: &Pledge) -> Result<(),
     }
 }
 
-fn unmark(file: BorrowedFd<'_>, pace: Pace<'_>) -> Result<(), PresenceError> {
+pub(crate) fn unmark(file: BorrowedFd<'_>, pace: Pace<'_>) -> Result<(), PresenceError> {
     step(pace, "remove the mark", || xattrs::remove(file, mark::XATTR))?;
     step(pace, "remove the note of the content", || xattrs::remove(file, mark::XATTR_CONTENT))?;
     step(pace, "make the removal durable", || rustix::fs::fsync(file))

@@ -134,6 +134,9 @@ impl Access {
         let read = |error| failure::control("read the endpoint", error);
         let endpoint = control.endpoint(id).map_err(read)?.filter(|endpoint| endpoint.server == caller.id);
         let Some(endpoint) = endpoint else { return Err(forbidden(state, &caller, id)) };
+        if endpoint.left_behind.is_some() {
+            return Err(Reason::NotYours.status("the endpoint was removed from this server"));
+        }
         let share = share_of(state, &endpoint)?;
         let row = control.share(share).map_err(read)?.filter(Share::is_live);
         let row = row.ok_or_else(|| Reason::NotYours.status("the share is not in use"))?;

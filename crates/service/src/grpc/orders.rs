@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
+use polder_api::grpc::answers::LeftBehind;
 use polder_api::grpc::{Secret, convert, pb};
 use polder_ledger::LedgerError;
 use polder_metadata::control::{self, Endpoint, EndpointSettings, Group, Release, Share};
@@ -14,13 +15,16 @@ use tonic::Status;
 
 use super::access::{Access, Caller};
 use super::session::{heads_of, keep_report};
-use crate::agents::{ORDER_WAIT, Session};
+use crate::agents::{ORDER_WAIT, OrderError, Session};
 use crate::failure;
 use crate::shares::OpenShare;
 use crate::state::ServiceState;
 
 /// How long letting go of a folder may take: what is tiered is recalled first.
 const DETACH_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What was refused is asked for again after so long.
+const DETACH_AGAIN: Duration = Duration::from_secs(15);
 
 /// What is to be sent after a change of the rows.
 pub struct Assigned {
@@ -45,6 +49,9 @@ pub fn assign(state: &ServiceState, session: &Session) -> Result<Assigned, Statu
     let mut assigned = Assigned { message: pb::Assignments::default(), orders: Vec::new() };
     let mut shares: BTreeMap<ShareId, Arc<OpenShare>> = BTreeMap::new();
     for endpoint in control.endpoints_of_server(session.server).map_err(read)? {
+        if endpoint.left_behind.is_some() {
+            continue;
+        }
         let Some(group) = control.group(endpoint.group).map_err(read)? else { continue };
         let row = control.share(group.share).map_err(read)?.filter(Share::is_live);
         let Some(row) = row else { continue };
@@ -173,23 +180,44 @@ pub fn carry_out(state: &ServiceState, server: ServerId, orders: Vec<Order>) {
     }
 }
 
+/// Has the agent let go of a folder. What stands in the way passes (a share that is away, a full volume): it is asked again, as long as the
+/// order stands and the agent is there.
 async fn detach(state: &ServiceState, server: ServerId, endpoint: Endpoint) {
-    let command = pb::command::Command::Detach(pb::Detach { force: false });
-    let done = state.agents().order(server, endpoint.id, command, DETACH_WAIT).await;
-    if let Err(error) = done {
-        tracing::info!(endpoint = %endpoint.id, %error, "the end of an endpoint waits");
-        return;
-    }
-    let (state, id) = (state.clone(), endpoint.id);
-    let ended = failure::blocking(move || {
-        if let Ok(share) = super::access::share_of(&state, &endpoint)
-            && let Ok(share) = state.shares().open(share)
-        {
-            let unpinned = share.db.write(move |rows| polder_ledger::drop_endpoint(rows, id));
-            unpinned.map_err(|error: LedgerError| failure::ledger("let go of an endpoint", error))?;
+    let (id, force) = (endpoint.id, endpoint.force);
+    let answer = loop {
+        let command = pb::command::Command::Detach(pb::Detach { force });
+        let error = match state.agents().order(server, id, command, DETACH_WAIT).await {
+            Ok(answer) => break answer,
+            Err(error) => error,
+        };
+        tracing::info!(endpoint = %id, %error, "the end of an endpoint waits");
+        if !matches!(error, OrderError::Refused(_)) {
+            return;
         }
-        let forgotten = state.control().forget_endpoint(&state.acting_service(), id);
-        forgotten.map_err(|error| failure::control("remove the endpoint", error))?;
+        tokio::time::sleep(DETACH_AGAIN).await;
+        let control = state.control().clone();
+        let row = failure::blocking(move || {
+            control.endpoint(id).map_err(|error| failure::control("read the endpoint", error))
+        });
+        // A newer order is carried out by whoever was told of it.
+        if !matches!(row.await, Ok(Some(row)) if row.deleting && row.revision == endpoint.revision) {
+            return;
+        }
+    };
+    let left = match force {
+        true => serde_json::from_slice::<LeftBehind>(&answer.json).unwrap_or_default().count,
+        false => Some((0, 0)),
+    };
+    let state = state.clone();
+    let ended = failure::blocking(move || {
+        match left {
+            Some((0, _)) => end_endpoint(&state, &endpoint)?,
+            count => {
+                let left = control::LeftBehind { count, at: state.now() };
+                let noted = state.control().leave_endpoint(&state.acting_service(), id, left);
+                noted.map_err(|error| failure::control("note what was left behind", error))?;
+            }
+        }
         state.agents().assignments_changed(server);
         Ok(())
     })
@@ -197,6 +225,19 @@ async fn detach(state: &ServiceState, server: ServerId, endpoint: Endpoint) {
     if let Err(status) = ended {
         tracing::error!(endpoint = %id, error = status.message(), "an endpoint could not be removed");
     }
+}
+
+/// Removes an endpoint of which nothing is left to hold: first what it pins, then its row. Waits for rows.
+fn end_endpoint(state: &ServiceState, endpoint: &Endpoint) -> Result<(), Status> {
+    let id = endpoint.id;
+    if let Ok(share) = super::access::share_of(state, endpoint)
+        && let Ok(share) = state.shares().open(share)
+    {
+        let unpinned = share.db.write(move |rows| polder_ledger::drop_endpoint(rows, id));
+        unpinned.map_err(|error: LedgerError| failure::ledger("let go of an endpoint", error))?;
+    }
+    let forgotten = state.control().forget_endpoint(&state.acting_service(), id);
+    forgotten.map_err(|error| failure::control("remove the endpoint", error))
 }
 
 /// Takes a checked report. Waits for rows.

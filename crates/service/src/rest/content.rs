@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use polder_api::rest::At;
 use polder_chunk::{ExtentWalk, VerifiedChunk, WalkStep};
-use polder_types::{ChunkId, Content, ExtentSource, Kind, Seq, ShareId};
+use polder_types::{ChunkId, Content, ExtentSource, Kind, NodeState, Seq, ShareId};
 
 use super::open::{moment, node_at};
 use super::params::Params;
@@ -191,12 +191,22 @@ pub async fn get(
     if headers.get(header::IF_MATCH).is_some_and(|tags| !names_version(tags, Some(node.since))) {
         return Err(RestError::Condition { header: "If-Match" });
     }
+    octets(&rest, share.row.id, &node, &headers)
+}
+
+/// A version's bytes: all of them, or the range that the request names.
+pub fn octets(
+    rest: &Rest,
+    share: ShareId,
+    node: &NodeState,
+    headers: &HeaderMap,
+) -> Result<Response, RestError> {
     let size = node.content.size();
     let fresh = headers.get(header::IF_RANGE).is_none_or(|tag| names_version(tag, Some(node.since)));
-    let range = if fresh { wanted_range(&headers, size)? } else { None };
+    let range = if fresh { wanted_range(headers, size)? } else { None };
     let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let part = range.clone().unwrap_or(0..size);
-    let stream = ChunkReader::new(&rest, share.row.id).stream(&node.content, part.clone())?;
+    let stream = ChunkReader::new(rest, share).stream(&node.content, part.clone())?;
     let stream = stream.inspect(|sent| {
         if let Err(error) = sent {
             tracing::error!(error = super::error::chain(error), "a file could not be sent to its end");

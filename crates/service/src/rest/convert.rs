@@ -57,6 +57,8 @@ pub fn server(facts: ServerFacts, is_online: bool, now: Timestamp) -> api::Serve
         registered_at: server.created_at.into(),
         certificate_expires_at: ends.unwrap_or(server.created_at).into(),
         endpoints,
+        tiered_files: None,
+        tiered_bytes: None,
     }
 }
 
@@ -155,6 +157,11 @@ pub fn endpoint(facts: &EndpointFacts) -> api::Endpoint {
         path: api::JsonBytes(endpoint.path.to_bytes()),
         settings: settings(&endpoint.settings),
         created_at: endpoint.created_at.into(),
+        left_behind: endpoint.left_behind.map(|left| api::LeftBehind {
+            files: left.count.map(|(files, _)| files),
+            bytes: left.count.map(|(_, bytes)| bytes),
+            at: left.at.into(),
+        }),
     }
 }
 

@@ -14,7 +14,7 @@ use super::body::Body;
 use super::convert::{self, EndpointFacts};
 use super::host::Order;
 use super::params::Params;
-use super::{HostError, Rest, RestError, groups, servers};
+use super::{HostError, Rest, RestError, groups, left_behind, servers};
 
 /// An endpoint with the names of what it belongs to.
 pub fn find(control: &Control, id: EndpointId) -> Result<EndpointFacts, ControlError> {
@@ -120,6 +120,8 @@ pub async fn create(
             settings,
             revision: 1,
             deleting: false,
+            force: false,
+            left_behind: None,
             release: None,
             created_at: acting.now,
         };
@@ -187,24 +189,49 @@ pub async fn delete(
     Path(id): Path<String>,
 ) -> Result<Json<api::Endpoint>, RestError> {
     let id = parse_id(&id)?;
-    let dry_run = params.dry_run()?;
+    let (dry_run, force, forget) = (params.dry_run()?, params.flag("force")?, params.flag("forget")?);
     let acting = caller.acting(rest.now());
-    let facts = rest.control(move |control| {
-        let facts = find(control, id)?;
-        if !dry_run {
-            control.delete_endpoint(&acting, id)?;
-            if !facts.server.is_trusted() || control.progress(id)?.instance.is_none() {
-                // Nobody follows it: no agent ever opened it, or none ever will again.
-                control.forget_endpoint(&acting, id)?;
-            }
-        }
-        Ok(facts)
-    });
-    let facts = facts.await?;
-    if !dry_run {
-        rest.host.assignments_changed(facts.server.id);
+    let (facts, is_known) = rest
+        .control(move |control| Ok((find(control, id)?, control.progress(id)?.instance.is_some())))
+        .await?;
+    // Nobody follows it: no agent ever opened it, or none ever will again.
+    let is_over = facts.endpoint.left_behind.is_some() || !facts.server.is_trusted();
+    let may_be_tiered = facts.endpoint.left_behind.is_some() || rest.tiered_at(&facts).await?.is_some();
+    ensure_removable(is_over, is_over && is_known && may_be_tiered, forget)?;
+    if dry_run {
+        return Ok(Json(convert::endpoint(&facts)));
     }
+    if is_over || !is_known {
+        left_behind::forget(&rest, acting, &facts).await?;
+    } else {
+        rest.control(move |control| control.delete_endpoint(&acting, id, force)).await?;
+    }
+    rest.host.assignments_changed(facts.server.id);
     Ok(Json(convert::endpoint(&facts)))
+}
+
+fn ensure_removable(is_over: bool, holds: bool, forget: bool) -> Result<(), RestError> {
+    match (is_over, holds, forget) {
+        (true, true, false) => Err(refused(
+            "files of the endpoint may be names alone on its server, and what they stand for is held for them",
+            "`polder endpoint left-behind` lists them, `polder recall --from-manifest` brings them; then give --forget",
+        )),
+        (false, _, true) => Err(refused(
+            "the endpoint is followed by its server: there is nothing left behind to forget",
+            "leave --forget out",
+        )),
+        _ => Ok(()),
+    }
+}
+
+impl Rest {
+    /// Files and bytes that are tiered at an endpoint, as its agent said last; `None` where it does not tier, or said nothing.
+    pub(super) async fn tiered_at(&self, facts: &EndpointFacts) -> Result<Option<(u64, u64)>, RestError> {
+        let report = self.host.report(facts.endpoint.id).await?;
+        let told = report.map(|report| (report.status.tiered_nodes, report.status.tiered_bytes));
+        let tiers = facts.endpoint.settings.tiering || told.is_some_and(|(files, _)| files > 0);
+        Ok(tiers.then(|| told.unwrap_or_default()))
+    }
 }
 
 pub async fn release(

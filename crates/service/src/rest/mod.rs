@@ -24,6 +24,7 @@ mod explain;
 mod groups;
 pub mod host;
 mod items;
+mod left_behind;
 mod linger;
 mod open;
 pub mod openapi;
@@ -107,6 +108,7 @@ fn handlers() -> Vec<(&'static str, MethodRouter<Rest>)> {
         (routes::STAT_ROOT, get(tree::stat)),
         (routes::STAT, get(tree::stat)),
         (routes::CONTENT, get(content::get).put(put::put)),
+        (routes::VERSION, get(left_behind::version)),
         (routes::DIRECTORIES, post(edit::mkdir)),
         (routes::SYMLINKS, post(edit::symlink)),
         (routes::NODES, delete(edit::remove)),
@@ -123,6 +125,7 @@ fn handlers() -> Vec<(&'static str, MethodRouter<Rest>)> {
         (routes::SERVER_REVOKE, post(servers::revoke)),
         (routes::ENDPOINTS, get(endpoints::list).post(endpoints::create)),
         (routes::ENDPOINT, get(endpoints::show).patch(endpoints::change).delete(endpoints::delete)),
+        (routes::ENDPOINT_LEFT_BEHIND, get(left_behind::list)),
         (routes::ENDPOINT_RELEASE, post(endpoints::release)),
         (routes::STATUS, get(status::status)),
         (routes::ERRORS, get(items::errors)),

@@ -124,6 +124,10 @@ fn file_shape(schemas: &mut Schemas, method: &str, path: &str) -> Option<Shape> 
             let answers = vec![(200, Payload::Octets), (206, Payload::Octets)];
             shape("get", answers, &[404, 410, 412, 416])
         }
+        ("GET", routes::VERSION) => {
+            let answers = vec![(200, Payload::Octets), (206, Payload::Octets)];
+            shape("version_get", answers, &[404, 410, 416])
+        }
         ("PUT", routes::CONTENT) => {
             shape("put", changed(schemas), &[404, 409, 410, 412, 413]).takes(Payload::Octets)
         }
@@ -182,7 +186,10 @@ fn server_shape(schemas: &mut Schemas, method: &str, path: &str) -> Option<Shape
                 .takes(schemas.json::<api::EndpointChange>())
         }
         ("DELETE", routes::ENDPOINT) => {
-            shape("endpoint_delete", vec![(200, schemas.json::<api::Endpoint>())], &[404])
+            shape("endpoint_delete", vec![(200, schemas.json::<api::Endpoint>())], &[404, 412])
+        }
+        ("GET", routes::ENDPOINT_LEFT_BEHIND) => {
+            shape("endpoint_left_behind", vec![(200, Payload::Octets)], &[404, 412])
         }
         ("POST", routes::ENDPOINT_RELEASE) => {
             shape("endpoint_release", vec![(200, schemas.json::<api::Released>())], &[404, 409])
@@ -284,6 +291,7 @@ fn path_parameter(name: &str) -> Value {
             ("a path in the share, each name percent-encoded", json!({"type": "string", "minLength": 1}))
         }
         "endpoint" => ("id of an endpoint", json!({"type": "string", "pattern": "^[0-9a-f]{32}$"})),
+        "node" => ("id of a node", json!({"type": "string", "pattern": "^[0-9a-f]{32}$"})),
         _ => (
             "a name, or an id of 32 hexadecimal digits",
             json!({"type": "string", "minLength": 1, "maxLength": 63}),
@@ -295,7 +303,9 @@ fn path_parameter(name: &str) -> Value {
 fn query_schema(name: &str, schemas: &mut Schemas) -> Value {
     match name {
         "limit" => json!({"type": "integer", "minimum": 1, "maximum": PAGE_ITEMS_MAX}),
-        "dry_run" | "deleted" | "recursive" | "create_only" | "parents" => json!({"type": "boolean"}),
+        "dry_run" | "deleted" | "recursive" | "create_only" | "parents" | "force" | "forget" => {
+            json!({"type": "boolean"})
+        }
         "uid" | "gid" => json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}),
         "base" => json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}),
         "mtime" => schemas.of::<api::Time>(),

@@ -65,6 +65,22 @@ impl Rest {
         let is_online = self.host.is_online(facts.server.id);
         convert::server(facts, is_online, self.now())
     }
+
+    /// With what is tiered there: who ends the trust in a server must know.
+    async fn show_one(&self, facts: ServerFacts) -> Result<api::Server, RestError> {
+        let ids = facts.endpoints.clone();
+        let mut server = self.show_server(facts);
+        let endpoints = self.control(move |control| {
+            ids.into_iter().map(|id| super::endpoints::find(control, id)).collect::<Result<Vec<_>, _>>()
+        });
+        for endpoint in endpoints.await? {
+            if let Some((files, bytes)) = self.tiered_at(&endpoint).await? {
+                server.tiered_files = Some(server.tiered_files.unwrap_or(0) + files);
+                server.tiered_bytes = Some(server.tiered_bytes.unwrap_or(0) + bytes);
+            }
+        }
+        Ok(server)
+    }
 }
 
 pub async fn join_token(
@@ -124,7 +140,8 @@ pub async fn show(
         Ok(server) => Ok(Ok(facts_of_one(control, server)?)),
         Err(refused) => Ok(Err(refused)),
     });
-    Ok(Json(rest.show_server(facts.await??)))
+    let facts = facts.await??;
+    Ok(Json(rest.show_one(facts).await?))
 }
 
 pub async fn revoke(
@@ -149,5 +166,5 @@ pub async fn revoke(
     if !dry_run {
         rest.host.server_revoked(facts.server.id);
     }
-    Ok(Json(rest.show_server(facts)))
+    Ok(Json(rest.show_one(facts).await?))
 }

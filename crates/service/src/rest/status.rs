@@ -35,6 +35,10 @@ fn group_rows(control: &Control, group: rows::Group) -> Result<Option<GroupRows>
     let Some(share) = control.share(group.share)? else { return Ok(None) };
     let mut endpoints = Vec::new();
     for endpoint in control.endpoints(Some(group.id), None, rows::PAGE_ROWS_MAX)? {
+        if endpoint.left_behind.is_some() {
+            // Nobody follows it any more: it has no health.
+            continue;
+        }
         let Some(server) = control.server(endpoint.server)? else { continue };
         let progress = control.progress(endpoint.id)?;
         endpoints.push(EndpointRows { endpoint, server, progress });

@@ -111,6 +111,8 @@ impl World {
             settings: EndpointSettings::default(),
             revision: 1,
             deleting: false,
+            force: false,
+            left_behind: None,
             release: None,
             created_at: self.service.state().now(),
         };

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::Stream;
 use http::{Method, header};
-use polder_types::RelPath;
+use polder_types::{EndpointId, NodeUid, RelPath, ShareId};
 
 use super::{Client, ClientError, Query};
 use crate::rest::{At, Changed, PutQuery, encode_path, routes};
@@ -39,6 +39,22 @@ impl Content {
     }
 }
 
+/// A list on its way here, line by line but not in lines. Whether it is whole is for its reader to see.
+pub struct Lines {
+    answer: reqwest::Response,
+    url: String,
+}
+
+impl Lines {
+    /// The next bytes; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        self.answer.chunk().await.map_err(|source| ClientError::Unreachable {
+            url: self.url.clone(),
+            source: source.without_url(),
+        })
+    }
+}
+
 impl Client {
     /// Opens a file of a share for reading: all of it, or the bytes of `range`.
     pub async fn content(
@@ -55,6 +71,29 @@ impl Client {
             let last = range.end.saturating_sub(1);
             request = request.header(header::RANGE, format!("bytes={}-{last}", range.start));
         }
+        self.octets(request).await
+    }
+
+    /// Opens whichever kept version of a node has this content, which is the text of [`crate::left_behind::content_text`].
+    pub async fn version(
+        &self,
+        share: ShareId,
+        node: NodeUid,
+        content: &str,
+    ) -> Result<Content, ClientError> {
+        let path = routes::fill(routes::VERSION, &[&share.to_string(), &node.to_string()]);
+        let query = Query::default().maybe("content", Some(content));
+        self.octets(self.request(Method::GET, &path, &query)).await
+    }
+
+    /// Opens the list of what may be tiered at an endpoint (`docs/formats/left-behind.md`). Its length is not known before its end.
+    pub async fn left_behind(&self, endpoint: EndpointId) -> Result<Lines, ClientError> {
+        let path = routes::fill(routes::ENDPOINT_LEFT_BEHIND, &[&endpoint.to_string()]);
+        let answer = self.send(self.request(Method::GET, &path, &Query::default())).await?;
+        Ok(Lines { answer, url: self.base.clone() })
+    }
+
+    async fn octets(&self, request: reqwest::RequestBuilder) -> Result<Content, ClientError> {
         let answer = self.send(request).await?;
         let size = answer.content_length().ok_or(ClientError::Short { got: 0, expected: 0 })?;
         let tag = answer.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());

@@ -6,10 +6,10 @@ use polder_types::{EndpointId, RelPath};
 use super::{Client, ClientError, NONE, Query};
 use crate::rest::{
     At, AuditEntry, Changed, Conflict, ConflictResolve, DirectoryCreate, Endpoint, EndpointChange,
-    EndpointCreate, Entry, EntryStat, Explain, Group, GroupCreate, ItemError, JoinToken, JoinTokenCreate,
-    MoveRequest, Page, Reconciler, Release, ReleaseRequest, Released, Removed, ReviewItem, ReviewRequest,
-    Reviewed, Server, Share, ShareChange, ShareCreate, Snapshot, SnapshotCreate, Status, SymlinkCreate,
-    WhoAmI, encode_path, routes,
+    EndpointCreate, EndpointRemoval, Entry, EntryStat, Explain, Group, GroupCreate, ItemError, JoinToken,
+    JoinTokenCreate, MoveRequest, Page, Reconciler, Release, ReleaseRequest, Released, Removed, ReviewItem,
+    ReviewRequest, Reviewed, Server, Share, ShareChange, ShareCreate, Snapshot, SnapshotCreate, Status,
+    SymlinkCreate, WhoAmI, encode_path, routes,
 };
 
 /// Result of a request.
@@ -222,9 +222,10 @@ impl Client {
     }
 
     /// Removes a server endpoint.
-    pub async fn endpoint_delete(&self, endpoint: EndpointId, dry_run: bool) -> Answer<Endpoint> {
+    pub async fn endpoint_delete(&self, endpoint: EndpointId, how: EndpointRemoval) -> Answer<Endpoint> {
         let path = routes::fill(routes::ENDPOINT, &[&endpoint.to_string()]);
-        self.change(Method::DELETE, &path, dry(dry_run), NONE).await
+        let query = dry(how.dry_run).flag("force", how.force).flag("forget", how.forget);
+        self.change(Method::DELETE, &path, query, NONE).await
     }
 
     /// Decides about what the mass-change brake holds.

@@ -4,6 +4,7 @@ mod admin;
 mod files;
 mod health;
 mod host;
+mod left_behind;
 mod roles;
 
 use axum::Router;

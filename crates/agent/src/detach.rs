@@ -1,0 +1,95 @@
+//! Letting an endpoint go: everything is recalled first, or listed in a manifest.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use polder_api::grpc::answers::LeftBehind;
+use polder_api::left_behind::{Head, VERSION};
+use polder_api::rest::{JsonBytes, ObjectName, TextError};
+use polder_replica::MANIFEST;
+use polder_types::{Cursor, EndpointId, Timestamp};
+
+use crate::endpoint::Endpoint;
+use crate::tiered::Cancel;
+use crate::worker::{Hub, is_tiered};
+
+const LOCK: &str = "no holder of this lock panics";
+
+/// Brings everything back that is tiered: outside of the gate nobody could read it.
+pub(crate) async fn recall_all(endpoint: &Endpoint) -> Result<(), String> {
+    let Some(tiered) = endpoint.tiered() else {
+        return match out_of_sight(endpoint) {
+            Some(why) => Err(format!("what is tiered there cannot be recalled: the endpoint waits: {why}")),
+            None => Ok(()),
+        };
+    };
+    let recalled = tokio::task::spawn_blocking(move || {
+        tiered.recall_all(&Cancel::default()).map_err(|error| {
+            let why = format!("the endpoint cannot be let go yet: {error}");
+            tiered.say(Some(why.clone()));
+            why
+        })
+    });
+    recalled.await.map_err(|error| error.to_string())?
+}
+
+/// Why a folder that may hold placeholders cannot be looked at now.
+fn out_of_sight(endpoint: &Endpoint) -> Option<Box<str>> {
+    let waiting = endpoint.shown().waiting?;
+    is_tiered(&endpoint.assignment.lock().expect(LOCK)).then_some(waiting)
+}
+
+/// Writes the manifest into the endpoint's folder. The answer for the service: what it says, or that the folder cannot be looked at.
+pub(crate) async fn leave_behind(
+    hub: &Hub,
+    id: EndpointId,
+    endpoint: &Arc<Endpoint>,
+) -> Result<Vec<u8>, String> {
+    let answer = match endpoint.tiered() {
+        Some(tiered) => {
+            let head = head(hub, id, endpoint)?;
+            let path = head.path.clone();
+            let behind = tokio::task::spawn_blocking(move || {
+                tiered.leave_behind(head).inspect_err(|_| tiered.resume_arrivals())
+            });
+            let behind = behind.await.map_err(|error| error.to_string())?;
+            let behind = behind.map_err(|error| format!("the manifest could not be written: {error}"))?;
+            let (files, bytes) = (behind.total.files, behind.total.bytes);
+            tracing::warn!(
+                files,
+                bytes,
+                orphans = behind.orphans,
+                manifest = format!("{path}/.polder/{MANIFEST}"),
+                "the endpoint is let go without a recall"
+            );
+            LeftBehind { count: Some((files, bytes)), orphans: behind.orphans }
+        }
+        None => match out_of_sight(endpoint) {
+            Some(why) => {
+                tracing::warn!(%why, "the endpoint is let go, and its folder cannot be looked at");
+                LeftBehind::default()
+            }
+            None => LeftBehind { count: Some((0, 0)), orphans: 0 },
+        },
+    };
+    serde_json::to_vec(&answer).map_err(|error| error.to_string())
+}
+
+fn head(hub: &Hub, id: EndpointId, endpoint: &Endpoint) -> Result<Head, String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
+    let assignment = endpoint.assignment.lock().expect(LOCK).clone();
+    let name = |text: &str| text.parse::<ObjectName>().map_err(|error: TextError| error.to_string());
+    Ok(Head {
+        polder_left_behind: VERSION,
+        share: assignment.share,
+        share_name: name(&assignment.share_name)?,
+        endpoint: id,
+        server: hub.identity.server_id,
+        server_name: name(&hub.identity.server_name)?,
+        path: JsonBytes(assignment.path.clone()),
+        nonce: None,
+        applied: endpoint.shown().status.map_or(Cursor::default(), |status| status.cursor),
+        known: true,
+        made_at: Timestamp::new(now, 0).into(),
+    })
+}
