@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A tiered endpoint given away over SMB (Samba) and NFS (NFS-Ganesha), through clients of others.
 
-    bench/exports.py [--binary target/debug/polder] [--only NAME …] [--keep]
+    bench/exports.py [--binary target/debug/polder] [--only NAME …] [--quick] [--keep]
 
 One service, `a` with all bytes, `b` with names only until read. Samba exports both folders, NFS-Ganesha that of `b`; clients are `smbclient`,
 `smbcacls` and libnfs. The settings are those of docs/samba.md and docs/nfs.md. Each case prints one line. Exit 0 only if all pass; 3 if the
@@ -445,6 +445,8 @@ CASES = [
     nfs_looks, nfs_read, nfs_write, nfs_deaths, holder_dead,
 ]
 
+LENGTHY = {"smb_service_away"}
+
 
 def install():
     """What is missing, where there is an apt; what is installed does not start by itself."""
@@ -475,11 +477,14 @@ def lacks():
 
 
 def main():
-    options = cases.arguments(__doc__).parse_args()
+    parser = cases.arguments(__doc__)
+    parser.add_argument("--quick", action="store_true", help="without the cases that wait long")
+    options = parser.parse_args()
     lacking = lacks()
     if lacking:
         return cases.skipped("exports", lacking)
-    return cases.on_cluster("exports", options, World, CASES)
+    chosen = [case for case in CASES if not (options.quick and case.__name__ in LENGTHY)]
+    return cases.on_cluster("exports", options, World, chosen)
 
 
 if __name__ == "__main__":

@@ -273,10 +273,8 @@ impl Placeholder {
             hash.update(bytes);
             let fits = at.saturating_add(bytes.len() as u64) <= size;
             if fits && bytes.iter().any(|byte| *byte != 0) {
-                crate::presence::write_all(file, bytes, at).map_err(|error| {
-                    failed = Some(error.again(b"tiered file"));
-                    error
-                })?;
+                crate::presence::write_all(file, bytes, at)
+                    .inspect_err(|error| failed = Some(error.again(b"tiered file")))?;
             }
             at += bytes.len() as u64;
             Ok(())

@@ -21,12 +21,15 @@ const PAGE_NODES: usize = 1000;
 /// Versions of one node that are looked through at once.
 const VERSIONS_PAGE: usize = 256;
 
+/// The key after which a directory's next page begins.
+type PageAfter = Option<Box<[u8]>>;
+
 /// Where the walk through a share stands.
 struct Walk {
     share: OpenShare,
     at: Seq,
     /// Directories that are not looked through yet, the first with where its next page begins.
-    left: Vec<(NodeUid, RelPath, Option<Box<[u8]>>)>,
+    left: Vec<(NodeUid, RelPath, PageAfter)>,
     writer: Writer<Vec<u8>>,
 }
 
