@@ -253,7 +253,11 @@ pub fn take_status(
     let settled = status.held_nodes == 0 && status.state() == pb::EndpointState::InSync;
     let encoded = base64::engine::general_purpose::STANDARD.encode(status.encode_to_vec());
     let state_changed = keep_report(state, id, status);
-    pin_applied(&access, id, applied)?;
+    // One that is on its way out keeps the pin that it has: a report that comes while its row goes would leave one that nobody ends. What it
+    // applies by then arrives whole.
+    if !access.endpoint.deleting {
+        pin_applied(&access, id, applied)?;
+    }
     if settled && access.endpoint.release.is_some() {
         let done = state.control().release_done(&access.caller.acting(state), id, access.endpoint.revision);
         done.map_err(|error| failure::control("note a release", error))?;
