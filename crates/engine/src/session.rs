@@ -297,10 +297,9 @@ impl Engine {
         }
         let cloud = store.cloud(uid)?;
         let was_known = store.synced(uid)?.is_some() || self.overlay.get(uid).is_some();
+        let cloud = became_in_share(cloud, store.synced(uid)?.as_ref(), row.as_ref(), since);
         self.write_row(store, uid, row.as_ref())?;
-        // What the feed brought stays unless it is older than this version.
-        let newer = cloud.filter(|cloud| cloud.since > since);
-        store.put_cloud(uid, newer.or(row.as_ref().map(CloudNode::from)).as_ref())?;
+        store.put_cloud(uid, cloud.as_ref())?;
         if let Some(row) = &row
             && !was_known
             && !planted(Bug::LostAnswerMakesTwins)
@@ -510,4 +509,29 @@ pub(crate) fn seen(store: &dyn TreeStore) -> Result<Seq, TreeError> {
 /// The place that the root has until the share says its own.
 fn root_place() -> polder_types::Placed {
     polder_types::Placed { parent: NodeUid::ROOT, name: "root".parse().expect("a plain name") }
+}
+
+/// The share's node once an offer is its version `since`. What the feed has brought stays, but for what the offer changed in it: the offer's row has
+/// the rest as this server last agreed on it, and somebody else may have changed that since.
+fn became_in_share(
+    cloud: Option<CloudNode>,
+    base: Option<&SyncedNode>,
+    row: Option<&SyncedNode>,
+    since: Seq,
+) -> Option<CloudNode> {
+    let cloud = match cloud {
+        Some(cloud) if cloud.since > since || cloud.since == since && !planted(Bug::OfferRowIsWhole) => {
+            return Some(cloud);
+        }
+        cloud => cloud.filter(|_| !planted(Bug::OfferRowIsWhole)),
+    };
+    let now = CloudNode::from(row?);
+    let (Some(cloud), Some(then)) = (cloud, base.map(CloudNode::from)) else { return Some(now) };
+    Some(CloudNode {
+        at: if then.at == now.at { cloud.at } else { now.at },
+        content: if then.content == now.content { cloud.content } else { now.content },
+        attrs: if then.attrs == now.attrs { cloud.attrs } else { now.attrs },
+        mtime: if then.mtime == now.mtime { cloud.mtime } else { now.mtime },
+        since,
+    })
 }

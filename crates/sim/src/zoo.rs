@@ -41,6 +41,27 @@ pub const OPEN: &[Bug] = &[Bug::OfferStandsWhereOthersDo];
 /// Stories that catch a bug whose situation seeds meet too rarely.
 const STORIES: &[(Bug, &str)] = &[
     (
+        Bug::OfferRowIsWhole,
+        "seed 1015126 hosts 3 active 60000 queue 64 rows 100 damage stepwise
+         2345 s1 create a
+         2708 s2 rm a
+         0 s0 crash-in 1 0 257960496701811
+         5200 s0 create b
+         10357 s0 create d
+         13014 s2 clone
+         13333 s2 rm b
+         17804 s1 rename b a
+         20611 s2 rename d e.txt
+         21199 s2 edit e.txt
+         22518 s0 mkdir c
+         25547 s2 kill
+         26916 s2 mkdir a
+         27914 s0 create d
+         27914 s0 mkdir c/b
+         29199 s0 create c/a
+         0 s2 lose 25",
+    ),
+    (
         Bug::KeptAnswersIgnored,
         "seed 711485 hosts 2 active 10000 queue 64 rows 100 stepwise
          359 s0 mkdir d

@@ -261,3 +261,29 @@ fn regression_a_batch_asks_for_its_opening_again() {
     let outcome = run_twice(&Plan::of(903_784));
     assert_eq!(outcome.failure, None);
 }
+
+/// A rename was offered while somebody else had changed the content, and its answer was lost: the offer's row has the content that was agreed on
+/// before, and was taken for what the share has. An edit here then went over the other's (a loss, 1015126).
+#[test]
+fn regression_an_offer_tells_only_of_what_it_changed() {
+    passes(
+        "seed 1015126 hosts 3 active 60000 queue 64 rows 100 damage stepwise
+         2345 s1 create a
+         2708 s2 rm a
+         0 s0 crash-in 1 0 257960496701811
+         5200 s0 create b
+         10357 s0 create d
+         13014 s2 clone
+         13333 s2 rm b
+         17804 s1 rename b a
+         20611 s2 rename d e.txt
+         21199 s2 edit e.txt
+         22518 s0 mkdir c
+         25547 s2 kill
+         26916 s2 mkdir a
+         27914 s0 create d
+         27914 s0 mkdir c/b
+         29199 s0 create c/a
+         0 s2 lose 25",
+    );
+}

@@ -186,6 +186,8 @@ bugs! {
     /// What the service keeps of a batch is not taken: the feed alone tells what became of it, and only of a node that nobody
     /// changed since.
     KeptAnswersIgnored,
+    /// All of an offer's row is what the share has, also what the offer did not change.
+    OfferRowIsWhole,
     /// What was seen before a lost answer was known stays a node of its own.
     LostAnswerMakesTwins,
     /// A batch whose answer was lost is planned again before the feed was read.
