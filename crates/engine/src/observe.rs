@@ -555,6 +555,11 @@ impl Engine {
                 let unseen = |row: &polder_sync::SyncedNode| row.at == node.at && row.stamp == node.stamp;
                 match store.synced(uid)? {
                     Some(row) if !unseen(&row) => self.overlay.put_gone(uid, is_dir),
+                    // It may be in the share by now, as in `set_gone`.
+                    None if self.work.is_busy(uid) && !planted(Bug::GoneWhileOffered) => {
+                        self.overlay.put_gone(uid, is_dir);
+                        self.hold(uid);
+                    }
                     _ => self.overlay.forget(uid),
                 }
                 self.changed(uid);
