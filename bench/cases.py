@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 import traceback
+from pathlib import Path
 
 from cluster import Cluster, descendants, remove_folder, wait_for
 
@@ -90,6 +91,17 @@ class Tiered:
         """The worker of b: the holder's only child."""
         children = descendants(self.cluster.processes["b"].pid)[1:]
         return children[0] if children else None
+
+    def tree(self):
+        """The real tree of b behind the mount, through a descriptor of the worker."""
+        pid = wait_for("the worker", self.worker, self.soon)
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                if os.readlink(f"/proc/{pid}/fd/{fd}") == str(self.b / ".polder" / "tree"):
+                    return Path(f"/proc/{pid}/fd/{fd}")
+            except OSError:
+                pass
+        raise AssertionError("the worker has no tree open")
 
     def kill_worker(self):
         """Who was killed; `None` if there was nobody."""

@@ -49,18 +49,6 @@ def read_all(path):
     return time.monotonic() - began, count
 
 
-def real_tree(world):
-    """The tree behind the mount, through a descriptor of the worker."""
-    pid = wait_for("the worker", world.worker, 60)
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            if os.readlink(f"/proc/{pid}/fd/{fd}") == str(world.b / ".polder" / "tree"):
-                return Path(f"/proc/{pid}/fd/{fd}")
-        except OSError:
-            pass
-    raise AssertionError("the worker has no tree open")
-
-
 def on_disk(path):
     return path.stat().st_blocks * 512
 
@@ -79,7 +67,7 @@ def large(arguments, world):
         file.rename(world.a / file.name)
     first, second = (arrived(world, f"large-{at}.bin", size) for at in range(2))
     wait_for("all is in sync", world.cluster.in_sync, LONG)
-    tree = real_tree(world)
+    tree = world.tree()
 
     middle = size // 2 // BLOCK * BLOCK
     before, began = on_disk(tree / second.name), time.monotonic()

@@ -82,15 +82,7 @@ class World(cases.Tiered):
         wait_for(f"{name} on a", lambda: there.exists() and there.read_bytes() == wanted, seconds)
 
     def real(self, name):
-        """The real file behind the mount, through a descriptor of the worker."""
-        pid = wait_for("the worker", self.worker, SOON)
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            try:
-                if os.readlink(f"/proc/{pid}/fd/{fd}") == str(self.b / ".polder" / "tree"):
-                    return Path(f"/proc/{pid}/fd/{fd}") / name
-            except OSError:
-                pass
-        raise AssertionError("the worker has no tree open")
+        return self.tree() / name
 
 
 def run(*command, **options):
