@@ -66,6 +66,17 @@ def lacks_of_a_gate(*programs):
     return f"no {', '.join(missing)}" if missing else None
 
 
+def real_tree(worker, endpoint):
+    """The tree behind an endpoint's mount, through a descriptor of the worker."""
+    for fd in os.listdir(f"/proc/{worker}/fd"):
+        try:
+            if os.readlink(f"/proc/{worker}/fd/{fd}") == str(endpoint / ".polder" / "tree"):
+                return Path(f"/proc/{worker}/fd/{fd}")
+        except OSError:
+            pass
+    raise AssertionError("the worker has no tree open")
+
+
 class Tiered:
     """Server a with all bytes, and server b whose endpoint is tiered and came as names."""
 
@@ -93,15 +104,8 @@ class Tiered:
         return children[0] if children else None
 
     def tree(self):
-        """The real tree of b behind the mount, through a descriptor of the worker."""
-        pid = wait_for("the worker", self.worker, self.soon)
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            try:
-                if os.readlink(f"/proc/{pid}/fd/{fd}") == str(self.b / ".polder" / "tree"):
-                    return Path(f"/proc/{pid}/fd/{fd}")
-            except OSError:
-                pass
-        raise AssertionError("the worker has no tree open")
+        """The real tree of b behind the mount."""
+        return real_tree(wait_for("the worker", self.worker, self.soon), self.b)
 
     def kill_worker(self):
         """Who was killed; `None` if there was nobody."""

@@ -50,16 +50,9 @@ class World(tiered.World):
 
     def owned(self, size=300 * KIB, name=None, mode=0o644):
         """A file of OWNER's, tiered on b: its name, and its bytes."""
-        self.count += 1
-        name = name or f"file-{self.count}"
-        data = content(self.count, size)
-        new = self.cluster.folder / "new"
-        new.write_bytes(data)
-        new.chmod(mode)
-        os.chown(new, OWNER_ID, OWNER_ID)
-        new.rename(self.a / name)
-        self.arrived(name, size)
-        wait_for(f"the owner of {name}", lambda: (self.b / name).stat().st_uid == OWNER_ID, SOON)
+        _, here, data = self.make(size, name, mode, OWNER_ID)
+        name = here.name
+        wait_for(f"the owner of {name}", lambda: here.stat().st_uid == OWNER_ID, SOON)
         return name, data
 
     def recalled(self):

@@ -59,8 +59,8 @@ class World(cases.Tiered):
         super().__init__(cluster)
         self.count, self.quick = 0, quick
 
-    def make(self, size=300 * KIB, name=None, mode=0o644):
-        """A file on a that is tiered on b: its path on both, and its bytes."""
+    def make(self, size=300 * KIB, name=None, mode=0o644, owner=None):
+        """A file on a that is tiered on b: its path on both, and its bytes. `owner` is a user's and a group's number."""
         self.count += 1
         name = name or f"file-{self.count}"
         data = content(self.count, size)
@@ -68,6 +68,8 @@ class World(cases.Tiered):
         new = self.cluster.folder / "new"
         new.write_bytes(data)
         new.chmod(mode)
+        if owner is not None:
+            os.chown(new, owner, owner)
         new.rename(self.a / name)
         self.arrived(name, size)
         return self.a / name, self.b / name, data
