@@ -1,0 +1,155 @@
+//! The real tree is changed beneath the mount, and the kernel is told of it later. Promise I1: what a program changes by a name is what it can see there.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::Mounted;
+
+impl Mounted {
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|error| format!("{:?}", error.kind()))
+    }
+
+    fn read_real(&self, name: &str) -> String {
+        fs::read_to_string(self.real(name)).unwrap_or_else(|error| format!("{:?}", error.kind()))
+    }
+
+    /// Puts other bytes under a name of the real tree, in one exchange, as sync does; what was there goes elsewhere.
+    fn exchange_beneath(&self, name: &str, text: &str) {
+        let staged = self.place().join("tree/.polder/staged");
+        fs::create_dir_all(staged.parent().unwrap()).unwrap();
+        fs::write(&staged, text).unwrap();
+        renameat_with(CWD, &staged, CWD, self.real(name), RenameFlags::EXCHANGE).unwrap();
+        fs::rename(&staged, self.place().join("tree/.polder/displaced")).unwrap();
+    }
+
+    /// Runs `change` beneath the mount while names are in motion, `meanwhile` before the kernel is told.
+    fn in_motion(&self, names: &str, change: impl FnOnce(), meanwhile: impl FnOnce()) {
+        let (told, answer) = (self.place().join("motion"), self.place().join("in-motion"));
+        fs::write(self.place().join("motion.new"), names).unwrap();
+        fs::rename(self.place().join("motion.new"), &told).unwrap();
+        self.wait_for(|| answer.exists());
+        change();
+        meanwhile();
+        fs::remove_file(&told).unwrap();
+        self.wait_for(|| !answer.exists());
+    }
+
+    fn exchange(&self, one: &str, other: &str) {
+        renameat_with(CWD, self.path(one), CWD, self.path(other), RenameFlags::EXCHANGE).unwrap();
+    }
+}
+
+#[test]
+fn i1_what_is_renamed_is_what_is_shown() {
+    let Some(mounted) = Mounted::new() else { return };
+    fs::write(mounted.path("f"), "old").unwrap();
+    fs::write(mounted.path("mine"), "mine").unwrap();
+    assert_eq!(mounted.read("f"), "old");
+    let change = || mounted.exchange_beneath("f", "from elsewhere");
+    // An office program's save: the old file is kept under another name.
+    mounted.in_motion("f", change, || mounted.exchange("f", "mine"));
+    assert_eq!((mounted.read_real("f"), mounted.read_real("mine")), ("mine".into(), "from elsewhere".into()));
+    assert_eq!((mounted.read("f"), mounted.read("mine")), ("mine".into(), "from elsewhere".into()));
+
+    let change = || mounted.exchange_beneath("f", "from elsewhere again");
+    mounted.in_motion("f", change, || fs::rename(mounted.path("f"), mounted.path("f.bak")).unwrap());
+    assert_eq!(mounted.read("f.bak"), "from elsewhere again");
+    assert_eq!(mounted.read("f"), "NotFound");
+
+    let change = || mounted.exchange_beneath("f.bak", "and again");
+    mounted
+        .in_motion("f.bak", change, || fs::hard_link(mounted.path("f.bak"), mounted.path("link")).unwrap());
+    let (link, real) =
+        (fs::metadata(mounted.path("link")).unwrap(), fs::metadata(mounted.real("link")).unwrap());
+    assert_eq!(link.ino(), real.ino(), "a link is to a file, whatever its name is by now");
+}
+
+#[test]
+fn what_is_gone_beneath_is_not_found_and_what_came_is() {
+    let Some(mounted) = Mounted::new() else { return };
+    for name in ["gone", "moved", "d"] {
+        assert_eq!(mounted.read(name), "NotFound");
+    }
+    fs::write(mounted.path("gone"), "").unwrap();
+    fs::write(mounted.path("moved"), "moved").unwrap();
+    assert_eq!(mounted.read("elsewhere"), "NotFound");
+    let change = || {
+        fs::remove_file(mounted.real("gone")).unwrap();
+        fs::rename(mounted.real("moved"), mounted.real("elsewhere")).unwrap();
+        fs::create_dir(mounted.real("d")).unwrap();
+    };
+    let meanwhile = || {
+        let kind = |done: std::io::Result<()>| done.map_err(|error| error.kind());
+        assert_eq!(kind(fs::remove_file(mounted.path("gone"))), Err(std::io::ErrorKind::NotFound));
+        let renamed = fs::rename(mounted.path("moved"), mounted.path("x"));
+        assert_eq!(kind(renamed), Err(std::io::ErrorKind::NotFound));
+        assert_eq!(kind(fs::create_dir(mounted.path("d"))), Err(std::io::ErrorKind::AlreadyExists));
+        fs::OpenOptions::new().append(true).create(true).open(mounted.path("elsewhere")).unwrap();
+        fs::remove_dir(mounted.path("d")).unwrap();
+    };
+    mounted.in_motion("gone\nmoved\nelsewhere\nd", change, meanwhile);
+    assert_eq!((mounted.read("elsewhere"), mounted.read("d")), ("moved".into(), "NotFound".into()));
+}
+
+/// Programs rename all the time, files come from elsewhere all the time; at the end the mount shows what is there.
+#[test]
+fn names_that_change_from_both_sides_end_as_they_are() {
+    let Some(mounted) = Mounted::new() else { return };
+    for name in ["a", "b"] {
+        fs::write(mounted.path(name), "first").unwrap();
+    }
+    fs::create_dir(mounted.place().join("staged")).unwrap();
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let program = scope.spawn(|| {
+            let mut count = 0;
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                match renameat_with(CWD, mounted.path("a"), CWD, mounted.path("b"), RenameFlags::EXCHANGE) {
+                    Ok(()) => count += 1,
+                    // Twice in one call: the kernel looks anew once.
+                    Err(errno) => assert_eq!(errno, rustix::io::Errno::STALE),
+                }
+            }
+            count
+        });
+        for round in 0..100 {
+            let staged = mounted.place().join("staged").join(if round % 2 == 0 { "a" } else { "b" });
+            fs::write(&staged, format!("{round}")).unwrap();
+            mounted.in_motion("a\nb", || (), || ());
+            fs::remove_file(staged).unwrap();
+        }
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(program.join().unwrap() > 100);
+    });
+    for name in ["a", "b"] {
+        assert_eq!(mounted.read(name), mounted.read_real(name));
+        assert_eq!(
+            fs::metadata(mounted.path(name)).unwrap().ino(),
+            fs::metadata(mounted.real(name)).unwrap().ino()
+        );
+    }
+}
+
+/// What a worker changed and told nobody of, because it died, is looked up again: at once from Linux 6.16 on.
+#[test]
+fn what_was_changed_before_a_death_is_seen_after_it() {
+    let Some(mounted) = Mounted::new() else { return };
+    fs::write(mounted.path("f"), "old").unwrap();
+    assert_eq!((mounted.read("f"), mounted.read("new")), ("old".into(), "NotFound".into()));
+    let before = mounted.workers().len();
+    mounted.exchange_beneath("f", "from elsewhere");
+    fs::write(mounted.real("new"), "new").unwrap();
+    mounted.kill_worker();
+    mounted.wait_for(|| mounted.workers().len() > before && mounted.is_served());
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) < (Some(6), Some(16)) {
+        println!("SKIPPED: Linux {release} keeps names over a worker's death");
+        return;
+    }
+    assert_eq!((mounted.read("f"), mounted.read("new")), ("from elsewhere".into(), "new".into()));
+}
