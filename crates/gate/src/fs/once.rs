@@ -51,7 +51,7 @@ impl FileSystem {
     fn once_noted<T>(
         &self,
         call: &mut Call<'_>,
-        noted: Option<(Progress, Slot<'_>)>,
+        noted: Option<(Progress, RingSlot<'_>)>,
         before: impl FnOnce() -> Result<Before, Errno>,
         is_done: impl FnOnce(Before) -> Result<bool, Errno>,
         act: impl FnOnce() -> Result<T, Errno>,
