@@ -215,15 +215,20 @@ class Point:
             files[-1].write_bytes(version)
         me = [sys.executable, __file__, "--read"]
         order = random.Random(self.seed).sample(READERS, len(READERS))
-        readers = [(how, subprocess.Popen([*map(str, me), how, str(self.path), *map(str, files)], stderr=subprocess.PIPE)) for how in order]
-        for how, reader in readers:
+        readers = []
+        for how in order:
+            said = open(world.cluster.folder / f"said-{how}", "w+")
+            readers.append((how, subprocess.Popen([*map(str, me), how, str(self.path), *map(str, files)], stderr=said), said))
+        for how, reader, said in readers:
             try:
-                _, said = reader.communicate(timeout=120)
-            except subprocess.TimeoutExpired:
+                wait_for(how, lambda: reader.poll() is not None, 120)
+            except TimeoutError:
                 reader.kill()
                 raise Failed(f"{how} hangs") from None
+            said.seek(0)
             if reader.returncode != 0:
-                raise Failed(f"{how}: {said.decode(errors='replace').strip().splitlines()[-1:]}")
+                raise Failed(f"{how}: {said.read().strip().splitlines()[-1:]}")
+            said.close()
         world.settled()
         here, there = self.path.read_bytes(), (world.a / self.name).read_bytes()
         if here != there or here not in self.versions:

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -94,42 +95,53 @@ fn what_is_gone_beneath_is_not_found_and_what_came_is() {
     assert_eq!((mounted.read("elsewhere"), mounted.read("d")), ("moved".into(), "NotFound".into()));
 }
 
-/// Programs rename all the time, files come from elsewhere all the time; at the end the mount shows what is there.
+/// A program saves all the time, and keeps what was there; files come from elsewhere all the time, and the kernel is told of that name alone. In
+/// the end the mount shows what is there.
 #[test]
 fn names_that_change_from_both_sides_end_as_they_are() {
     let Some(mounted) = Mounted::new() else { return };
-    for name in ["a", "b"] {
+    for name in ["saved", "kept"] {
         fs::write(mounted.path(name), "first").unwrap();
     }
-    fs::create_dir(mounted.place().join("staged")).unwrap();
-    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let staged = mounted.place().join("staged");
+    fs::create_dir(&staged).unwrap();
+    let (is_done, saves) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let save = || {
+        let (one, other) = (mounted.path("saved"), mounted.path("kept"));
+        match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+            Ok(()) => saves.fetch_add(1, Ordering::Relaxed),
+            // Twice in one call: the kernel looks anew once.
+            Err(errno) => {
+                assert_eq!(errno, rustix::io::Errno::STALE);
+                0
+            }
+        }
+    };
     std::thread::scope(|scope| {
         let program = scope.spawn(|| {
-            let mut count = 0;
-            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
-                match renameat_with(CWD, mounted.path("a"), CWD, mounted.path("b"), RenameFlags::EXCHANGE) {
-                    Ok(()) => count += 1,
-                    // Twice in one call: the kernel looks anew once.
-                    Err(errno) => assert_eq!(errno, rustix::io::Errno::STALE),
-                }
+            while !is_done.load(Ordering::Relaxed) {
+                save();
             }
-            count
         });
         for round in 0..100 {
-            let staged = mounted.place().join("staged").join(if round % 2 == 0 { "a" } else { "b" });
-            fs::write(&staged, format!("{round}")).unwrap();
-            mounted.in_motion("a\nb", || (), || ());
-            fs::remove_file(staged).unwrap();
+            fs::write(staged.join("saved"), format!("{round}")).unwrap();
+            let before = saves.load(Ordering::Relaxed);
+            mounted.in_motion("saved", || (), || mounted.wait_for(|| saves.load(Ordering::Relaxed) > before));
+            // It stays a file, so that the kernel may go on showing it.
+            fs::rename(staged.join("saved"), staged.join(format!("{round}"))).unwrap();
+            for name in ["saved", "kept"] {
+                // Of any moment, so that each of them is a name with a picture.
+                fs::metadata(mounted.path(name)).unwrap();
+            }
         }
-        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(program.join().unwrap() > 100);
+        is_done.store(true, Ordering::Relaxed);
+        program.join().unwrap();
     });
-    for name in ["a", "b"] {
+    for name in ["saved", "kept"] {
         assert_eq!(mounted.read(name), mounted.read_real(name));
-        assert_eq!(
-            fs::metadata(mounted.path(name)).unwrap().ino(),
-            fs::metadata(mounted.real(name)).unwrap().ino()
-        );
+        let (shown, real) =
+            (fs::metadata(mounted.path(name)).unwrap(), fs::metadata(mounted.real(name)).unwrap());
+        assert_eq!(shown.ino(), real.ino());
     }
 }
 
