@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -95,8 +97,8 @@ fn what_is_gone_beneath_is_not_found_and_what_came_is() {
     assert_eq!((mounted.read("elsewhere"), mounted.read("d")), ("moved".into(), "NotFound".into()));
 }
 
-/// A program saves all the time, and keeps what was there; files come from elsewhere all the time, and the kernel is told of that name alone. In
-/// the end the mount shows what is there.
+/// A program saves all the time, and keeps what was there; files come from elsewhere all the time, and the kernel is told of that name alone. After
+/// each of them the mount shows what is there.
 #[test]
 fn names_that_change_from_both_sides_end_as_they_are() {
     let Some(mounted) = Mounted::new() else { return };
@@ -105,7 +107,7 @@ fn names_that_change_from_both_sides_end_as_they_are() {
     }
     let staged = mounted.place().join("staged");
     fs::create_dir(&staged).unwrap();
-    let (is_done, saves) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (is_done, saves, turn) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(()));
     let save = || {
         let (one, other) = (mounted.path("saved"), mounted.path("kept"));
         match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
@@ -120,7 +122,10 @@ fn names_that_change_from_both_sides_end_as_they_are() {
     std::thread::scope(|scope| {
         let program = scope.spawn(|| {
             while !is_done.load(Ordering::Relaxed) {
+                let turn = turn.lock().unwrap();
                 save();
+                drop(turn);
+                std::thread::sleep(Duration::from_micros(20));
             }
         });
         for round in 0..100 {
@@ -129,20 +134,16 @@ fn names_that_change_from_both_sides_end_as_they_are() {
             mounted.in_motion("saved", || (), || mounted.wait_for(|| saves.load(Ordering::Relaxed) > before));
             // It stays a file, so that the kernel may go on showing it.
             fs::rename(staged.join("saved"), staged.join(format!("{round}"))).unwrap();
+            let _turn = turn.lock().unwrap();
             for name in ["saved", "kept"] {
-                // Of any moment, so that each of them is a name with a picture.
-                fs::metadata(mounted.path(name)).unwrap();
+                let inode = |path| fs::metadata(path).unwrap().ino();
+                assert_eq!(inode(mounted.path(name)), inode(mounted.real(name)), "{name} in round {round}");
+                assert_eq!(mounted.read(name), mounted.read_real(name));
             }
         }
         is_done.store(true, Ordering::Relaxed);
         program.join().unwrap();
     });
-    for name in ["saved", "kept"] {
-        assert_eq!(mounted.read(name), mounted.read_real(name));
-        let (shown, real) =
-            (fs::metadata(mounted.path(name)).unwrap(), fs::metadata(mounted.real(name)).unwrap());
-        assert_eq!(shown.ino(), real.ino());
-    }
 }
 
 /// What a worker changed and told nobody of, because it died, is looked up again: at once from Linux 6.16 on.
