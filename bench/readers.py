@@ -523,9 +523,8 @@ def service_unreachable(world):
 
 
 def service_away_for_long(world):
-    """An error in the end, not a wait without end; afterwards all of it."""
-    # rsync reads on after each error, and then a second time: half a minute for each piece.
-    readings = world.readings([name for name in READERS if not name.startswith("rsync")])
+    """An error in the end, not a wait without end, also for who reads on after errors, as rsync does, twice; afterwards all of it."""
+    readings = world.readings()
     world.stop_service()
     for one in readings:
         one.begin()
