@@ -16,6 +16,8 @@ use crate::worker::{Hub, is_tiered};
 /// How long it is waited until what was just written is in the share; then whoever wants the endpoint to go asks again.
 const HELD_WITHIN: Duration = Duration::from_secs(12);
 const HELD_AGAIN: Duration = Duration::from_millis(200);
+/// So many looks in a row must find nothing under way.
+const CALM_LOOKS: u32 = 8;
 const LOCK: &str = "no holder of this lock panics";
 
 /// Brings everything back that is tiered: outside of the gate nobody could read it.
@@ -62,9 +64,16 @@ pub(crate) async fn unmount(endpoint: &Endpoint) -> Result<(), String> {
 
 /// Waits a while until the share verifiably has everything, and says up to which of its changes.
 async fn all_held(endpoint: &Endpoint, tiered: &Tiered) -> Result<Seq, String> {
-    let until = Instant::now() + HELD_WITHIN;
+    let (until, mut calm) = (Instant::now() + HELD_WITHIN, 0);
     loop {
-        let held = match ensure_agreed(&endpoint.shown()) {
+        let agreed = ensure_agreed(&endpoint.shown());
+        calm = if agreed.is_ok() { calm + 1 } else { 0 };
+        let held = match agreed {
+            // The times of folders go last, a moment after all else.
+            Ok(_) if calm < CALM_LOOKS => {
+                tokio::time::sleep(HELD_AGAIN).await;
+                continue;
+            }
             Ok(seq) => {
                 let tiered = tiered.clone();
                 let held = tokio::task::spawn_blocking(move || tiered.ensure_held());

@@ -60,17 +60,20 @@ impl Engine {
             self.pledges.remove(&uid);
             return Ok(false);
         };
-        if node != uid {
+        if since > store.cursor()?.seq {
             self.pledges.remove(&uid);
-            let view = View { store, overlay: &self.overlay };
-            let is_taken = view.local(node)?.is_some() || self.work.is_busy(node);
-            if is_taken || store.synced(node)?.is_some() || since > store.cursor()?.seq {
-                return Ok(false);
-            }
+            return Ok(false);
+        }
+        let view = View { store, overlay: &self.overlay };
+        let is_elsewhere =
+            view.local(node)?.is_some() || self.work.is_busy(node) || store.synced(node)?.is_some();
+        if node != uid && !is_elsewhere {
+            self.pledges.remove(&uid);
             self.rekey(store, uid, node)?;
             self.pledges.insert(node, (node, since));
             return Ok(true);
         }
+        // Its node, or, where that came to its new place before this one was seen, something that the share has no more.
         let row = SyncedNode {
             at: here.at,
             content,

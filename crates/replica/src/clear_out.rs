@@ -32,8 +32,11 @@ use crate::write_state_file;
 /// There while a root is cleared out; holds the sequence number.
 pub(crate) const CLEARING: &str = "clearing";
 /// What of the root's own folder goes with it, in this order: what says that it may go is the last.
-const OWN: [&CStr; 9] = [
+const OWN: [&CStr; 12] = [
     c"reserve",
+    c"state.db.damaged",
+    c"state.db-wal.damaged",
+    c"state.db-shm.damaged",
     c"state.db",
     c"state.db-wal",
     c"state.db-shm",

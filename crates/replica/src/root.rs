@@ -442,6 +442,18 @@ impl Root {
         folder.join("state.db")
     }
 
+    /// Moves a damaged state database aside, for who wants to look at it; then the endpoint begins with an empty one. An earlier one goes.
+    pub fn set_database_aside(&self) -> Result<(), FsError> {
+        // Its log first: a database without it is an older one, and a new one beside it would take it for its own.
+        for name in ["state.db-wal", "state.db-shm", "state.db"] {
+            match rustix::fs::renameat(&self.state, name, &self.state, format!("{name}.damaged")) {
+                Ok(()) | Err(Errno::NOENT) => (),
+                Err(errno) => return Err(FsError::new("rename", name.as_bytes(), errno)),
+            }
+        }
+        rustix::fs::fsync(&self.state).doing("make durable", STATE_DIR)
+    }
+
     /// The state directory.
     pub(crate) fn state(&self) -> BorrowedFd<'_> {
         self.state.as_fd()

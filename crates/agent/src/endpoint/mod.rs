@@ -441,6 +441,21 @@ impl Thread {
 /// A life ended by an error: says why, and gives the next life room if it was for want of it.
 fn failed(root: &polder_replica::Root, error: &anyhow::Error) -> Box<str> {
     let why = status::sentence(error.chain());
+    let is_corrupt = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref().is_some_and(polder_replica::StateError::is_corrupt)
+    };
+    if error.chain().any(is_corrupt) {
+        return match root.set_database_aside() {
+            Ok(()) => {
+                tracing::warn!(
+                    why,
+                    "the state database is moved aside: both sides are compared anew, and nothing is deleted"
+                );
+                format!("both sides are compared anew ({why})").into()
+            }
+            Err(error) => status::chain(&error).into(),
+        };
+    }
     if !root.is_full().unwrap_or(false) {
         return why.into();
     }

@@ -106,3 +106,25 @@ pub fn an_equal_one_is_agreed_on() {
     let mut bench = found(vec![live_row(NODE, at(NodeUid::ROOT, "f"), bytes(SIZE), 20)], 20, false);
     assert!(bench.find_apply().is_none() && bench.sent.is_empty() && bench.is_in_sync());
 }
+
+/// It was moved in the share, and has come to its new place before the walk finds what is left of it: that goes, and does not come back.
+#[test]
+pub fn what_is_left_in_the_old_place_goes() {
+    let mut bench = Bench::new(vec![live_row(NODE, at(DIR, "g"), bytes(SIZE), 21)]);
+    let (walk, _) = bench.find_list().expect("a start leads to a walk");
+    let mut truth = |at: &LookAt| match is_root(at) {
+        true => seen(ROOT_INO, "root", 0, 1),
+        false => LookFound::Entry(placeholder(20)),
+    };
+    bench.settle(&mut truth);
+    let placed = bench.find_apply().expect("the share's node comes");
+    assert!(matches!(&placed.steps[0].act, ApplyAct::Place { .. }));
+    bench.listed(walk, vec![part(ROOT_INO, vec![placeholder(20)])]);
+    for _ in 0..4 {
+        bench.settle(&mut truth);
+        bench.wait(1, 300);
+    }
+    let removed = bench.find_apply().expect("what is left goes");
+    assert!(matches!(&removed.steps[0].act, ApplyAct::Remove { at, .. } if at.name == name("f")));
+    assert!(bench.sent.is_empty(), "{:?}", bench.sent);
+}
