@@ -59,6 +59,11 @@ class World(cases.Tiered):
     def endpoints(self):
         return self.cluster.json("endpoint", "list", "--server", "b")
 
+    def is_going(self):
+        """Whether the endpoint of now is being removed."""
+        last = [one["action"] for one in self.cluster.json("audit") if one["action"] in ("endpoint.create", "endpoint.delete")]
+        return last and last[0] == "endpoint.delete"
+
     def names(self, folder):
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if ".polder" not in path.relative_to(folder).parts}
         return {name for name in found if not (folder / name).is_dir()}
@@ -217,7 +222,7 @@ def service_away(world):
         [world.cluster.binary, "unmount", str(world.b), "--state", str(world.state)],
         env=world.cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
-    wait_for("it is to go", lambda: list(world.state.glob("unmount-*")), SOON)
+    wait_for("it is to go", lambda: list(world.state.glob("unmount-*")) and world.is_going(), SOON)
     same(world.b / "held/back", world.files["held/back"], "held/back")
     world.kill_worker()
     wait_for("it serves", world.serves, SOON)

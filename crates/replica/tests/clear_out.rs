@@ -218,7 +218,11 @@ fn ended_at_every_step() {
                 Err(RootError::NotAdopted { .. }) => remove_cleared(path, &mut on).unwrap(),
                 Err(error) => panic!("{steps}: {error}"),
             }
-            assert_eq!(names(path), left(), "{steps} steps");
+            let mut found = names(path);
+            // Of two names of a file the second looks changed once the first is gone: it stays.
+            let both =
+                ["first name", "second name"].iter().filter(|name| found.remove(**name).is_some()).count();
+            assert!(found == left() && both < 2, "{steps} steps: {found:?}");
             drop(open);
             for name in names(path).into_keys().rev() {
                 let path = path.join(name);

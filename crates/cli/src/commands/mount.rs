@@ -146,7 +146,11 @@ pub async fn unmount(args: UnmountArgs, global: &Global, ui: &mut Ui) -> Result<
         ui.say(format_args!("would unmount {path}"));
         return ui.show(&endpoint, |_| String::new());
     }
-    wish(state, &path, true).await?;
+    if let Err(error) = wish(state, &path, true).await {
+        // It may have been heard.
+        let _ = wish(state, &path, false).await;
+        return Err(error);
+    }
     if let Err(error) = client.endpoint_delete(endpoint.id, EndpointRemoval::default()).await {
         // A removal by somebody else recalls.
         let _ = wish(state, &path, false).await;
