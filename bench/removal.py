@@ -273,6 +273,99 @@ def taken_up(world):
     same(world.b / stale, world.files[stale], "after the old hold is gone")
 
 
+def lost_database(world):
+    """The state database is lost, or damaged, while the share moves on: the marks say what the placeholders are, so none becomes a conflict copy or
+    comes back. Scenario 87."""
+    for how in (lambda path: path.unlink(), lambda path: path.write_bytes(b"no database" * 1000)):
+        world.make(8)
+        world.tiered_again()
+        world.cluster.stop("b")
+        for path in (world.b / ".polder").glob("state.db*"):
+            how(path)
+        stale, deleted, moved, *_ = sorted(name for name in world.files if "/" in name)
+        world.put(stale, content(f"newer {how}", 90 * KIB))
+        (world.a / deleted).unlink()
+        del world.files[deleted]
+        (world.a / moved).rename(world.a / f"{moved} moved")
+        world.files[f"{moved} moved"] = world.files.pop(moved)
+        wait_for("a in sync", lambda: all(one["in_sync"] for one in world.statuses() if one["server"] == "a"), SOON)
+        world.cluster.start_agent("b")
+        wait_for("the mount", world.mounted, LONG)
+        wait_for("b has what a has", lambda: world.names() == world.names(world.a) == set(world.files), SOON)
+        world.settled()
+        check(world.names() == world.names(world.a) == set(world.files), f"names: {world.names(world.a) ^ set(world.files)}")
+        check(world.uploaded() < 20 * KIB, f"{world.uploaded()} bytes were uploaded")
+        check(all(residency(world.b / name) == "tiered" for name in world.files), "something was recalled")
+        for name in (stale, f"{moved} moved", *sorted(world.files)[:3]):
+            same(world.b / name, world.files[name], name)
+        conflicts = world.cluster.json("conflicts", "list")
+        check(not conflicts, f"conflicts: {conflicts}")
+        world.all_tiered()
+
+
+def is_immutable(path):
+    """A mount over it tells of no flags: then it is."""
+    told = subprocess.run(["lsattr", "-d", path], capture_output=True, text=True)
+    return told.returncode != 0 or "i" in told.stdout.split()[0]
+
+
+def cut_off(world):
+    """The agent dies between the end of the mount and that of the flag that nobody may change the folder: its next start ends both. And a folder with
+    placeholders cannot be an authority: it is said."""
+    world.tiered_again()
+    noted = (world.state / "assignments").read_bytes()
+    world.force()
+    world.cluster.stop("b")
+    check(not is_immutable(world.b), "the flag is left")
+    # As such a death leaves it.
+    (world.state / "assignments").write_bytes(noted)
+    subprocess.run(["chattr", "+i", world.b], check=True)
+    world.cluster.start_agent("b")
+    wait_for("the folder can be changed", lambda: not os.path.ismount(world.b) and not is_immutable(world.b), SOON)
+    wait_for("the folder is free", world.is_free, SOON)
+    authority = ("--tiering", "--initial-download", "namespace-only", "--initial-upload", "authoritative")
+    world.cluster.endpoint("b", world.b, "data", *authority)
+    (row,) = (one["id"] for one in world.endpoints() if not one.get("left_behind"))
+
+    def told():
+        return any("authority" in one.get("reason", "") for one in world.statuses() if one["id"] == row)
+
+    wait_for("it is told", told, SOON)
+    world.cluster.run("endpoint", "delete", row, "--yes")
+    world.again()
+    world.cluster.run("endpoint", "delete", "b", "--forget", "--yes")
+    world.all_tiered()
+    for name in sorted(world.files)[:3]:
+        same(world.b / name, world.files[name], name)
+
+
+def authority(world):
+    """A server that is the authority is one until its first sync is over. With its database lost it deletes nothing that others have made since."""
+    cluster, folder = world.cluster, world.cluster.folder / "c"
+    cluster.share("other")
+    cluster.register("c")
+    cluster.start_agent("c")
+    folder.mkdir()
+    (folder / "mine").write_text("mine")
+    cluster.endpoint("c", folder, "other", "--initial-upload", "authoritative")
+
+    def names():
+        return {one["name"] for one in cluster.json("share", "ls", "other:")}
+
+    wait_for("it is in the share", lambda: names() == {"mine"}, SOON)
+    world.settled()
+    cluster.stop("c")
+    cluster.run("share", "put", folder / "mine", "other:theirs")
+    for path in (folder / ".polder").glob("state.db*"):
+        path.unlink()
+    cluster.start_agent("c")
+    wait_for("it has what others made", (folder / "theirs").exists, SOON)
+    world.settled()
+    check(names() == {"mine", "theirs"}, f"the share has {names()}")
+    cluster.run("endpoint", "delete", "c", "--yes")
+    wait_for("the endpoint goes", lambda: not cluster.json("endpoint", "list", "--server", "c"), SOON)
+
+
 def deleted(world):
     """Without force everything is recalled first; while that cannot be, the endpoint stays; then it goes by itself. Scenario 57."""
     world.all_tiered()
@@ -341,13 +434,13 @@ def revoked(world):
     check(not world.endpoints(), "the row is left")
 
 
-CASES = [elsewhere, taken_up, deleted, forced, registered_anew, revoked]
+CASES = [elsewhere, taken_up, lost_database, cut_off, authority, deleted, forced, registered_anew, revoked]
 
 
 def main():
     parser = cases.arguments(__doc__)
     options = parser.parse_args()
-    lacking = cases.lacks_of_a_gate("flock", "cp")
+    lacking = cases.lacks_of_a_gate("flock", "cp", "lsattr", "chattr")
     if lacking:
         return cases.skipped("removal", lacking)
     return cases.on_cluster("removal", options, World, CASES)

@@ -100,6 +100,11 @@ async fn answer(hub: &Arc<Hub>, request: Request) -> Vec<Answer> {
             answers
         }
         Request::Explain { path } => vec![explain(hub, &path).await],
+        Request::Unmount { path, wished } => {
+            let hub = Arc::clone(hub);
+            let wish = tokio::task::spawn_blocking(move || wish_unmount(&hub, &path, wished)).await;
+            vec![wish.unwrap_or_else(|error| problem(ProblemCode::Internal, &error.to_string(), None))]
+        }
         // Their answers come line by line: `policy::serve`.
         Request::Tier { .. }
         | Request::Recall { .. }
@@ -180,6 +185,40 @@ fn set_paused(hub: &Hub, endpoint: Option<EndpointId>, paused: bool) -> Answer {
         hub.tell_endpoint(id, || Input::Command(command.clone()));
     }
     info(hub)
+}
+
+/// Local copies are this server's own affair, as tiering is; that the endpoint goes is the service's.
+fn wish_unmount(hub: &Hub, path: &JsonBytes, wished: bool) -> Answer {
+    let (id, endpoint) = match find_endpoint(hub, path) {
+        Ok((id, endpoint, below)) if below.names().is_empty() => (id, endpoint),
+        Ok(_) => {
+            return problem(
+                ProblemCode::BadRequest,
+                "this is a path in an endpoint, and not its folder",
+                None,
+            );
+        }
+        Err(why) => return Answer::Problem(*why),
+    };
+    let assignment = endpoint.assignment.lock().expect("no holder of this lock panics").clone();
+    if wished && !crate::worker::is_tiered(&assignment) {
+        let hint = Some("`polder endpoint delete` ends it, and leaves the files where they are");
+        return problem(
+            ProblemCode::PreconditionFailed,
+            "nothing is mounted there: its files are whole",
+            hint,
+        );
+    }
+    if wished && let Some(who) = crate::tiered::who_uses(&crate::endpoint::path(&assignment)) {
+        return problem(ProblemCode::PreconditionFailed, &who, Some("end them, and try again"));
+    }
+    if let Some(tiered) = endpoint.tiered().filter(|_| !wished) {
+        tiered.say(None);
+    }
+    match hub.state.wish_unmount(id, wished) {
+        Ok(()) => Answer::Done,
+        Err(error) => problem(ProblemCode::Internal, &crate::status::chain(&error), None),
+    }
 }
 
 /// The endpoint that a path of this server lies in, and the path below its root.
@@ -363,6 +402,9 @@ async fn carry_out_inner(hub: &Arc<Hub>, command: pb::Command) -> Result<Vec<u8>
             let found = hub.endpoints().remove(&endpoint).ok_or("this server has no such endpoint")?;
             let json = match detach.force {
                 true => crate::detach::leave_behind(hub, endpoint, &found).await?,
+                false if hub.state.is_unmount_wished(endpoint) => {
+                    crate::detach::unmount(&found).await.map(|()| Vec::new())?
+                }
                 false => crate::detach::recall_all(&found).await.map(|()| Vec::new())?,
             };
             tell(Command::Stop)?;

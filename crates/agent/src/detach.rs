@@ -1,18 +1,23 @@
 //! Letting an endpoint go: everything is recalled first, or listed in a manifest.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use polder_api::grpc::answers::LeftBehind;
 use polder_api::left_behind::{Head, VERSION};
 use polder_api::rest::{JsonBytes, ObjectName, TextError};
 use polder_replica::MANIFEST;
-use polder_types::{Cursor, EndpointId, Timestamp};
+use polder_types::{Cursor, EndpointId, Seq, Timestamp};
 
-use crate::endpoint::Endpoint;
-use crate::tiered::Cancel;
+use crate::endpoint::{Clear, Endpoint, Input, ensure_agreed};
+use crate::tiered::{Cancel, Tiered};
 use crate::worker::{Hub, is_tiered};
 
+/// How long it is waited until what was just written is in the share; then whoever wants the endpoint to go asks again.
+const HELD_WITHIN: Duration = Duration::from_secs(12);
+const HELD_AGAIN: Duration = Duration::from_millis(200);
+/// So many looks in a row must find nothing under way.
+const CALM_LOOKS: u32 = 8;
 const LOCK: &str = "no holder of this lock panics";
 
 /// Brings everything back that is tiered: outside of the gate nobody could read it.
@@ -31,6 +36,57 @@ pub(crate) async fn recall_all(endpoint: &Endpoint) -> Result<(), String> {
         })
     });
     recalled.await.map_err(|error| error.to_string())?
+}
+
+/// Takes the mount away and removes what is here of the share, or says why that cannot be now. Nothing is recalled.
+pub(crate) async fn unmount(endpoint: &Endpoint) -> Result<(), String> {
+    let tiered = endpoint.tiered();
+    let said = tiered.clone();
+    let unmounted = async {
+        let verified = match tiered {
+            Some(tiered) => Some(all_held(endpoint, &tiered).await?),
+            // Carried out before, or half of it; its thread knows.
+            None => None,
+        };
+        let (answer, from) = std::sync::mpsc::channel();
+        endpoint.tell(Input::Clear(Clear { verified, answer }));
+        let answer = tokio::task::spawn_blocking(move || from.recv()).await;
+        answer.map_err(|error| error.to_string())?.map_err(|_| "the endpoint ended".to_owned())?
+    };
+    unmounted.await.map_err(|why| {
+        let why = format!("it cannot be unmounted yet: {why}");
+        if let Some(tiered) = said {
+            tiered.say(Some(why.clone()));
+        }
+        why
+    })
+}
+
+/// Waits a while until the share verifiably has everything, and says up to which of its changes.
+async fn all_held(endpoint: &Endpoint, tiered: &Tiered) -> Result<Seq, String> {
+    let (until, mut calm) = (Instant::now() + HELD_WITHIN, 0);
+    loop {
+        let agreed = ensure_agreed(&endpoint.shown());
+        calm = if agreed.is_ok() { calm + 1 } else { 0 };
+        let held = match agreed {
+            // The times of folders go last, a moment after all else.
+            Ok(_) if calm < CALM_LOOKS => {
+                tokio::time::sleep(HELD_AGAIN).await;
+                continue;
+            }
+            Ok(seq) => {
+                let tiered = tiered.clone();
+                let held = tokio::task::spawn_blocking(move || tiered.ensure_held());
+                let held = held.await.map_err(|error| error.to_string())?;
+                held.map(|()| seq).map_err(|error| crate::status::chain(&error))
+            }
+            Err(why) => Err(why),
+        };
+        match held {
+            Err(_) if Instant::now() < until => tokio::time::sleep(HELD_AGAIN).await,
+            held => return held,
+        }
+    }
 }
 
 /// Why a folder that may hold placeholders cannot be looked at now.

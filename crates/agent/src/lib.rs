@@ -45,5 +45,5 @@ pub use enrol::{RegisterOptions, Registered, default_name, register};
 pub use holder::{HolderOptions, hold};
 pub use left_behind::{LeftFile, Recall, Recalled, Versions, make_changeable, recall};
 pub use state_dir::{Identity, StateDir, StateDirError};
-pub use survey::{Survey, ensure_can_tier, is_left_out, survey};
+pub use survey::{Survey, ensure_can_tier, is_left_out, is_mounted, survey};
 pub use worker::{WorkerOptions, work};

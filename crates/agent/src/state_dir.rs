@@ -141,7 +141,42 @@ impl StateDir {
         if paused {
             return self.put(&name, b"", 0o600);
         }
-        let path = self.file(&name);
+        self.remove(&name)
+    }
+
+    /// Whether an endpoint's local copies are to go with it, rather than to be completed.
+    pub fn is_unmount_wished(&self, endpoint: EndpointId) -> bool {
+        self.file(&format!("unmount-{endpoint}")).exists()
+    }
+
+    /// Remembers that wish, or forgets it.
+    pub fn wish_unmount(&self, endpoint: EndpointId, wished: bool) -> Result<(), StateDirError> {
+        let name = format!("unmount-{endpoint}");
+        if wished { self.put(&name, b"wished\n", 0o600) } else { self.remove(&name) }
+    }
+
+    /// Remembers that it was carried out: the folder has no identity any more that could tell.
+    pub fn set_unmounted(&self, endpoint: EndpointId) -> Result<(), StateDirError> {
+        self.put(&format!("unmount-{endpoint}"), b"done\n", 0o600)
+    }
+
+    /// Whether an endpoint's first sync was over once, whatever became of its database.
+    pub fn is_united(&self, endpoint: EndpointId) -> bool {
+        self.file(&format!("united-{endpoint}")).exists()
+    }
+
+    /// Remembers that.
+    pub fn set_united(&self, endpoint: EndpointId) -> Result<(), StateDirError> {
+        self.put(&format!("united-{endpoint}"), b"", 0o600)
+    }
+
+    /// Whether it was carried out.
+    pub fn is_unmounted(&self, endpoint: EndpointId) -> bool {
+        self.read(&format!("unmount-{endpoint}")).is_ok_and(|text| text == "done\n")
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StateDirError> {
+        let path = self.file(name);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(StateDirError::File { doing: "remove", path, source })

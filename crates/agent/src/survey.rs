@@ -61,6 +61,11 @@ pub fn ensure_can_tier(folder: &Path) -> Result<()> {
     outcome
 }
 
+/// Whether the topmost mount at a path is a gate. Nobody is asked who might not answer.
+pub fn is_mounted(path: &Path) -> bool {
+    polder_gate::is_mounted(path)
+}
+
 /// Whether the default list leaves a name out, wherever it stands.
 pub fn is_left_out(name: &[u8], is_dir: bool) -> bool {
     static DEFAULTS: LazyLock<Filter> = LazyLock::new(Filter::defaults);

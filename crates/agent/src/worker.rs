@@ -164,9 +164,6 @@ impl Hub {
 
     /// Starts, changes and ends endpoints until they are those of the list.
     pub(crate) async fn assign(&self, assignments: Vec<Assignment>, link: &Link) {
-        if let Err(error) = crate::noted::write(&self.state, &assignments) {
-            tracing::warn!(error = format!("{error:#}"), "the endpoints of this server cannot be noted");
-        }
         let wanted: BTreeSet<EndpointId> = assignments.iter().map(|assignment| assignment.endpoint).collect();
         let paths = assignments.iter().map(|one| (one.endpoint, crate::endpoint::path(one)));
         *self.common.paths.lock().expect(LOCK) = paths.collect();
@@ -178,10 +175,21 @@ impl Hub {
             }
             stays
         });
+        // Those that go stay noted until they are gone: a worker that begins in between ends them, and what they leave on the way (a mount,
+        // a folder that nobody may change).
+        let going = gone.iter().map(|endpoint| (**endpoint.assignment.lock().expect(LOCK)).clone());
+        self.note(&assignments.iter().cloned().chain(going).collect::<Vec<_>>());
+        let is_over = !gone.is_empty();
         for endpoint in gone {
             let endpoint_id = endpoint.assignment.lock().expect(LOCK).endpoint;
             tracing::info!(endpoint = %endpoint_id, "the endpoint was removed from this server; its files stay");
             let _ = tokio::task::spawn_blocking(move || endpoint.remove()).await;
+            if let Err(error) = self.state.wish_unmount(endpoint_id, false) {
+                tracing::warn!(error = crate::status::chain(&error), "the wish to unmount it stays noted");
+            }
+        }
+        if is_over {
+            self.note(&assignments);
         }
         let mut endpoints = self.endpoints.lock().expect(LOCK);
         for assignment in assignments {
@@ -194,6 +202,12 @@ impl Hub {
                     endpoints.insert(id, Arc::new(endpoint));
                 }
             }
+        }
+    }
+
+    fn note(&self, assignments: &[Assignment]) {
+        if let Err(error) = crate::noted::write(&self.state, assignments) {
+            tracing::warn!(error = format!("{error:#}"), "the endpoints of this server cannot be noted");
         }
     }
 

@@ -112,6 +112,10 @@ pub enum Command {
     Evaluate(commands::evaluate::EvaluateArgs),
     /// The disk space that a tiered endpoint of a folder needs
     Estimate(commands::estimate::EstimateArgs),
+    /// Show a share as a folder: names first, bytes on demand
+    Mount(commands::mount::MountArgs),
+    /// End what `polder mount` began
+    Unmount(commands::mount::UnmountArgs),
     /// Free the bytes of files on this server
     Tier(commands::tier::TierArgs),
     /// Bring the bytes of tiered files back to this server

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use polder_api::control::AgentInfo;
+
 use crate::{CliError, Exit, Settings, Ui};
 
 /// A request to the binary.
@@ -21,6 +23,8 @@ pub enum HostRequest {
     Estimate(Estimate),
     /// Make whole files of an endpoint's placeholders that is gone.
     RecallManifest(RecallManifest),
+    /// Show a share as a folder.
+    Mount(Mount),
     /// Run everything on this machine.
     Up(Up),
 }
@@ -105,6 +109,27 @@ pub struct RecallManifest {
     pub threads: u32,
     /// How the service is reached.
     pub settings: Settings,
+}
+
+/// `polder mount`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Name or id of the share.
+    pub share: String,
+    /// The folder: absolute, without symlinks.
+    pub dir: PathBuf,
+    /// The sync group; absent: the share's.
+    pub group: Option<String>,
+    /// Most bytes of local content; absent: the default of a new one.
+    pub cache_quota_bytes: Option<u64>,
+    /// Only check.
+    pub dry_run: bool,
+    /// How the service is reached.
+    pub settings: Settings,
+    /// The agent's state folder.
+    pub state: PathBuf,
+    /// Who the agent said it is.
+    pub agent: Box<AgentInfo>,
 }
 
 /// `polder up`.

@@ -30,12 +30,12 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches};
 
 pub use args::{Cli, LogFormat};
-pub use commands::status::text as status_text;
+pub use commands::{mount::endpoint_at, status::text as status_text};
 pub use environment::{Environment, Terminal};
 pub use error::{CliError, Exit};
 pub use generate::reference;
 pub use host::{
-    AgentRegister, AgentRun, Estimate, Evaluate, Host, HostRequest, RecallManifest, ServiceRun, Up,
+    AgentRegister, AgentRun, Estimate, Evaluate, Host, HostRequest, Mount, RecallManifest, ServiceRun, Up,
 };
 pub use progress::Progress;
 pub use render::{bytes as shown_bytes, fields as shown_fields, table as shown_table};

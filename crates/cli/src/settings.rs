@@ -60,6 +60,15 @@ pub struct Settings {
 impl Settings {
     /// Resolves them.
     pub fn resolve(global: &Global, environment: &Environment) -> Result<Self, CliError> {
+        Self::resolve_or(global, environment, (URL_DEFAULT, None))
+    }
+
+    /// As [`Settings::resolve`], with the address and the certificate authorities for where nobody names an address.
+    pub fn resolve_or(
+        global: &Global,
+        environment: &Environment,
+        (url_default, ca_default): (&str, Option<PathBuf>),
+    ) -> Result<Self, CliError> {
         let file = match environment.config_file() {
             Some(path) => ConfigFile::load(&path)?,
             None => ConfigFile::default(),
@@ -72,10 +81,13 @@ impl Settings {
         let token_file = variable("POLDER_TOKEN_FILE").map(PathBuf::from);
         let ca_file = variable("POLDER_CA_FILE").map(PathBuf::from);
         let resolved = global.url.clone().or(url).or(file.url);
+        let ca_file = global.ca_file.clone().or(ca_file).or(file.ca_file);
+        // The authorities of another service would be the wrong ones.
+        let ca_default = ca_default.filter(|_| resolved.is_none());
         Ok(Self {
-            url: resolved.unwrap_or_else(|| URL_DEFAULT.to_owned()),
+            url: resolved.unwrap_or_else(|| url_default.to_owned()),
             token_file: global.token_file.clone().or(token_file).or(file.token_file),
-            ca_file: global.ca_file.clone().or(ca_file).or(file.ca_file),
+            ca_file: ca_file.or(ca_default),
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use polder_sync::{LocalNode, TreeError, TreeStore};
 use polder_types::{
-    InstanceId, Name, NodeUid, RelPath,
+    InstanceId, Name, NodeUid, RelPath, Seq,
     zoo::{Bug, planted},
 };
 
@@ -67,6 +67,8 @@ pub struct Engine {
     pub(crate) applies: Applies,
     pub(crate) durable: Durable,
     pub(crate) leftovers: Leftovers,
+    /// Placeholders without a row, and what their marks name.
+    pub(crate) pledges: BTreeMap<NodeUid, (NodeUid, Seq)>,
     pub(crate) brake: Brake,
     pub(crate) problems: Problems,
     pub(crate) report: Report,
@@ -105,6 +107,7 @@ impl Engine {
             applies: Applies::default(),
             durable: Durable::default(),
             leftovers: Leftovers::default(),
+            pledges: BTreeMap::new(),
             problems: Problems::default(),
             report: Report::default(),
             review: Review::default(),

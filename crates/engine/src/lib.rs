@@ -24,6 +24,7 @@ mod names;
 mod observe;
 mod overlay;
 mod planning;
+mod pledges;
 mod problems;
 mod rand;
 mod reads;

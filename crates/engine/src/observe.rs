@@ -390,18 +390,18 @@ impl Engine {
         if kind == Kind::Directory && !stands_as_known {
             self.dirs_known.clear();
         }
+        let pledged = entry.stands_for.as_ref().and_then(|stands_for| stands_for.version);
         let content = match kind {
             Kind::Directory => LocalContent::Stored(Content::Directory),
             Kind::Symlink => LocalContent::Stored(Content::Symlink(entry.target.unwrap_or_default())),
-            Kind::File => match (&old, &row) {
-                _ if entry.stands_for.is_some() => {
-                    LocalContent::Stored(entry.stands_for.unwrap_or_else(Content::empty_file))
-                }
-                (Some(old), _) if old.stamp == stamp => old.content.clone(),
-                (_, Some(row)) if row.stamp == stamp => LocalContent::Stored(row.content.clone()),
+            Kind::File => match (entry.stands_for, &old, &row) {
+                (Some(stands_for), ..) => LocalContent::Stored(stands_for.content),
+                (_, Some(old), _) if old.stamp == stamp => old.content.clone(),
+                (_, _, Some(row)) if row.stamp == stamp => LocalContent::Stored(row.content.clone()),
                 _ => LocalContent::Unread,
             },
         };
+        self.note_pledge(uid, pledged.filter(|_| row.is_none()));
         let node = LocalNode { at, kind, content, attrs, mtime, stamp };
         if let Some(old) = old.as_ref().filter(|old| old.stamp.ident != stamp.ident) {
             if old.at != node.at && !planted(Bug::OtherOfTwoForgotten) {

@@ -186,6 +186,7 @@ impl Engine {
                     || holds.get(&uid).is_some_and(|until| *until > now)
                     || (scanning && matches!(self.overlay.get(uid), Some(None)))
                     || self.may_be_left(store, uid).unwrap_or(true)
+                    || self.pledges.contains_key(&uid)
                     || (!frozen.is_empty() && Self::is_frozen(frozen, &view, uid).unwrap_or(true))
             };
             polder_sync::plan(&view, &window, &busy, &settings)?
@@ -207,7 +208,7 @@ impl Engine {
             {
                 self.set_gone(store, uid)?;
             }
-            if self.takes_leftover(store, uid)? {
+            if self.takes_leftover(store, uid)? || self.takes_pledge(store, uid)? {
                 continue;
             }
             let gone = matches!(self.overlay.get(uid), Some(None));
@@ -282,7 +283,7 @@ impl Engine {
         Ok(())
     }
 
-    fn wait(&mut self, uid: NodeUid, on: NodeUid) {
+    pub(crate) fn wait(&mut self, uid: NodeUid, on: NodeUid) {
         // One that waits for itself waits for its own read or job.
         if self.work.is_busy(uid) {
             return;

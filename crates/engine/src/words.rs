@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use polder_sync::Seen;
-use polder_types::{Attrs, Content, FileIdent, Name, NodeUid, RelPath, Stamp};
+use polder_sync::{Seen, StandsFor};
+use polder_types::{Attrs, FileIdent, Name, NodeUid, RelPath, Stamp};
 
 /// The moment of a step. The engine reads no clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,9 +60,8 @@ pub struct SeenEntry {
     pub attrs: Arc<Attrs>,
     /// The target, for a symlink alone.
     pub target: Option<Box<[u8]>>,
-    /// The content that a file is known to have without being read: it is a placeholder of ours, or was recalled and did not change
-    /// since. Verified bytes of the share, so all of its chunks are stored.
-    pub stands_for: Option<Content>,
+    /// What a file is known to have without being read: it is a placeholder of ours, or was recalled and did not change since.
+    pub stands_for: Option<StandsFor>,
 }
 
 /// A directory itself as it was seen.

@@ -56,6 +56,15 @@ pub fn unmount(path: &Path) -> Result<(), Errno> {
     }
 }
 
+/// As [`unmount`], but only while nobody uses it: `EBUSY` if a file of it is open, or is somebody's working directory.
+pub fn unmount_unused(path: &Path) -> Result<(), Errno> {
+    match Mount::find(path) {
+        Ok(mount) => mount.remove(),
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Whether the topmost mount at a path is one of ours.
 pub fn is_mounted(path: &Path) -> bool {
     Mount::find(path).is_ok()

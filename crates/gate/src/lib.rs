@@ -28,7 +28,7 @@ pub use holder::{EXIT_AGAIN, Handed, Holder, HolderError, Kept};
 pub use interrupt::{INTERRUPT_POLL, Interrupt};
 pub use keep::{
     FromWorker, Heirlooms, HeldMount, HeldMounts, MountName, ToHolder, Told, channel, is_mounted, mount_over,
-    unmount,
+    unmount, unmount_unused,
 };
 pub use mount::clear_stale;
 pub use session::{Connection, Gate, GateError, Moving, Settings};

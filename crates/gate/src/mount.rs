@@ -92,6 +92,11 @@ impl Mount {
         self.unmount(UnmountFlags::DETACH)
     }
 
+    /// Takes the mount away, unless somebody uses it.
+    pub(crate) fn remove(&self) -> Result<(), Errno> {
+        self.unmount(UnmountFlags::empty())
+    }
+
     /// Only while the topmost mount there is this one.
     fn unmount(&self, flags: UnmountFlags) -> Result<(), Errno> {
         let mounts = std::fs::read("/proc/self/mountinfo").map_err(|_| Errno::IO)?;

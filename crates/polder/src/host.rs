@@ -2,7 +2,7 @@
 
 use polder_cli::{CliError, Exit, Host, HostRequest, Ui};
 
-use crate::{agent, evaluate, recall, service, up};
+use crate::{agent, evaluate, mount, recall, service, up};
 
 /// This executable.
 pub struct Binary;
@@ -17,6 +17,7 @@ impl Host for Binary {
             HostRequest::Evaluate(request) => evaluate::run(&request, ui),
             HostRequest::Estimate(request) => evaluate::estimate::run(&request, ui),
             HostRequest::RecallManifest(request) => recall::run(&request, ui),
+            HostRequest::Mount(request) => mount::run(&request, ui),
             HostRequest::Up(request) => up::run(request, ui),
         }
     }

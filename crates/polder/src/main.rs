@@ -11,6 +11,7 @@ mod evaluate;
 mod host;
 mod logging;
 mod memory;
+mod mount;
 mod parent;
 mod recall;
 mod service;

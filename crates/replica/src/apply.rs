@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use polder_sync::{Filter, Seen};
+use polder_sync::{Filter, Seen, StandsFor};
 use polder_types::{Attrs, FileIdent, Kind, Name, NodeUid, RelPath, Stamp, Timestamp};
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
@@ -352,7 +352,8 @@ impl Applier<'_> {
         }
         let seen = Seen { name: at.name.clone(), kind: Some(staged.kind()), stamp: *stamp, links: 1 };
         let target = staged.target().map(Into::into);
-        Some(Found { seen, attrs: Some(attrs.clone()), target, stands_for: staged.stands_for().cloned() })
+        let stands_for = staged.stands_for().cloned().map(|content| StandsFor { content, version: None });
+        Some(Found { seen, attrs: Some(attrs.clone()), target, stands_for })
     }
 
     fn place_over(&mut self, at: &Place, staged: Staged, over: Over) -> Acted {

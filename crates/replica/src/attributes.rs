@@ -8,7 +8,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use polder_types::{Attrs, AttrsHash, Content, FileIdent, Kind, XATTR_COUNT_MAX, XATTR_TOTAL_BYTES_MAX};
+use polder_sync::StandsFor;
+use polder_types::{Attrs, AttrsHash, FileIdent, Kind, XATTR_COUNT_MAX, XATTR_TOTAL_BYTES_MAX};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Statx, Uid};
 use rustix::io::Errno;
 
@@ -113,9 +114,10 @@ impl Attributes {
         self
     }
 
-    /// The content that `name` in `dir` stands for, if it is a placeholder of our root.
-    pub(crate) fn stands_for(&self, dir: BorrowedFd<'_>, name: &CStr, ident: FileIdent) -> Option<Content> {
-        self.marks.as_ref()?.content(dir, name, ident)
+    /// What `name` in `dir` stands for, if it is a placeholder of our root.
+    pub(crate) fn stands_for(&self, dir: BorrowedFd<'_>, name: &CStr, ident: FileIdent) -> Option<StandsFor> {
+        let (pledge, content) = self.marks.as_ref()?.content(dir, name, ident)?;
+        Some(StandsFor { content, version: Some((pledge.node, pledge.since)) })
     }
 
     /// Attributes of `name` in `dir` (of `dir` itself for an empty name), of which `stat` was just taken.

@@ -24,6 +24,8 @@ const TREE: &str = "tree";
 const TREE_NEW: &str = "tree.new";
 const TREE_OLD: &str = "tree.old";
 const NAME_BYTES_MAX: usize = 255;
+/// Beginnings of the attributes that users set, which go where a user has removed them.
+const USERS_ATTRIBUTES: [&[u8]; 3] = [b"user.", b"system.posix_acl_", b"security.NTACL"];
 /// Names that are tried for one newcomer.
 const BESIDE_MAX: u32 = 1000;
 const OPEN_DIR: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -277,22 +279,34 @@ impl Mover<'_, '_> {
             }
         })?;
         let tree = open_readable(self.state.as_fd(), TREE_NEW)?;
-        let (user, group) = (Uid::from_raw(stat.stx_uid), Gid::from_raw(stat.stx_gid));
-        self.step("set the owner of", new, |_, _| rustix::fs::fchown(&tree, Some(user), Some(group)))?;
         let from = open_readable(self.base.as_fd(), ".")?;
-        for xattr in xattrs::list(from.as_fd(), c"").doing("list the attributes of", b".")? {
-            if let Some(value) =
-                xattrs::get(from.as_fd(), c"", &xattr).doing("read the attributes of", b".")?
-            {
-                self.step("set the attributes of", new, |_, _| xattrs::set(&tree, &xattr, &value))?;
-            }
-        }
-        let mode = Mode::from_raw_mode(u32::from(stat.stx_mode) & 0o7777);
-        self.step("set the mode of", new, |_, _| rustix::fs::fchmod(&tree, mode))?;
+        self.carry(&from, &tree, new)?;
         let mtime = polder_types::Timestamp::new(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
         self.step("set the times of", new, |_, _| crate::staging::set_mtime(tree.as_fd(), mtime))?;
         self.step("make durable", new, |_, _| rustix::fs::fsync(&tree))?;
         self.durable_state()
+    }
+
+    /// Gives a directory the owner, the attributes and the mode of another one. The mode last: a new owner takes bits of it away.
+    fn carry(&mut self, from: &OwnedFd, to: &OwnedFd, name: &'static [u8]) -> Result<(), Halt> {
+        let stat = statx_fd(from).doing("stat", name)?;
+        let (user, group) = (Uid::from_raw(stat.stx_uid), Gid::from_raw(stat.stx_gid));
+        self.step("set the owner of", name, |_, _| rustix::fs::fchown(to, Some(user), Some(group)))?;
+        let listed = |dir: &OwnedFd| xattrs::list(dir.as_fd(), c"").doing("list the attributes of", name);
+        let wanted = listed(from)?;
+        for xattr in &wanted {
+            if let Some(value) =
+                xattrs::get(from.as_fd(), c"", xattr).doing("read the attributes of", name)?
+            {
+                self.step("set the attributes of", name, |_, _| xattrs::set(to, xattr, &value))?;
+            }
+        }
+        let is_users = |xattr: &CStr| USERS_ATTRIBUTES.iter().any(|own| xattr.to_bytes().starts_with(own));
+        for xattr in listed(to)?.iter().filter(|xattr| is_users(xattr) && !wanted.contains(xattr)) {
+            self.step("remove attributes of", name, |_, _| xattrs::remove(to, xattr))?;
+        }
+        let mode = Mode::from_raw_mode(u32::from(stat.stx_mode) & 0o7777);
+        self.step("set the mode of", name, |_, _| rustix::fs::fchmod(to, mode))
     }
 
     /// Moves what is left into the new tree, and gives that its name.
@@ -338,6 +352,10 @@ impl Mover<'_, '_> {
         if !names_in(&old, false)?.is_empty() {
             // The names that were taken are free now.
             return self.move_out(tree);
+        }
+        // What was changed through the gate is the tree's. One that was never whole says nothing.
+        if tree == TREE_OLD {
+            self.carry(&old, &to, b".")?;
         }
         let mtime = polder_types::Timestamp::new(times.stx_mtime.tv_sec, times.stx_mtime.tv_nsec);
         self.step("set the times of", b".", |_, _| crate::staging::set_mtime(to.as_fd(), mtime))?;

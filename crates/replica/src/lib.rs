@@ -17,6 +17,7 @@
 
 mod apply;
 mod attributes;
+mod clear_out;
 mod clock;
 mod compare;
 mod displace;
@@ -51,6 +52,7 @@ mod xattrs;
 
 pub use apply::{apply, apply_alone};
 pub use attributes::{AttrPolicy, Attributes, OwnerPolicy};
+pub use clear_out::{ClearError, Cleared, begin_clearing, clear_out, remove_cleared};
 pub use error::{ErrorClass, FsError};
 pub use identity::Identity;
 pub use layout::{ensure_unmarked, go_on, is_empty, lay_back, lay_out, take_in};

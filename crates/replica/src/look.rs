@@ -4,8 +4,8 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use polder_sync::Seen;
-use polder_types::{Attrs, AttrsHash, Content, Kind, Name, SYMLINK_BYTES_MAX, Stamp};
+use polder_sync::{Seen, StandsFor};
+use polder_types::{Attrs, AttrsHash, Kind, Name, SYMLINK_BYTES_MAX, Stamp};
 use rustix::fs::RawDir;
 use rustix::io::Errno;
 
@@ -41,7 +41,7 @@ pub struct Found {
     /// The text of a symlink.
     pub target: Option<Box<[u8]>>,
     /// Of a placeholder of this root: the content that it stands for. Its stamp is that of its mark.
-    pub stands_for: Option<Content>,
+    pub stands_for: Option<StandsFor>,
 }
 
 /// The end of a listing.

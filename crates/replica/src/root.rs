@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use crate::error::{Doing, FsError};
 use crate::ident::{device, generation, statx_at, statx_fd};
 use crate::identity::Identity;
-use crate::{layout, left, overlap, sys};
+use crate::{clear_out, layout, left, overlap, sys};
 
 /// Name of the state directory, which no listing shows and no operation enters.
 pub const STATE_DIR: &[u8] = b".polder";
@@ -101,6 +101,15 @@ pub enum RootError {
         /// The endpoint's path.
         path: String,
     },
+    /// It holds placeholders, and is to be compared anew.
+    #[error(
+        "\"{path}\" holds placeholders of an earlier endpoint, so it cannot be the authority: their bytes are in the share alone. \
+         Make the endpoint without `--initial-upload authoritative`, or recall them first with `polder recall --from-manifest`"
+    )]
+    Placeholders {
+        /// The endpoint's path.
+        path: String,
+    },
     /// It lies inside another endpoint, or the other way round.
     #[error("\"{path}\" and \"{other}\" overlap")]
     Overlaps {
@@ -108,6 +117,12 @@ pub enum RootError {
         path: String,
         /// The other endpoint.
         other: String,
+    },
+    /// What the share has is being removed from it, and it will be no endpoint's any more.
+    #[error("\"{path}\" is being unmounted")]
+    Clearing {
+        /// The endpoint's path.
+        path: String,
     },
     /// It is half way between a plain folder and one that is laid out for tiering.
     #[error("\"{path}\" is being laid out for tiering, or for doing without")]
@@ -171,7 +186,14 @@ impl Root {
             Ok(Some(found)) => {
                 return Err(RootError::AlreadyAdopted { path: shown, endpoint: found.endpoint });
             }
-            Ok(None) => (),
+            // The last step of clearing a root out, cut off.
+            Ok(None) => match rustix::fs::unlinkat(&state, clear_out::CLEARING, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => (),
+                Err(errno) => {
+                    let name = clear_out::CLEARING.as_bytes();
+                    return Err(RootError::Fs(FsError::new("remove", name, errno)));
+                }
+            },
             Err(_) => return Err(RootError::BadIdentity { path: shown }),
         }
         let nonce = random().map_err(RootError::Fs)?;
@@ -192,21 +214,25 @@ impl Root {
     /// deleted. A folder with placeholders keeps its database, if it is known to be of the share that the new endpoint follows: compared anew, a
     /// placeholder of a version that was replaced or deleted since would be taken for something that a user made. So the new endpoint
     /// goes on where the old one was, as if it had been away. With placeholders of another share it is refused: they would be names whose bytes
-    /// nobody has.
+    /// nobody has. `anew`: even a folder of the same share is compared anew; then it may hold no placeholders.
     pub fn take_over(
         path: &Path,
         endpoint: EndpointId,
         old: EndpointId,
         share: ShareId,
+        anew: bool,
     ) -> Result<Self, RootError> {
         let root = Self::open(path, old)?;
         let noted = left::noted_share(&root).map_err(RootError::Fs)?.filter(|_| root.is_tiered);
         if noted.is_some_and(|noted| noted != share) && layout::ensure_unmarked(&root).is_err() {
             return Err(RootError::OtherShare { path: shown(path) });
         }
+        if anew && root.is_tiered && layout::ensure_unmarked(&root).is_err() {
+            return Err(RootError::Placeholders { path: shown(path) });
+        }
         // The database first: the old identity with an empty database merges, the new one with old rows of another share would not.
         let database = ["state.db", "state.db-wal", "state.db-shm"];
-        let goes = if noted == Some(share) { &[][..] } else { &database[..] };
+        let goes = if noted == Some(share) && !anew { &[][..] } else { &database[..] };
         for name in goes.iter().chain(&[left::MANIFEST]) {
             match rustix::fs::unlinkat(&root.state, *name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => (),
@@ -230,8 +256,39 @@ impl Root {
 
     /// As [`Root::open`], through a descriptor of the directory at the path that was opened before the gate was mounted over it.
     pub fn open_below(base: OwnedFd, path: &Path, endpoint: EndpointId) -> Result<Self, RootError> {
-        let shown = shown(path);
         let state = open_state(&base, path)?;
+        if clear_out::noted(state.as_fd()).map_err(RootError::Fs)?.is_some() {
+            return Err(RootError::Clearing { path: shown(path) });
+        }
+        Self::open_with(base, state, path, endpoint)
+    }
+
+    /// Opens a root of which [`crate::begin_clearing`] was called, to go on with it.
+    pub fn open_clearing(path: &Path, endpoint: EndpointId) -> Result<Self, RootError> {
+        let open = || {
+            let base = open_at(path)?;
+            let state = open_state(&base, path)?;
+            match clear_out::noted(state.as_fd()).map_err(RootError::Fs)? {
+                Some(_) => Self::open_with(base, state, path, endpoint),
+                None => Err(RootError::NotAdopted { path: shown(path) }),
+            }
+        };
+        match open() {
+            Err(RootError::Unfinished { .. }) => {
+                layout::go_on(path, &mut |_| true)?;
+                open()
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_with(
+        base: OwnedFd,
+        state: OwnedFd,
+        path: &Path,
+        endpoint: EndpointId,
+    ) -> Result<Self, RootError> {
+        let shown = shown(path);
         let identity = Identity::read(state.as_fd())
             .map_err(|_| RootError::BadIdentity { path: shown.clone() })?
             .ok_or_else(|| RootError::NotAdopted { path: shown.clone() })?;
@@ -255,6 +312,9 @@ impl Root {
     /// The same root by the layout that it has now; under the same lock, so whoever still holds this one is not in the way.
     pub fn anew(&self) -> Result<Self, RootError> {
         let state = open_state(&self.base, &self.path)?;
+        if clear_out::noted(state.as_fd()).map_err(RootError::Fs)?.is_some() {
+            return Err(RootError::Clearing { path: shown(&self.path) });
+        }
         let base = layout::again(&self.base)?;
         let root = Self::assemble(base, &self.path, state, Arc::clone(&self.lock), self.identity.clone())?;
         root.check()?;
@@ -380,6 +440,18 @@ impl Root {
             false => self.path.join(".polder"),
         };
         folder.join("state.db")
+    }
+
+    /// Moves a damaged state database aside, for who wants to look at it; then the endpoint begins with an empty one. An earlier one goes.
+    pub fn set_database_aside(&self) -> Result<(), FsError> {
+        // Its log first: a database without it is an older one, and a new one beside it would take it for its own.
+        for name in ["state.db-wal", "state.db-shm", "state.db"] {
+            match rustix::fs::renameat(&self.state, name, &self.state, format!("{name}.damaged")) {
+                Ok(()) | Err(Errno::NOENT) => (),
+                Err(errno) => return Err(FsError::new("rename", name.as_bytes(), errno)),
+            }
+        }
+        rustix::fs::fsync(&self.state).doing("make durable", STATE_DIR)
     }
 
     /// The state directory.

@@ -294,3 +294,31 @@ fn the_bare_mount_point_is_immutable() {
         std::fs::write(path.join("new"), b"changed").unwrap();
     });
 }
+
+/// What users change of the folder itself while it is tiered is there when it is a plain one again: owner, mode, times, attributes.
+#[test]
+fn the_folder_keeps_what_was_changed_through_the_gate() {
+    everywhere(|path| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(path, c"user.old", b"1", flags).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+        lay_out(&Root::adopt(path, ENDPOINT, &[]).unwrap(), &mut on).unwrap();
+        let root = Root::open(path, ENDPOINT).unwrap();
+        assert!(seal_point(&root).unwrap());
+        let tree = path.join(".polder/tree");
+        std::fs::write(tree.join("file"), b"1").unwrap();
+        std::os::unix::fs::chown(&tree, Some(1234), Some(4321)).unwrap();
+        std::fs::set_permissions(&tree, PermissionsExt::from_mode(0o2770)).unwrap();
+        rustix::fs::removexattr(&tree, c"user.old").unwrap();
+        rustix::fs::setxattr(&tree, c"user.new", b"2", flags).unwrap();
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_007);
+        std::fs::File::open(&tree).unwrap().set_modified(time).unwrap();
+        lay_back(&root, &mut on).unwrap();
+        let meta = std::fs::metadata(path).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (1234, 4321, 0o2770));
+        assert_eq!(meta.modified().unwrap(), time);
+        let mut value = [0; 8];
+        assert_eq!(rustix::fs::getxattr(path, c"user.new", &mut value), Ok(1));
+        assert_eq!(rustix::fs::getxattr(path, c"user.old", &mut value), Err(rustix::io::Errno::NODATA));
+    });
+}

@@ -260,19 +260,21 @@ fn placeholders_are_of_one_share() {
         let nonce = root.identity().nonce;
         std::fs::rename(path.join("file"), folder.join(".polder/tree/file")).unwrap();
         drop(root);
-        let refused = Root::take_over(&folder, id(8), old, other);
+        let refused = Root::take_over(&folder, id(8), old, other, false);
         assert!(matches!(refused, Err(RootError::OtherShare { .. })), "{refused:?}");
         for name in ["left-behind.jsonl", "state.db"] {
             std::fs::write(folder.join(".polder").join(name), name).unwrap();
         }
-        let root = Root::take_over(&folder, id(8), old, ours).unwrap();
+        let refused = Root::take_over(&folder, id(8), old, ours, true);
+        assert!(matches!(refused, Err(RootError::Placeholders { .. })), "{refused:?}");
+        let root = Root::take_over(&folder, id(8), old, ours, false).unwrap();
         assert_eq!(root.identity().nonce, nonce, "the marks are its own");
         assert!(!folder.join(".polder/left-behind.jsonl").exists(), "the list was the old endpoint's");
         assert!(folder.join(".polder/state.db").exists(), "it goes on where the old one was");
         drop(root);
         // Without a placeholder it is any folder.
         std::fs::remove_file(folder.join(".polder/tree/file")).unwrap();
-        drop(Root::take_over(&folder, id(9), id(8), other).unwrap());
+        drop(Root::take_over(&folder, id(9), id(8), other, false).unwrap());
         assert!(!folder.join(".polder/state.db").exists(), "of another share nothing is known");
     });
 }

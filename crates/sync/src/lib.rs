@@ -27,4 +27,6 @@ pub use plan::{
     ReadIntent, Reason, Rekeyed, Settled, Waiting,
 };
 pub use planner::{Extra, Rule, Settings, plan};
-pub use trees::{CloudNode, LocalContent, LocalNode, Offer, Seen, SyncedNode, TreeError, TreeStore, Trees};
+pub use trees::{
+    CloudNode, LocalContent, LocalNode, Offer, Seen, StandsFor, SyncedNode, TreeError, TreeStore, Trees,
+};

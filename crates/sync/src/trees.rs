@@ -276,6 +276,15 @@ pub struct Offer {
     pub becomes: Option<SyncedNode>,
 }
 
+/// What a file is known to hold without being read: verified bytes of the share, so all of its chunks are stored.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StandsFor {
+    /// Its content.
+    pub content: Content,
+    /// Of a placeholder: the node that its mark names, and the version from which the file was made one. No bytes of a user are in it.
+    pub version: Option<(NodeUid, Seq)>,
+}
+
 /// What a directory entry looked like.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Seen {

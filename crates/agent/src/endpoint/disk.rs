@@ -10,7 +10,7 @@ use polder_replica::{
     AttrPolicy, Attributes, DirAt, ErrorClass, Found, FsError, Owners, Piece, Read, ReadOptions, Recycle,
     Root, Staging, Walker,
 };
-use polder_sync::Filter;
+use polder_sync::{Filter, StandsFor};
 use polder_types::{Content, Name, Stamp};
 
 use crate::tiered::{Known, Tiered, may_be_placeholder};
@@ -269,7 +269,8 @@ pub(crate) fn seen_entry(found: Found) -> SeenEntry {
 fn known_entry(found: Found, known: Option<&Known>) -> SeenEntry {
     let mut entry = seen_entry(found);
     if let (None, Some(known)) = (&entry.stands_for, known) {
-        entry.stands_for = known.content(&entry.seen.stamp);
+        let content = known.content(&entry.seen.stamp);
+        entry.stands_for = content.map(|content| StandsFor { content, version: None });
     }
     entry
 }

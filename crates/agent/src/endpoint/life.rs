@@ -7,19 +7,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use polder_api::grpc::convert::{Assignment, InitialDownload};
-use polder_engine::{
-    Announced, BrakeSettings, Command, Effect, Engine, Event, InitialMode, Level, LogLine, Now, Phase,
-    Settings, Started,
-};
+use polder_engine::{Announced, Command, Effect, Engine, Event, Level, LogLine, Now, Phase, Started};
 use polder_replica::{AttrPolicy, Root, StateDb, StateReaders};
-use polder_sync::{Filter, TreeStore};
-use polder_types::{Author, GroupAnswer, InstanceId, Refusal};
+use polder_sync::TreeStore;
+use polder_types::{Author, EndpointId, GroupAnswer, InstanceId, Refusal};
 use tokio::sync::Semaphore;
 
 use super::disk::Disk;
 use super::jobs::Jobs;
 use super::network::{self, Announcement, FeedReader, Opening, Outcome};
 use super::rate::{Moved, Rate};
+use super::settings::{note_united, settings};
 use super::turn::Turn;
 use super::{Decision, Ended, Input, LOCK, Shown, Thread};
 use crate::chunks::{Fetcher, Lanes, Packing, Places, Remote, Share, Store, random};
@@ -47,6 +45,8 @@ const NOTE_OPENINGS: &str = "agent/openings";
 const NOTE_ARRIVED: &str = "agent/arrived";
 /// What came as names alone was fetched in the background, as much of it as there was room for.
 const NOTE_BROUGHT: &str = "agent/brought";
+/// Whose database it is: another endpoint may take a folder over with it.
+const NOTE_ENDPOINT: &str = "agent/endpoint";
 
 /// Everything that one life needs.
 pub(crate) struct Life {
@@ -86,7 +86,9 @@ impl Life {
         let instance = instance(&mut db)?;
         let keys = polder_chunk::ShareKeys::from_secret_bytes(&assignment.share_keys.0);
         let share = Share::new(keys.context("read the share's keys")?);
-        let settings = settings(&thread.common.server_name, assignment)?;
+        own(&mut db, assignment.endpoint)?;
+        let is_first = db.note(NOTE_ARRIVED)?.is_none();
+        let settings = settings(&thread.common, assignment, is_first)?;
         let policy =
             AttrPolicy { privilege_bits: assignment.apply_privileged_attrs, ..AttrPolicy::default() };
         let filter = Arc::clone(&settings.filter);
@@ -98,7 +100,6 @@ impl Life {
             thread.mounted.as_ref().map(|mounted| mounted.tiered.clone()),
         );
         let disk = Arc::new(disk.context("open the folder")?);
-        let is_first = db.note(NOTE_ARRIVED)?.is_none();
         disk.set_arrivals(assignment, is_first);
         thread.desk.set_background(!is_first && is_background_due(&db, assignment));
         let recycled = super::displaced::listed(&db, &disk).context("list the recycle area")?;
@@ -282,6 +283,17 @@ impl Life {
                 let outcome = super::pins::set(&mut self.db, thread.assignment.case, &path, pinned);
                 let _ = answer.send(outcome.map_err(|error| status::sentence(error.chain())));
             }
+            Input::Clear(wish) => {
+                let agreed = super::ensure_agreed(&thread.shown.lock().expect(LOCK));
+                match agreed {
+                    Ok(_) => {
+                        thread.clear = Some(wish);
+                        self.ended = Some("it is to be unmounted".into());
+                    }
+                    // Something has come since, and may be on its way to the disk.
+                    Err(why) => drop(wish.answer.send(Err(why))),
+                }
+            }
             Input::End => return Ok(true),
         }
         Ok(false)
@@ -300,7 +312,7 @@ impl Life {
             self.ended = Some("its settings changed".into());
             return Ok(());
         }
-        let settings = settings(&thread.common.server_name, new)?;
+        let settings = settings(&thread.common, new, self.is_first)?;
         *self.disk.filter.write().expect(LOCK) = Arc::clone(&settings.filter);
         self.disk.set_arrivals(new, self.is_first);
         let is_turned = old.tiering.enabled != new.tiering.enabled;
@@ -486,6 +498,7 @@ impl Life {
             if std::mem::take(&mut self.is_first) {
                 // With the next commit; if that is lost, a few files arrive in the other way.
                 let _ = self.db.put_note(NOTE_ARRIVED, &[1]);
+                note_united(&thread.common.state, &thread.assignment);
                 self.disk.set_arrivals(&thread.assignment, false);
                 thread.desk.set_background(is_background_due(&self.db, &thread.assignment));
             }
@@ -531,7 +544,20 @@ impl Life {
 fn is_background_due(db: &StateDb, assignment: &Assignment) -> bool {
     // What cannot be read is asked for again in the next life.
     assignment.initial_download == InitialDownload::NamespaceFirst
-        && db.note(NOTE_BROUGHT).is_ok_and(|note| note.is_none())
+        && db.note(NOTE_BROUGHT).is_ok_and(|note| note.is_none_or(|note| note.is_empty()))
+}
+
+/// Writes down whose database it is. One that comes from another endpoint, whose folder was taken over, has brought nothing for this one.
+fn own(db: &mut StateDb, endpoint: EndpointId) -> Result<()> {
+    let noted = db.note(NOTE_ENDPOINT)?;
+    if noted.as_deref() == Some(&endpoint.0[..]) {
+        return Ok(());
+    }
+    if noted.is_some() {
+        db.put_note(NOTE_BROUGHT, &[])?;
+    }
+    db.put_note(NOTE_ENDPOINT, &endpoint.0)?;
+    Ok(db.commit(true)?)
 }
 
 /// The instance of this database, drawn when it is new.
@@ -543,33 +569,6 @@ fn instance(db: &mut StateDb) -> Result<InstanceId> {
     db.put_note(NOTE_INSTANCE, &instance.0)?;
     db.commit(true)?;
     Ok(instance)
-}
-
-/// The engine's settings of an endpoint.
-fn settings(server_name: &str, assignment: &Assignment) -> Result<Settings> {
-    let filters = &assignment.filters;
-    let filter = if filters.default_skip_list { Filter::defaults() } else { Filter::none() };
-    let filter = filter.with(&filters.exclude_globs).context("read the filters of the endpoint")?;
-    let brake = &assignment.brake;
-    let defaults = BrakeSettings::default();
-    let initial = match assignment.initial_upload {
-        polder_api::grpc::convert::InitialUpload::Merge => InitialMode::Merge,
-        polder_api::grpc::convert::InitialUpload::Authoritative => InitialMode::Authoritative,
-    };
-    let unbraked = BrakeSettings { floor: u64::MAX, ceiling: u64::MAX, ..defaults };
-    let braked = BrakeSettings {
-        window_ms: u64::from(brake.window_s) * 1000,
-        floor: brake.count_min,
-        ceiling: brake.count_max,
-        one_in: 10_000_u64.checked_div(brake.share_basis_points.into()).unwrap_or(u64::MAX),
-    };
-    Ok(Settings {
-        case: assignment.case,
-        filter: Arc::new(filter),
-        initial,
-        brake: if brake.enabled { braked } else { unbraked },
-        ..Settings::new(server_name)
-    })
 }
 
 fn log(line: &LogLine) {

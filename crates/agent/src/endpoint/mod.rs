@@ -6,6 +6,7 @@
 
 mod apply;
 mod changes;
+mod clear;
 pub(crate) mod disk;
 mod displaced;
 mod expiry;
@@ -16,8 +17,10 @@ mod network;
 mod pins;
 mod rate;
 mod root;
+mod settings;
 mod turn;
 
+pub(crate) use clear::{Clear, ensure_agreed};
 pub(crate) use explain::Explained;
 pub(crate) use root::path;
 
@@ -75,6 +78,8 @@ pub(crate) enum Input {
     Uses(Vec<(polder_types::NodeUid, u32)>),
     /// What came as names alone was brought in the background, as much of it as there is room for.
     Brought,
+    /// Take the mount away and remove what the share has; answered once it is done, or with why it cannot be now.
+    Clear(Clear),
     /// Keep a path here with all below it, or no longer; answered once that is durable.
     Pin(polder_types::RelPath, bool, Sender<Result<Pinned, String>>),
     /// Go.
@@ -184,6 +189,7 @@ impl Endpoint {
         let is_removed: Arc<AtomicBool> = Arc::default();
         let desk: Arc<Desk> = Arc::default();
         desk.set_settings(&assignment.tiering);
+        let is_cleared = common.state.is_unmounted(assignment.endpoint);
         let thread = Thread {
             common,
             assignment: assignment.clone(),
@@ -199,6 +205,8 @@ impl Endpoint {
             refused: None,
             is_removed: Arc::clone(&is_removed),
             desk: Arc::clone(&desk),
+            clear: None,
+            is_cleared,
         };
         let thread = spawn_thread("endpoint", move || thread.run());
         let (assignment, thread) = (Mutex::new(Box::new(assignment)), Mutex::new(Some(thread)));
@@ -281,6 +289,10 @@ struct Thread {
     refused: Option<Box<str>>,
     is_removed: Arc<AtomicBool>,
     desk: Arc<Desk>,
+    /// To be done between two lives.
+    clear: Option<Clear>,
+    /// Nothing of the endpoint is left here; it waits for its end.
+    is_cleared: bool,
 }
 
 impl Thread {
@@ -290,13 +302,21 @@ impl Thread {
         );
         let _entered = span.entered();
         loop {
-            let why = match self.open() {
+            let opened = match self.is_cleared {
+                true => Err(anyhow::anyhow!("it was unmounted, and waits for its end")),
+                false => self.open(),
+            };
+            let why = match opened {
                 Ok(root) => match self.live(root) {
                     Ended::ForGood => break,
                     Ended::Again(why) => why,
                 },
                 Err(error) => status::sentence(error.chain()).into(),
             };
+            if let Some(wish) = self.clear.take() {
+                self.clear(wish);
+                continue;
+            }
             if self.wait(why) {
                 break;
             }
@@ -407,6 +427,7 @@ impl Thread {
                 Ok(Input::Down(_)) => self.link = None,
                 Ok(Input::Head(head)) => self.head = self.head.max(head),
                 Ok(Input::Settings(settings)) => self.assignment = *settings,
+                Ok(Input::Clear(wish)) => self.clear(wish),
                 // Facts of the life that ended; commands that nobody can carry out now.
                 Ok(_) => (),
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => break,
@@ -420,6 +441,21 @@ impl Thread {
 /// A life ended by an error: says why, and gives the next life room if it was for want of it.
 fn failed(root: &polder_replica::Root, error: &anyhow::Error) -> Box<str> {
     let why = status::sentence(error.chain());
+    let is_corrupt = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref().is_some_and(polder_replica::StateError::is_corrupt)
+    };
+    if error.chain().any(is_corrupt) {
+        return match root.set_database_aside() {
+            Ok(()) => {
+                tracing::warn!(
+                    why,
+                    "the state database is moved aside: both sides are compared anew, and nothing is deleted"
+                );
+                format!("both sides are compared anew ({why})").into()
+            }
+            Err(error) => status::chain(&error).into(),
+        };
+    }
     if !root.is_full().unwrap_or(false) {
         return why.into();
     }

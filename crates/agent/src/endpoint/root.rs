@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use polder_api::grpc::convert::{Assignment, InitialDownload};
+use polder_api::grpc::convert::{Assignment, InitialDownload, InitialUpload};
 use polder_gate::{Connection, Kept};
 use polder_replica::{Root, RootError};
 
@@ -138,7 +138,9 @@ fn open_plain(common: &Common, assignment: &Assignment) -> Result<Root, OpenErro
         // An administrator made an endpoint of a folder that was one before: of a server that had to be registered
         // anew, or an endpoint that was removed since. Those of this server that live are not touched.
         Err(RootError::AlreadyAdopted { endpoint, .. }) if paths.iter().all(|(id, _)| *id != endpoint) => {
-            let root = Root::take_over(&path, assignment.endpoint, endpoint, assignment.share)?;
+            // Who is to be the authority says what the share has, whatever was agreed on before.
+            let anew = assignment.initial_upload == InitialUpload::Authoritative;
+            let root = Root::take_over(&path, assignment.endpoint, endpoint, assignment.share, anew)?;
             tracing::info!(was = %endpoint, "the folder of an earlier endpoint was taken over");
             root
         }

@@ -196,7 +196,7 @@ impl Inner {
     }
 
     /// Those chunks of which the service says that it read them back from the store and found them right.
-    fn verified(&self, ids: &BTreeSet<ChunkId>) -> Result<BTreeSet<ChunkId>, TieredError> {
+    pub(super) fn verified(&self, ids: &BTreeSet<ChunkId>) -> Result<BTreeSet<ChunkId>, TieredError> {
         let fetcher = self.fetcher()?;
         let ids: Vec<ChunkId> = ids.iter().copied().collect();
         let mut verified = BTreeSet::new();

@@ -37,6 +37,17 @@ pub(crate) fn ensure_nobody_looks(path: &Path) -> Result<()> {
     listed(twice(search), "the folder is in use, so it cannot be laid out for tiering now")
 }
 
+/// Who uses a mount, in a sentence; `None` if nobody was found. The holder keeps the directory below it, which has the same name.
+pub(crate) fn who_uses(point: &Path) -> Option<String> {
+    let ours = [std::process::id(), std::os::unix::process::parent_id()];
+    let search = || {
+        let mut search = Search::new(point, |_| true);
+        search.processes_but(&ours);
+        search.found
+    };
+    listed(twice(search), "the folder is in use").err().map(|error| error.to_string())
+}
+
 /// As [`ensure_nobody_looks`], of the tree below the gate that is mounted at `point`.
 pub(crate) fn ensure_nobody_looks_below(point: &Path) -> Result<()> {
     let path = point.join(".polder");
@@ -158,8 +169,14 @@ impl<'a> Search<'a> {
 
     /// All processes but this one.
     fn processes(&mut self) {
-        let own = std::process::id().to_string();
-        let is_process = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit()) && name != own;
+        self.processes_but(&[std::process::id()]);
+    }
+
+    fn processes_but(&mut self, except: &[u32]) {
+        let except: Vec<String> = except.iter().map(ToString::to_string).collect();
+        let is_process = |name: &str| {
+            name.bytes().all(|byte| byte.is_ascii_digit()) && !except.iter().any(|own| own == name)
+        };
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_some_and(is_process) {
                 self.process(&entry.path());

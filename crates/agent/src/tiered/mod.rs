@@ -11,6 +11,7 @@ mod changes;
 mod content;
 mod files;
 mod give;
+mod held;
 mod known;
 mod list;
 mod looks;
@@ -43,7 +44,7 @@ use queue::{Failed, Queue, Wish};
 use removals::Removals;
 
 pub(crate) use known::Known;
-pub(crate) use looks::ensure_nobody_looks;
+pub(crate) use looks::{ensure_nobody_looks, who_uses};
 pub(crate) use mount::{Gates, Mounted, clear_dead, may_be_placeholder};
 
 const LOCK: &str = "no holder of this lock panics";

@@ -158,6 +158,27 @@ impl Mounted {
         polder_gate::is_mounted(&self.tiered.0.point)
     }
 
+    /// Takes the mount away for good, if nobody uses it; the files stay where they are. Else all is as it was, and who does is said.
+    pub(crate) fn take_away(self, gates: &Gates) -> Result<Arc<Root>, (Box<Self>, String)> {
+        match polder_gate::unmount_unused(&self.tiered.0.point) {
+            Ok(()) => (),
+            Err(Errno::BUSY) => {
+                let why = super::looks::who_uses(&self.tiered.0.point);
+                let why = why.unwrap_or_else(|| "the folder is in use".to_owned());
+                return Err((Box::new(self), why));
+            }
+            Err(errno) => return Err((Box::new(self), format!("the mount cannot be taken away: {errno}"))),
+        }
+        let Self { tiered, root, gate } = self;
+        if let Some(to_holder) = &gates.to_holder {
+            let _ = to_holder.forget(&tiered.endpoint().0);
+        }
+        tiered.0.queue.end();
+        *tiered.0.gate.lock().expect(LOCK) = None;
+        drop(gate);
+        Ok(root)
+    }
+
     /// Takes the mount away for good, and puts the files where the mount was; the root as it is then, under the same lock. Programs that
     /// have files open go on until they close them. While anything is tiered the files stay where they are, and the root stays tiered:
     /// outside nobody could read them.

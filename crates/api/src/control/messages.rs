@@ -71,6 +71,14 @@ pub enum Request {
         /// Keep it.
         pinned: bool,
     },
+    /// When the endpoint at this path is removed, recall nothing: take the mount away, and remove what the share verifiably holds. Answer:
+    /// [`Answer::Done`], once the wish is durable.
+    Unmount {
+        /// Absolute path of its root.
+        path: JsonBytes,
+        /// Else a wish of before is taken back.
+        wished: bool,
+    },
     /// What is kept. Answers: [`Answer::Pin`] each, then [`Answer::Done`].
     Pins,
 }

@@ -14,6 +14,7 @@ pub mod files;
 pub mod group;
 pub mod login;
 pub mod man;
+pub mod mount;
 pub mod network;
 pub mod pages;
 pub mod pause;
@@ -56,6 +57,8 @@ pub fn run(cli: Cli, ui: &mut Ui, host: &dyn Host) -> Result<Exit, CliError> {
         }
         Command::Pin(args) => done(block_on(pin::pin(args, ui))),
         Command::Unpin(args) => done(block_on(pin::unpin(args, ui))),
+        Command::Mount(args) => mount::mount(args, &global, ui, host),
+        Command::Unmount(args) => done(block_on(mount::unmount(args, &global, ui))),
         Command::Pause(args) => done(block_on(pause::pause(args, ui))),
         Command::Resume(args) => done(block_on(pause::resume(args, ui))),
         Command::Network(command) => block_on(network::run(command, ui)),
@@ -93,6 +96,8 @@ async fn administer(command: Command, client: &Client, ui: &mut Ui) -> Result<Ex
         | Command::Recall(_)
         | Command::Pin(_)
         | Command::Unpin(_)
+        | Command::Mount(_)
+        | Command::Unmount(_)
         | Command::Pause(_)
         | Command::Resume(_)
         | Command::Network(_)

@@ -46,6 +46,55 @@ fn pause_asks_the_agent() {
     assert_eq!(agent.join().expect("no panic"), "{\"request\":\"pause\"}\n");
 }
 
+/// The service is the agent's, with what the agent trusts, unless another address is given.
+#[test]
+fn a_mount_is_handed_over_with_the_agents_service() {
+    for (own, url, has_ca) in
+        [(None, "https://127.0.0.1:8443", true), (Some("https://other:1"), "https://other:1", false)]
+    {
+        let shell = Shell::bare();
+        let agent = agent(&shell, &[INFO]);
+        shell.file("ca.pem", "authority");
+        let (state, dir) = (shell.path(""), shell.path("dir"));
+        let mut command =
+            vec!["mount", "demo", dir.to_str().expect("text"), "--cache-quota", "2GiB", "--state"];
+        command.push(state.to_str().expect("text"));
+        command.extend(own.iter().flat_map(|url| ["--url", *url]));
+        let said = shell.run(&command);
+        assert_eq!(said.exit, Exit::Done, "{}", said.err);
+        assert_eq!(agent.join().expect("no panic"), "{\"request\":\"info\"}\n");
+        let handed = shell.handed.lock().expect("no test panics with it");
+        let [HostRequest::Mount(mount)] = &handed[..] else { panic!("{handed:?}") };
+        assert_eq!(
+            (mount.share.as_str(), mount.cache_quota_bytes, mount.dry_run),
+            ("demo", Some(2 << 30), false)
+        );
+        assert_eq!(mount.dir, state.canonicalize().expect("it is there").join("dir"));
+        assert_eq!((mount.settings.url.as_str(), mount.settings.ca_file.is_some()), (url, has_ca));
+    }
+}
+
+/// Who has no agent, or one that does not run, is told what to do.
+#[test]
+fn a_mount_without_an_agent_says_what_to_run() {
+    let shell = Shell::bare();
+    let state = shell.path("");
+    let run = |command: &str| {
+        shell.run(
+            &[&command.split(' ').collect::<Vec<_>>()[..], &["--state", state.to_str().expect("text")]]
+                .concat(),
+        )
+    };
+    for command in ["mount demo dir", "unmount dir"] {
+        let said = run(command);
+        assert_eq!(said.exit, Exit::Unreachable);
+        assert!(said.err.contains("polder agent register"), "{}", said.err);
+    }
+    shell.file("identity.toml", "");
+    let said = run("mount demo dir");
+    assert!(said.err.contains("hint: start it with `polder agent run`"), "{}", said.err);
+}
+
 #[test]
 fn a_recall_tells_what_came_and_what_did_not() {
     let shell = Shell::bare();

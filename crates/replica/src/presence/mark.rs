@@ -196,11 +196,17 @@ impl MarksOf {
         if ours { Marked::Ours(mark.pledge) } else { Marked::Copy(mark.pledge) }
     }
 
-    /// The content that `name` in `dir` stands for, if it is a placeholder of ours whose record of it is sound.
-    pub(crate) fn content(&self, dir: BorrowedFd<'_>, name: &CStr, ident: FileIdent) -> Option<Content> {
+    /// What `name` in `dir` stands for, if it is a placeholder of ours whose record of its content is sound.
+    pub(crate) fn content(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        ident: FileIdent,
+    ) -> Option<(Pledge, Content)> {
         let mark = read(dir, name).ok()??.ok()?;
         let Marked::Ours(pledge) = self.judge(&mark, ident) else { return None };
-        content(dir, name, &pledge).ok().flatten()
+        let content = content(dir, name, &pledge).ok().flatten()?;
+        Some((pledge, content))
     }
 }
 

@@ -125,7 +125,7 @@ impl Endpoint {
 
     /// What a placeholder stands for.
     pub fn stands_for(&self, path: &str) -> Option<polder_types::Content> {
-        self.look(path).and_then(|found| found.stands_for)
+        Some(self.look(path)?.stands_for?.content)
     }
 
     /// Reads a file that may refuse it.

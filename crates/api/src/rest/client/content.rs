@@ -12,8 +12,7 @@ use crate::rest::{At, Changed, PutQuery, encode_path, routes};
 
 /// A file's bytes on their way here.
 pub struct Content {
-    answer: reqwest::Response,
-    url: String,
+    bytes: Lines,
     /// Bytes that will come.
     pub size: u64,
     /// The version that they are of, where the service says.
@@ -24,11 +23,7 @@ pub struct Content {
 impl Content {
     /// The next bytes; `None` after exactly `size` of them. Ending early is an error, never a short file.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
-        let part = self.answer.chunk().await.map_err(|source| ClientError::Unreachable {
-            url: self.url.clone(),
-            source: source.without_url(),
-        })?;
-        match part {
+        match self.bytes.next().await? {
             Some(part) => {
                 self.got += part.len() as u64;
                 Ok(Some(part))
@@ -39,7 +34,7 @@ impl Content {
     }
 }
 
-/// A list on its way here, line by line but not in lines. Whether it is whole is for its reader to see.
+/// A list on its way here, in whatever pieces it comes. Whether it is whole is for its reader to see.
 pub struct Lines {
     answer: reqwest::Response,
     url: String,
@@ -98,7 +93,8 @@ impl Client {
         let size = answer.content_length().ok_or(ClientError::Short { got: 0, expected: 0 })?;
         let tag = answer.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
         let version = tag.and_then(|tag| tag.trim_matches('"').parse().ok());
-        Ok(Content { answer, url: self.base.clone(), size, version, got: 0 })
+        let bytes = Lines { answer, url: self.base.clone() };
+        Ok(Content { bytes, size, version, got: 0 })
     }
 
     /// Creates or replaces a file with the bytes of `body`, of which there are `size`, where known. Progress is what

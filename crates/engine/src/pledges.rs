@@ -1,0 +1,93 @@
+//! Placeholders of which no row tells: the state database was lost, or is an older one.
+//!
+//! Without a row a placeholder would count as something that a user made here: beside a newer version of the share as a conflict copy, and where the
+//! share has deleted it as a new file. But its mark says of which node and version it was made, durably and before any byte was given up, and nothing
+//! of a user is in it. So the row is made again from the mark: what stands here *was* agreed on. From then on the file is planned like every
+//! other one: a newer version takes its place, a deletion takes it away.
+//!
+//! What the row cannot say any more is taken as the disk has it: its place, its attributes. A rename or a chmod that was not sent before the loss is
+//! undone, therefore, where the share says otherwise.
+//!
+//! A mark of a version that the share has not reached is left alone: then it is the share that was set back, and what it lost is offered to it.
+
+use polder_sync::{SyncedNode, TreeError, TreeStore, Trees};
+use polder_types::{NodeUid, Seq};
+
+use crate::engine::Engine;
+use crate::overlay::View;
+use crate::work::{State, Why};
+
+/// How long one waits for the first walk of a life at a time.
+const WALK_WAIT_MS: u64 = 200;
+
+impl Engine {
+    /// A file was seen: what its mark names, if it is a placeholder without a row.
+    pub(crate) fn note_pledge(&mut self, uid: NodeUid, version: Option<(NodeUid, Seq)>) {
+        match version {
+            Some(version) => drop(self.pledges.insert(uid, version)),
+            None => drop(self.pledges.remove(&uid)),
+        }
+    }
+
+    /// Before a node is planned: whether it is a placeholder whose row is made again first.
+    pub(crate) fn takes_pledge(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+    ) -> Result<bool, TreeError> {
+        let Some((node, since)) = self.pledges.get(&uid).copied() else { return Ok(false) };
+        let here = View { store, overlay: &self.overlay }.local(uid)?;
+        let Some(here) = here.filter(|_| !self.work.is_busy(uid)) else {
+            self.pledges.remove(&uid);
+            return Ok(false);
+        };
+        if store.synced(uid)?.is_some() {
+            self.pledges.remove(&uid);
+            return Ok(false);
+        }
+        if !self.scan.done_once {
+            // What stands where is not known yet.
+            self.work.put(uid, State::Until(self.now.mono_ms + WALK_WAIT_MS, Why::Vanished));
+            return Ok(true);
+        }
+        let dir = here.at.parent;
+        if dir != NodeUid::ROOT && store.synced(dir)?.is_none() {
+            // A row names a directory that both sides know.
+            self.wait(uid, dir);
+            return Ok(true);
+        }
+        let Some(content) = here.content.known().cloned() else {
+            self.pledges.remove(&uid);
+            return Ok(false);
+        };
+        if since > store.cursor()?.seq {
+            self.pledges.remove(&uid);
+            return Ok(false);
+        }
+        let view = View { store, overlay: &self.overlay };
+        let is_elsewhere =
+            view.local(node)?.is_some() || self.work.is_busy(node) || store.synced(node)?.is_some();
+        if node != uid && !is_elsewhere {
+            self.pledges.remove(&uid);
+            self.rekey(store, uid, node)?;
+            self.pledges.insert(node, (node, since));
+            return Ok(true);
+        }
+        // Its node, or, where that came to its new place before this one was seen, something that the share has no more.
+        let row = SyncedNode {
+            at: here.at,
+            content,
+            attrs_share: here.attrs,
+            attrs_here: here.attrs,
+            mtime_share: here.mtime,
+            stamp: here.stamp,
+            since,
+        };
+        self.settle(store, uid, Some(&row))?;
+        if store.synced(uid)?.as_ref() == Some(&row) {
+            self.pledges.remove(&uid);
+            self.work.touch(uid, self.now.mono_ms);
+        }
+        Ok(true)
+    }
+}
