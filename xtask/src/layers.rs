@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("packstore", &["types", "chunk"]),
     ("engine", &["types", "sync", "chunk", "tiering"]),
     ("metadata", &["types", "ledger"]),
-    ("replica", &["types", "sync", "chunk"]),
+    ("replica", &["types", "sync", "chunk", "tiering"]),
     ("service", &["types", "ledger", "chunk", "backup", "packstore", "metadata", "api"]),
     ("agent", &["types", "engine", "sync", "chunk", "tiering", "packstore", "replica", "gate", "api"]),
     ("cli", &["types", "api"]),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use polder_ledger::ROOT_NID;
 use polder_types::{Content, Nid, RelPath, Timestamp};
 
-use crate::disk::{Disk, Node, Token, content_of, is_zeros, token_of};
+use crate::disk::{Disk, Node, Token, content_of, is_zeros, many, token_of};
 use crate::host::Host;
 use crate::rng::Rng;
 use crate::service::Service;
@@ -17,6 +17,8 @@ use crate::service::store::Fetched;
 pub struct Ghost {
     rng: Rng,
     drawn: u64,
+    /// Whether the bytes of some files are several chunks.
+    pub in_chunks: bool,
     written: BTreeSet<Token>,
     /// A user took their last name on some server away, having seen them.
     destroyed: BTreeSet<Token>,
@@ -42,6 +44,7 @@ impl Ghost {
         Self {
             rng: Rng::new(seed, 8),
             drawn: 0,
+            in_chunks: false,
             written: BTreeSet::new(),
             destroyed: BTreeSet::new(),
             unlinked: BTreeSet::new(),
@@ -53,7 +56,8 @@ impl Ghost {
     /// New bytes.
     pub fn draw(&mut self) -> Token {
         self.drawn += 1;
-        self.drawn * 1000 + self.rng.below(1000)
+        let token = self.drawn * 1000 + self.rng.below(1000);
+        if self.in_chunks && token.is_multiple_of(3) { many(token) } else { token }
     }
 
     /// A user wrote them.
@@ -183,7 +187,7 @@ pub fn listing_of_disk(disk: &Disk) -> Listing {
         let inode = disk.inode(ino);
         let content = match &inode.node {
             Node::Dir(_) => Content::Directory,
-            Node::File(token) => content_of(*token),
+            Node::File(_) => content_of(disk.token(ino).expect("a file")),
             Node::Link(target) => Content::Symlink(target.clone()),
         };
         let (parent, name) = path.split_last().expect("the root is not listed");

@@ -5,7 +5,7 @@
 //! of. Here a seed draws the order, and a failing seed is a story that can be told again.
 //!
 //! Parts: [`plan`] (what a seed switches on), [`world`] (time, network, faults, oracles), [`host`] (a server: engine,
-//! store, disk, executor), [`disk`], [`service`], [`users`] (actors), [`ghost`] (what users did), [`story`] (a run in
+//! store, disk, executor), [`disk`], [`service`], [`users`] (actors), [`tiers`] (what is wanted of tiered files), [`ghost`] (what users did), [`story`] (a run in
 //! words), [`scene`] (what a told run leaves).
 //!
 //! Architecture invariant: for developers only; nothing that ships depends on it.
@@ -19,6 +19,7 @@ pub mod scene;
 pub mod service;
 pub mod shrink;
 pub mod story;
+pub mod tiers;
 mod trace;
 pub mod users;
 pub mod world;
@@ -27,7 +28,7 @@ pub mod zoo;
 
 pub use disk::Times;
 pub use plan::Plan;
-pub use world::{Outcome, World};
+pub use world::{AtGates, Outcome, World};
 
 /// Runs a seed twice: the second run must be the first again.
 pub fn run_twice(plan: &Plan) -> Outcome {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use polder_sim::{Outcome, Plan, World, run_twice, shrink};
+use polder_sim::{AtGates, Outcome, Plan, World, run_twice, shrink};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -90,6 +90,7 @@ fn run(plan: &Plan, once: bool) -> Outcome {
 fn many(arguments: &Arguments) -> anyhow::Result<()> {
     let began = Instant::now();
     let (next, failures, steps) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let gates = Mutex::new(AtGates::default());
     let told = Mutex::new(Instant::now());
     let work = || {
         loop {
@@ -100,6 +101,7 @@ fn many(arguments: &Arguments) -> anyhow::Result<()> {
             let seed = arguments.from + nth;
             let outcome = run(&Plan::of(seed), arguments.once);
             steps.fetch_add(outcome.steps, Relaxed);
+            gates.lock().expect("nobody panics with the lock").add(outcome.at_gates);
             if let Some(failure) = outcome.failure {
                 failures.fetch_add(1, Relaxed);
                 let first = failure.lines().next().unwrap_or_default();
@@ -123,5 +125,7 @@ fn many(arguments: &Arguments) -> anyhow::Result<()> {
         (arguments.seeds * per_run) as f64 / seconds,
         arguments.threads
     );
+    let AtGates { given_up, resident, read, refused } = gates.into_inner().expect("nobody panics with the lock");
+    println!("{given_up} files given up, {resident} made resident, {read} reads at gates, {refused} errors there");
     if failures > 0 { bail!("{failures} seeds fail") } else { Ok(()) }
 }

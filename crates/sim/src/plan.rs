@@ -76,6 +76,16 @@ pub struct Plan {
     pub hurry: bool,
     /// Whether listing a directory takes time, and what threads find out arrives late.
     pub slow: bool,
+    /// A bit for each server that tiers.
+    pub tiers: u64,
+    /// What is wanted of tiered files: to be given up, recalled, read, cut.
+    pub wishes: u64,
+    /// Per cent of changes of a file's presence that are broken off by a crash.
+    pub cut_offs: u64,
+    /// Whether new files arrive as placeholders where a server tiers.
+    pub arrive: bool,
+    /// Whether old versions are let go within the run.
+    pub history: bool,
     /// Whether the trace is kept in words.
     pub trace: bool,
     /// Whether everything that happens is part of the hash.
@@ -132,6 +142,11 @@ impl Plan {
             alone: false,
             hurry: false,
             slow: false,
+            tiers: 0,
+            wishes: 0,
+            cut_offs: 0,
+            arrive: false,
+            history: false,
             trace: false,
             hash_all: true,
             script: None,
@@ -147,7 +162,24 @@ impl Plan {
         let plan = Self { alone, hurry, slow, ..self };
         // No fault that takes what a server or the share knows, and nobody who writes at the others.
         let alone = |plan: Self| Self { races: 0, set_backs: 0, reverts: 0, clones: 0, forgets: 0, ..plan };
-        if plan.alone { alone(plan) } else { plan }
+        let plan = if plan.alone { alone(plan) } else { plan };
+        plan.tiering()
+    }
+
+    /// In half of the runs some servers tier, or all. Drawn apart, as the others.
+    fn tiering(self) -> Self {
+        let mut rng = Rng::new(self.seed, 15);
+        if rng.chance(50) {
+            return self;
+        }
+        let all = (1 << self.hosts) - 1;
+        let tiers = if rng.chance(30) { all } else { rng.below(all) + 1 };
+        let cut_offs = *rng.pick(&[0, 0, 10, 30]);
+        let (wishes, arrive) = (self.actions * (1 + rng.below(3)), rng.chance(40));
+        // A store whose rows were set back to before prune deleted objects is not what prune is for.
+        let history = rng.chance(30) && self.set_backs == 0;
+        let (power, prune) = (self.power || cut_offs > 0, self.prune || history);
+        Self { tiers, wishes, cut_offs, arrive, history, power, prune, ..self }
     }
 
     /// A run in which nothing happens but what is told.
@@ -187,6 +219,11 @@ impl Plan {
             alone: false,
             hurry: false,
             slow: false,
+            tiers: 0,
+            wishes: 0,
+            cut_offs: 0,
+            arrive: false,
+            history: false,
             trace: false,
             hash_all: true,
             script: Some(Vec::new()),
@@ -224,6 +261,9 @@ impl Plan {
                 "small" => plan.small_limits = true,
                 "alone" => plan.alone = true,
                 "slow" => plan.slow = true,
+                "tiers" => plan.tiers = number(),
+                "arrive" => plan.arrive = true,
+                "history" => plan.history = true,
                 other => panic!("no setting of a story: {other}"),
             }
         }
@@ -247,7 +287,12 @@ impl Plan {
             (self.small_limits, "small"),
             (self.alone, "alone"),
             (self.slow, "slow"),
+            (self.arrive, "arrive"),
+            (self.history, "history"),
         ];
+        if self.tiers > 0 {
+            line.push_str(&format!(" tiers {}", self.tiers));
+        }
         for (_, word) in words.iter().filter(|(on, _)| *on) {
             line.push(' ');
             line.push_str(word);
@@ -270,6 +315,9 @@ impl Plan {
             small_limits,
             alone,
             slow,
+            tiers,
+            arrive,
+            history,
             ..
         } = *self;
         Self {
@@ -285,6 +333,9 @@ impl Plan {
             small_limits,
             alone,
             slow,
+            tiers,
+            arrive,
+            history,
             queue: self.queue,
             page_rows: self.page_rows,
             trace: self.trace,

@@ -3,7 +3,7 @@
 use polder_ledger::{ROOT_NID, Rows};
 use polder_types::{Content, Nid};
 
-use crate::disk::{is_zeros, token_of};
+use crate::disk::{is_zeros, number_of, token_of};
 use crate::ghost::listing_of_share;
 use crate::service::Service;
 
@@ -27,7 +27,7 @@ pub fn tree_of(service: &Service) -> Vec<String> {
                 Content::Symlink(_) => ">".to_owned(),
                 Content::File { .. } => match token_of(content) {
                     Some(token) if is_zeros(token) => "=zeros".to_owned(),
-                    Some(token) => format!("={}", token / 1000),
+                    Some(token) => format!("={}", number_of(token)),
                     None => "=?".to_owned(),
                 },
             };

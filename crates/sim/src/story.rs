@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::service::store::Damage;
+use crate::tiers::Wish;
 use crate::users::Act;
 
 /// One thing that happened.
@@ -22,6 +23,10 @@ pub struct Line {
 pub enum Deed {
     /// A user does something.
     User(Act),
+    /// Something is wished of a tiered file.
+    Wish(Wish),
+    /// The agent is killed in its nth change of a file's presence after so many calls; with a number, the machine loses power.
+    CutOff(u64, usize, Option<u64>),
     /// The agent is killed.
     Kill,
     /// The machine loses power; the number draws what is left.
@@ -70,6 +75,9 @@ impl fmt::Display for Deed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::User(act) => act.fmt(f),
+            Self::Wish(wish) => wish.fmt(f),
+            Self::CutOff(nth, calls, None) => write!(f, "cut-off {nth} {calls}"),
+            Self::CutOff(nth, calls, Some(seed)) => write!(f, "cut-off {nth} {calls} {seed}"),
             Self::Kill => f.write_str("kill"),
             Self::Power(seed) => write!(f, "power {seed}"),
             Self::CrashIn(apply, step, None) => write!(f, "crash-in {apply} {step}"),
@@ -150,7 +158,11 @@ fn read_deed(words: &[&str]) -> Option<Deed> {
         "restart" => Deed::Restart,
         "backup" => Deed::Backup,
         "set-back" => Deed::SetBack,
-        _ => Deed::User(Act::read(words)?),
+        "cut-off" => Deed::CutOff(number(1)?, number(2)? as usize, number(3)),
+        _ => match Wish::read(words) {
+            Some(wish) => Deed::Wish(wish),
+            None => Deed::User(Act::read(words)?),
+        },
     })
 }
 
@@ -161,7 +173,8 @@ mod tests {
     #[test]
     fn a_story_survives_its_words() {
         let text = "12 s0 create a/b\n0 s1 crash-in 3 2 99\n0 s1 crash-in 3 2\n5 s2 rename a/b c\n6 s0 room\n\
-                    7 s0 room 500\n0 s0 bad 3 torn\n8 s1 jump -5000\n9 s1 mode / 448\n10 s1 open a 4\n11 s1 put 4";
+                    7 s0 room 500\n0 s0 bad 3 torn\n8 s1 jump -5000\n9 s1 mode / 448\n10 s1 open a 4\n11 s1 put 4\n\
+                    0 s0 cut-off 3 2 99\n12 s0 read a/b 3 700\n13 s0 tier a\n14 s0 cut a\n15 s1 recall a";
         let told: Vec<String> = read(text).iter().map(ToString::to_string).collect();
         assert_eq!(told, text.lines().map(str::trim).collect::<Vec<_>>());
     }

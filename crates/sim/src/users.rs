@@ -4,7 +4,7 @@ use std::fmt;
 
 use polder_types::{Name, RelPath, Timestamp};
 
-use crate::disk::{EMPTY, Node, RECYCLE, ROOT, attrs, is_zeros};
+use crate::disk::{EMPTY, Node, RECYCLE, ROOT, Token, attrs, is_zeros};
 use crate::ghost::Ghost;
 use crate::host::Host;
 use crate::rng::Rng;
@@ -247,6 +247,44 @@ pub fn act(host: &mut Host, ghost: &mut Ghost, act: &Act) -> Option<()> {
             Some(())
         }
     }
+}
+
+/// A program that has a file open writes to it.
+pub(crate) fn write_to(host: &mut Host, ghost: &mut Ghost, ino: u64) -> Option<()> {
+    let mut user = User { host, ghost };
+    let at = user.a_name(ino);
+    user.write(ino, at)
+}
+
+/// A program changes a file's size to 0.
+pub(crate) fn cut(host: &mut Host, ghost: &mut Ghost, ino: u64) -> Option<()> {
+    let mut user = User { host, ghost };
+    let (before, at) = (user.host.disk.token(ino)?, user.a_name(ino));
+    user.host.disk.write(ino, at.as_ref().map(|(dir, name)| (*dir, name)), EMPTY).ok()?;
+    user.host.disk.untold |= user.host.disk.inode(ino).links > 1;
+    user.gone(before);
+    Some(())
+}
+
+/// A program opens a file for writing.
+pub(crate) fn open(host: &mut Host, ino: u64, program: u64) -> Option<()> {
+    if host.programs.contains_key(&program) {
+        return None;
+    }
+    host.programs.insert(program, ino);
+    host.disk.hold_open(ino);
+    Some(())
+}
+
+/// Bytes that were read are written to a new file.
+pub(crate) fn copy_bytes(host: &mut Host, token: Token, to: &RelPath) -> Option<()> {
+    let (parent, name) = to.split_last()?;
+    let dir = host.disk.walk(&parent).filter(|dir| host.disk.names(*dir).is_some())?;
+    let hidden = User::is_left_out(name) || host.disk.unreadable.contains(&dir);
+    if hidden || host.disk.lookup(dir, name).is_some() {
+        return None;
+    }
+    host.disk.create(dir, name, Node::File(token), attrs(0o644)).ok().map(drop)
 }
 
 /// Programs end: what they had open is closed.

@@ -2,7 +2,7 @@
 //!
 //! Everything here is a function of its arguments (`docs/design/2026-11-24-tiering.md`): [`plan`] says who leaves and why
 //! the others stay, [`recall_order`] who comes back first, [`Residency`] in which order the disk is changed so that
-//! a crash shows right bytes or nothing, [`Recalls`] which pieces are fetched next and for whom, [`Programs`]
+//! a crash shows right bytes or nothing, [`order`] what it does call by call, [`Recalls`] which pieces are fetched next and for whom, [`Programs`]
 //! what a program may recall.
 //!
 //! Architecture invariant: no clock, no disk, no random order. Nothing here frees a byte: the executor checks each
@@ -11,6 +11,7 @@
 mod choose;
 mod glob;
 mod heat;
+pub mod order;
 mod policy;
 mod programs;
 mod recall;

@@ -266,6 +266,29 @@ bugs! {
     GatheredJobLost,
     /// Who waits for a connection is not told that a place is free.
     FreedPlaceNotTold,
+
+    // Tiered files.
+
+    /// The bytes go before the mark is set.
+    PunchedBeforeMarked,
+    /// The bytes go while the mark is not durable.
+    PunchedBeforeMarkIsDurable,
+    /// A file goes although it is not what was hashed.
+    LeavesAsItIs,
+    /// What was stored through a mapping is not written back before the times are looked at.
+    LeavesWithoutWriteBack,
+    /// A file goes although the share has not verified its chunks.
+    LeavesUnverified,
+    /// A recalled file becomes resident before its last bytes are here.
+    ResidentBeforeLastByte,
+    /// The mark goes before what was recalled is durable.
+    UnmarkedBeforeDurable,
+    /// A placeholder that is cut to nothing loses its mark first.
+    UnmarkedBeforeCut,
+    /// What was fetched for one version is filled into the next.
+    FillsOtherVersion,
+    /// What an endpoint has applied holds no version.
+    AppliedPinsNothing,
 }
 
 /// The tests that must catch a bug.

@@ -136,15 +136,9 @@ impl Inner {
             }
             Marked::Copy(_) | Marked::Damaged => return Err(TieredError::Orphaned),
         }
-        if file_of(&file)?.nlink() > 1 {
-            return stays(Stays::HardLinked);
-        }
-        match chunks {
-            Err(why) => return stays(why),
-            Ok(chunks) if !chunks.is_subset(verified.as_ref().map_err(TieredError::clone)?) => {
-                return stays(Stays::NotVerified);
-            }
-            Ok(_) => (),
+        let kept = polder_tiering::order::why_kept(file_of(&file)?.nlink(), &chunks, verified);
+        if let Some(why) = kept.map_err(TieredError::clone)? {
+            return stays(why);
         }
         let pledge = Pledge::new(uid, row.since, &row.content, row.stamp.mtime);
         Ok(Looked::Going(Box::new(Going { row, node, file, pledge, before })))

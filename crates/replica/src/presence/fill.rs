@@ -7,14 +7,15 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use polder_tiering::order;
 use polder_types::ChunkId;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::{Marked, Pace, Pledge, PresenceError, marked, step, unmark};
+use super::calls::OnDisk;
+use super::{Marked, Pace, Pledge, PresenceError, marked};
 use crate::Root;
 use crate::error::{Doing, FsError};
-use crate::staging::set_mtime;
 use crate::walk::retry_interrupted;
 
 /// What a span's bytes are.
@@ -232,18 +233,10 @@ impl Presence {
 
     /// Makes the whole file resident. After any error it is a placeholder of which nothing is present: begin again.
     pub fn settle(self, root: &Root, pace: Pace<'_>) -> Result<OwnedFd, PresenceError> {
-        if !self.is_whole() {
-            return Err(PresenceError::NotWhole);
-        }
-        // Its time may have been set since it was taken up: that is in the mark alone.
-        let pledge = match marked(root, &self.file)? {
-            Marked::Ours(pledge) if pledge.is_same_content(&self.pledge) => pledge,
-            _ => return Err(PresenceError::OtherMark),
-        };
-        // All of it is written and nobody else writes: the times are not moved by the writing back.
-        step(pace, "restore the times", || set_mtime(self.file.as_fd(), pledge.mtime))?;
-        step(pace, "make data and times durable", || rustix::fs::fsync(&self.file))?;
-        unmark(self.file.as_fd(), pace)?;
+        let mut calls = OnDisk::new(Some(root), self.file.as_fd(), &self.pledge, pace).of_any_time();
+        calls.is_whole = self.is_whole();
+        order::settle(&mut calls)?;
+        drop(calls);
         Ok(self.file)
     }
 }

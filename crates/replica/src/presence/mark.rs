@@ -61,7 +61,8 @@ impl Pledge {
         (self.content, self.size) == (other.content, other.size)
     }
 
-    fn stamp(&self, ident: FileIdent) -> Stamp {
+    /// How a placeholder looks: size and time of its version, and in place of the change time a moment before 1970 that stands for the content.
+    pub fn stamp(&self, ident: FileIdent) -> Stamp {
         let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|n| self.content[at + n]));
         let ctime = Timestamp { secs: -1 - i64::from(word(0)), nanos: word(4) % 1_000_000_000 };
         Stamp { ident, ctime, mtime: self.mtime, size: self.size }

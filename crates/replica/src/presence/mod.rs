@@ -11,22 +11,24 @@
 //! back over what was written since. Whoever calls sees to it that nobody
 //! reaches the real file but through the gate: nothing here is called on a live endpoint before the gate serves it.
 
+mod calls;
 mod fill;
 mod mark;
 mod volume;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use polder_tiering::order::{self, Kept};
 use polder_types::{Content, Stamp};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use crate::Root;
 use crate::error::{Doing, FsError};
 use crate::ident::stamp_fd;
-use crate::lease::{SoleUser, sole_user};
-use crate::staging::set_mtime;
+use crate::lease::SoleUser;
 use crate::walk::retry_interrupted;
-use crate::{Root, sys, xattrs};
+use calls::OnDisk;
 
 pub(crate) use fill::write_all;
 pub use fill::{NotChunk, Presence, Span, SpanSource};
@@ -123,49 +125,21 @@ impl<'a> Leaving<'a> {
         pace: Pace<'_>,
     ) -> Result<Result<Self, GivenUp>, PresenceError> {
         root.ensure_tested(file)?;
-        // From here to the end nobody can open it: an open waits until the lease is dropped.
-        let Some(lease) = sole_user(file) else { return Ok(Err(GivenUp::InUse)) };
-        // Stores through a mapping that was closed show in the times only once written back. They need not be durable: the share has them.
-        step(pace, "write back", || sys::write_back(file))?;
-        let (_, stamp) = stamp_fd(file).doing("stat", b"tiered file")?;
-        if stamp != *expect || pledge.size != stamp.size {
-            return Ok(Err(GivenUp::Changed));
+        let mut calls = OnDisk::new(Some(root), file, pledge, pace);
+        (calls.content, calls.expect) = (Some(content), Some(expect));
+        match order::begin_leaving(&mut calls)? {
+            // From here to the end nobody can open it: an open waits until the lease is dropped.
+            Ok(()) => Ok(calls.lease.map(|lease| Self { file, pledge: *pledge, _lease: lease }).ok_or(GivenUp::InUse)),
+            Err(Kept::InUse) => Ok(Err(GivenUp::InUse)),
+            Err(Kept::Changed) => Ok(Err(GivenUp::Changed)),
+            Err(Kept::Marked) => Ok(Err(GivenUp::Marked)),
         }
-        if marked(root, file)? != Marked::No {
-            return Ok(Err(GivenUp::Marked));
-        }
-        set_mark(file, &MarksOf::of(root), pledge, content, pace)?;
-        Ok(Ok(Self { file, pledge: *pledge, _lease: lease }))
     }
 
     /// The second half: the mark durable, and only then the bytes freed.
     pub fn finish(self, root: &Root, pace: Pace<'_>) -> Result<(), PresenceError> {
-        let Self { file, pledge, .. } = &self;
-        step(pace, "make the mark durable", || rustix::fs::fsync(file))?;
-        // A mark that is not there now would make the holes the user's bytes.
-        if marked(root, file)? != Marked::Ours(*pledge) {
-            return Err(PresenceError::OtherMark);
-        }
-        punch(*file, pledge.size, pace)?;
-        // They are answered from the mark while it exists; this is for who looks without the agent.
-        step(pace, "restore the times", || set_mtime(*file, pledge.mtime))
+        order::finish_leaving(&mut OnDisk::new(Some(root), self.file, &self.pledge, pace))
     }
-}
-
-/// Sets a mark. What the file stands for is noted before it: there is no mark without that.
-fn set_mark(
-    file: BorrowedFd<'_>,
-    marks: &MarksOf,
-    pledge: &Pledge,
-    content: &Content,
-    pace: Pace<'_>,
-) -> Result<(), PresenceError> {
-    if !pledge.is_of(content) {
-        return Err(PresenceError::OtherMark);
-    }
-    let mark = Mark { pledge: *pledge, bound: marks.bound(file)? }.encode();
-    step(pace, "note the content", || xattrs::set(file, mark::XATTR_CONTENT, &content.encode()))?;
-    step(pace, "set the mark", || xattrs::set(file, mark::XATTR, &mark))
 }
 
 /// `truncate(0)` of a file whose mark is damaged or another file's: the same order as [`empty`].
@@ -201,18 +175,12 @@ pub(crate) fn punch(file: BorrowedFd<'_>, size: u64, pace: Pace<'_>) -> Result<(
 
 /// `truncate(0)` of a placeholder: the size, the mark, and only then an answer. The other order shows zeros after a crash.
 pub fn empty(root: &Root, file: impl AsFd, pledge: &Pledge, pace: Pace<'_>) -> Result<(), PresenceError> {
-    let file = file.as_fd();
-    ensure_mark(root, file, pledge)?;
-    step(pace, "cut to nothing", || rustix::fs::ftruncate(file, 0))?;
-    unmark(file, pace)
+    order::empty(&mut OnDisk::new(Some(root), file.as_fd(), pledge, pace).of_any_time())
 }
 
 /// Gives back the bytes of a partial file; it stays a placeholder. Whatever was present is to be forgotten.
 pub fn discard(root: &Root, file: impl AsFd, pledge: &Pledge, pace: Pace<'_>) -> Result<(), PresenceError> {
-    let file = file.as_fd();
-    ensure_mark(root, file, pledge)?;
-    punch(file, pledge.size, pace)?;
-    step(pace, "restore the times", || set_mtime(file, pledge.mtime))
+    order::discard(&mut OnDisk::new(Some(root), file.as_fd(), pledge, pace).of_any_time())
 }
 
 /// Makes an empty new file, open for writing and known to nobody, a placeholder of another version: durable before it takes
@@ -228,12 +196,9 @@ pub fn re_point(
     if stamp_fd(fresh).doing("stat", b"tiered file")?.1.size != 0 {
         return Err(PresenceError::OtherMark);
     }
-    // The mark before the size: a sparse file without a mark would be a file of zeros.
-    set_mark(fresh, &MarksOf::of(root), pledge, content, pace)?;
-    step(pace, "make the mark durable", || rustix::fs::fsync(fresh))?;
-    step(pace, "set the size", || rustix::fs::ftruncate(fresh, pledge.size))?;
-    step(pace, "restore the times", || set_mtime(fresh, pledge.mtime))?;
-    step(pace, "make durable", || rustix::fs::fsync(fresh))
+    let mut calls = OnDisk::new(Some(root), fresh, pledge, pace);
+    calls.content = Some(content);
+    order::re_point(&mut calls)
 }
 
 /// As [`re_point`], for a staged file: the batch that applies it makes it durable as a whole before it gets a name, and a crash empties the
@@ -244,25 +209,16 @@ pub(crate) fn mark_staged(
     pledge: &Pledge,
     content: &Content,
 ) -> Result<(), FsError> {
-    if !pledge.is_of(content) {
-        return Err(FsError::new("make a placeholder of another content of", b"staged file", Errno::INVAL));
-    }
-    let mark = Mark { pledge: *pledge, bound: marks.bound(fresh)? }.encode();
-    let doing = "make a placeholder of";
-    xattrs::set(fresh, mark::XATTR_CONTENT, &content.encode()).doing(doing, b"staged file")?;
-    xattrs::set(fresh, mark::XATTR, &mark).doing(doing, b"staged file")?;
-    rustix::fs::ftruncate(fresh, pledge.size).doing(doing, b"staged file")
-}
-fn ensure_mark(root: &Root, file: BorrowedFd<'_>, pledge: &Pledge) -> Result<(), PresenceError> {
-    match marked(root, file)? {
-        // Its time may have been set since: that is in the mark alone.
-        Marked::Ours(found) if found.is_same_content(pledge) => Ok(()),
-        _ => Err(PresenceError::OtherMark),
+    let pace: Pace<'_> = &mut |_| true;
+    let mut calls = OnDisk::new(None, fresh, pledge, pace);
+    (calls.content, calls.marks) = (Some(content), Some(*marks));
+    match order::stage_placeholder(&mut calls) {
+        Ok(()) => Ok(()),
+        Err(PresenceError::Fs(error)) => Err(error),
+        Err(_) => Err(FsError::new("make a placeholder of another content of", b"staged file", Errno::INVAL)),
     }
 }
 
 pub(crate) fn unmark(file: BorrowedFd<'_>, pace: Pace<'_>) -> Result<(), PresenceError> {
-    step(pace, "remove the mark", || xattrs::remove(file, mark::XATTR))?;
-    step(pace, "remove the note of the content", || xattrs::remove(file, mark::XATTR_CONTENT))?;
-    step(pace, "make the removal durable", || rustix::fs::fsync(file))
+    order::unmark(&mut OnDisk::of_no_version(file, pace))
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use polder_types::{Attrs, Name, Timestamp};
 
-use super::{Inode, Node, ROOTS, Token, is_zeros, size_of, zeros};
+use super::{Inode, Mark, Node, ROOTS, Token, is_absent, is_zeros, presence, size_of, zeros};
 use crate::rng::Rng;
 
 /// When the kernel writes by itself.
@@ -29,6 +29,10 @@ pub(super) enum Change {
     Data(u64, Token),
     /// Attributes and the modification time.
     Meta(u64, Arc<Attrs>, Timestamp),
+    /// The mark and what it stands for, set or removed.
+    Mark(u64, Option<Mark>),
+    /// The bytes of one of so many spans.
+    Part(u64, usize, usize, Token),
 }
 
 #[derive(Debug, Clone)]
@@ -57,7 +61,12 @@ impl Change {
     /// Whether `later` cannot be on disk without this.
     fn carries(&self, later: &Self) -> bool {
         match (self, later) {
-            (Self::Make(made, _), Self::Data(ino, _) | Self::Meta(ino, ..)) => made == ino,
+            (
+                Self::Make(made, _),
+                Self::Data(ino, _) | Self::Meta(ino, ..) | Self::Mark(ino, _) | Self::Part(ino, ..),
+            ) => made == ino,
+            // A file's attributes come in their order.
+            (Self::Mark(before, _), Self::Mark(ino, _)) => before == ino,
             (Self::Make(made, _), Self::Names(slots)) => {
                 slots.iter().any(|(dir, _, ino)| dir == made || *ino == Some(*made))
             }
@@ -108,6 +117,7 @@ impl Durable {
             .filter(|at| match &self.pending[*at].change {
                 change if change.makes(inode) => true,
                 Change::Data(ino, _) | Change::Meta(ino, ..) => *ino == inode,
+                Change::Mark(ino, _) | Change::Part(ino, ..) => *ino == inode,
                 Change::Names(slots) => slots.iter().any(|(dir, ..)| *dir == inode),
                 Change::Make(..) => false,
             })
@@ -132,7 +142,7 @@ impl Durable {
         let mut there: Vec<bool> = Vec::with_capacity(self.pending.len());
         for (at, pending) in self.pending.iter().enumerate() {
             let drawn = match (&pending.change, ordered_until) {
-                (Change::Data(..), _) | (_, None) => rng.chance(percent),
+                (Change::Data(..) | Change::Part(..), _) | (_, None) => rng.chance(percent),
                 (_, Some(until)) => at < until,
             };
             there.push(pending.kept || drawn && pending.rests_on.iter().all(|at| there[*at]));
@@ -146,6 +156,8 @@ impl Durable {
                     lost_bytes.remove(ino);
                     hollow.remove(ino);
                 }
+                // Blocks that were to be freed are there.
+                (Change::Data(_, token), false) if is_absent(*token) => (),
                 (Change::Data(ino, token), false) => drop(lost_bytes.insert(*ino, *token)),
                 (Change::Make(ino, _), _) => drop(hollow.insert(*ino)),
                 _ => (),
@@ -189,7 +201,18 @@ fn lay(inodes: &mut BTreeMap<u64, Inode>, pending: Pending) {
         }
         Change::Data(ino, token) => {
             if let Some(inode) = inodes.get_mut(&ino) {
-                inode.node = Node::File(token);
+                (inode.node, inode.parts) = (Node::File(token), None);
+                (inode.mtime, inode.ctime) = (time, time);
+            }
+        }
+        Change::Mark(ino, mark) => {
+            if let Some(inode) = inodes.get_mut(&ino) {
+                (inode.mark, inode.ctime) = (mark, time);
+            }
+        }
+        Change::Part(ino, span, spans, token) => {
+            if let Some(inode) = inodes.get_mut(&ino) {
+                presence::put_part(inode, span, spans, token);
                 (inode.mtime, inode.ctime) = (time, time);
             }
         }
@@ -221,7 +244,7 @@ fn check(mut inodes: BTreeMap<u64, Inode>) -> BTreeMap<u64, Inode> {
     inodes.retain(|ino, inode| {
         let count = links.get(ino).copied();
         inode.links = count.unwrap_or(0);
-        (inode.mapped_dirty, inode.opened) = (false, 0);
+        (inode.mapped_dirty, inode.hidden, inode.opened) = (false, false, 0);
         count.is_some()
     });
     inodes

@@ -6,7 +6,7 @@ use polder_engine::Hint;
 use polder_types::{Attrs, Name, Timestamp};
 
 use super::durable::Change;
-use super::{Disk, EMPTY, Inode, Node, ROOTS, Token, Watch, inode, size_of};
+use super::{Disk, EMPTY, Inode, Node, ROOTS, Token, Watch, inode, is_absent, presence, size_of};
 use crate::rng::Rng;
 
 /// There is no room for it.
@@ -21,11 +21,11 @@ impl Disk {
         }
     }
 
-    fn inode_mut(&mut self, ino: u64) -> &mut Inode {
+    pub(super) fn inode_mut(&mut self, ino: u64) -> &mut Inode {
         self.inodes.get_mut(&ino).expect("the inode was looked up")
     }
 
-    fn hint(&mut self, dir: u64, name: Option<&Name>) {
+    pub(super) fn hint(&mut self, dir: u64, name: Option<&Name>) {
         if !self.watched {
             self.untold = true;
             return;
@@ -50,7 +50,7 @@ impl Disk {
         !self.hints.is_empty() || self.overflow
     }
 
-    fn log(&mut self, ctime: Timestamp, change: Change, leaves: Option<u64>) {
+    pub(super) fn log(&mut self, ctime: Timestamp, change: Change, leaves: Option<u64>) {
         if let Some(durable) = &mut self.durable {
             durable.push(self.mono_ms, ctime, change, leaves);
         }
@@ -77,9 +77,16 @@ impl Disk {
         Ok(ino)
     }
 
+    /// Makes an empty file that is to become a placeholder.
+    pub fn stage_empty(&mut self, name: &Name, attrs: Arc<Attrs>) -> u64 {
+        let ino = self.make(Node::File(EMPTY), attrs, true).expect("nothing needs no room");
+        self.attach(super::STAGING, name, ino);
+        ino
+    }
+
     /// Makes an inode without a name.
     fn make(&mut self, node: Node, attrs: Arc<Attrs>, applied: bool) -> Result<u64, NoSpace> {
-        let size = if let Node::File(token) = node { size_of(token) } else { 0 };
+        let size = presence::used(&inode(node.clone(), attrs.clone(), Timestamp::default()));
         if self.used + size > self.room {
             return Err(NoSpace);
         }
@@ -175,28 +182,32 @@ impl Disk {
         }
         let inode = self.inodes.remove(&ino).expect("looked at just now");
         self.generations.insert(ino, inode.generation);
-        if let Node::File(token) = inode.node {
-            self.used -= size_of(token);
-        }
+        self.used -= presence::used(&inode);
         if self.reuse {
             let list = if self.durable.is_some() { &mut self.freed } else { &mut self.free };
             list.push(ino);
         }
     }
 
-    fn put_bytes(&mut self, ino: u64, token: Token) -> Result<(), NoSpace> {
-        let before = self.token(ino).map_or(0, size_of);
-        if self.used - before + size_of(token) > self.room {
+    pub(super) fn put_bytes(&mut self, ino: u64, token: Token) -> Result<(), NoSpace> {
+        let before = presence::used(self.inode(ino));
+        let after = if is_absent(token) { 0 } else { size_of(token) };
+        // A full disk takes what needs no more than what was there.
+        if after > 0 && self.used - before + after > self.room {
             return Err(NoSpace);
         }
-        self.used = self.used - before + size_of(token);
-        self.inode_mut(ino).node = Node::File(token);
-        self.inode_mut(ino).applied = false;
+        self.used = self.used - before + after;
+        let inode = self.inode_mut(ino);
+        (inode.node, inode.parts, inode.applied) = (Node::File(token), None, false);
         Ok(())
     }
 
     /// Writes a file in place, under one of its names or none.
+    ///
+    /// # Panics
+    /// When it is a placeholder: nobody has such a file open for writing.
     pub fn write(&mut self, ino: u64, at: Option<(u64, &Name)>, token: Token) -> Result<(), NoSpace> {
+        assert!(self.inode(ino).mark.is_none(), "somebody writes to a placeholder");
         self.put_bytes(ino, token)?;
         let time = self.tick();
         let inode = self.inode_mut(ino);
@@ -211,8 +222,10 @@ impl Disk {
     /// Stores to a mapping: the watcher is not told, and only the first store since the pages were written back moves
     /// the times.
     pub fn store(&mut self, ino: u64, token: Token) -> Result<(), NoSpace> {
+        assert!(self.inode(ino).mark.is_none(), "somebody stores to a placeholder");
         self.put_bytes(ino, token)?;
         self.untold = true;
+        self.inode_mut(ino).hidden |= self.inode(ino).mapped_dirty;
         let mut time = self.inode(ino).ctime;
         if !std::mem::replace(&mut self.inode_mut(ino).mapped_dirty, true) {
             time = self.tick();
@@ -261,10 +274,15 @@ impl Disk {
         if let Some(attrs) = new {
             inode.attrs = attrs;
         }
-        if let Some(mtime) = mtime {
+        inode.ctime = time;
+        if let (Some(mtime), Some(mark)) = (mtime, &mut inode.mark) {
+            mark.pledge.mtime = mtime;
+            let mark = inode.mark.clone();
+            self.log(time, Change::Mark(ino, mark), None);
+        } else if let Some(mtime) = mtime {
             inode.mtime = mtime;
         }
-        inode.ctime = time;
+        let inode = self.inode_mut(ino);
         let meta = Change::Meta(ino, inode.attrs.clone(), inode.mtime);
         self.log(time, meta, None);
     }
@@ -305,10 +323,7 @@ impl Disk {
         self.used = self
             .inodes
             .values()
-            .map(|inode| match inode.node {
-                Node::File(token) => size_of(token),
-                _ => 0,
-            })
+            .map(presence::used)
             .sum();
         // What was freed may be there again.
         self.freed.clear();
@@ -325,6 +340,7 @@ impl Disk {
             self.inode_mut(ino).opened = 0;
             self.drop_if_gone(ino);
         }
+        self.known.clear();
         self.watched = false;
         self.untold = true;
         drop(self.take_hints());

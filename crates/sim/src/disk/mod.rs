@@ -6,6 +6,7 @@
 mod content;
 mod durable;
 mod kernel;
+mod presence;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +17,12 @@ use polder_engine::{Dir, Hint, SeenEntry};
 use polder_sync::Seen;
 use polder_types::{Attrs, FileIdent, Kind, Name, RelPath, Stamp, Timestamp};
 
-pub use content::{EMPTY, Token, attrs, chunk_of, content_of, is_zeros, size_of, token_in, token_of, zeros};
+pub use content::{
+    EMPTY, Token, attrs, chunk_of, content_of, freed, is_absent, is_zeros, many, number_of, partial, size_of,
+    spans_of, token_in, token_of, zeros,
+};
 use durable::Durable;
+pub use presence::Mark;
 
 /// What an inode is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +56,12 @@ pub struct Inode {
     pub mapped_dirty: bool,
     /// Programs that have it open or mapped for writing.
     pub opened: u32,
+    /// Its mark, while it is a placeholder.
+    pub mark: Option<Mark>,
+    /// The bytes of its spans, while some are here and others are not.
+    pub parts: Option<Vec<Token>>,
+    /// Stores through mappings that no time tells of yet.
+    pub hidden: bool,
 }
 
 /// How finely the file system's times tell two changes apart.
@@ -103,6 +114,8 @@ pub struct Disk {
     used: u64,
     /// Directories that cannot be read.
     pub unreadable: BTreeSet<u64>,
+    /// What the worker remembers of files that it made resident: how they looked then, and what they held.
+    pub known: BTreeMap<u64, (Stamp, Token)>,
 }
 
 /// The root of what users see.
@@ -138,6 +151,7 @@ impl Disk {
             room: u64::MAX,
             used: 0,
             unreadable: BTreeSet::new(),
+            known: BTreeMap::new(),
         };
         let time = disk.tick();
         for root in ROOTS {
@@ -197,11 +211,11 @@ impl Disk {
         }
     }
 
-    /// A file's bytes.
+    /// A file's bytes; of a placeholder, those that it stands for.
     pub fn token(&self, ino: u64) -> Option<Token> {
-        match self.inodes.get(&ino)?.node {
-            Node::File(token) => Some(token),
-            _ => None,
+        match &self.inodes.get(&ino)?.mark {
+            Some(mark) => Some(mark.token),
+            None => self.bytes(ino),
         }
     }
 
@@ -229,6 +243,9 @@ impl Disk {
     /// What `stat` says.
     pub fn stamp(&self, ino: u64) -> Stamp {
         let inode = self.inode(ino);
+        if let Some(mark) = &inode.mark {
+            return mark.pledge.stamp(self.ident(ino));
+        }
         let size = match &inode.node {
             Node::File(token) => size_of(*token),
             Node::Link(target) => target.len() as u64,
@@ -251,7 +268,9 @@ impl Disk {
         };
         let kind = Some(self.kind(ino));
         let seen = Seen { name: name.clone(), kind, stamp: self.stamp(ino), links: inode.links };
-        SeenEntry { seen, attrs: inode.attrs.clone(), target, stands_for: None }
+        let known = || self.known.get(&ino).filter(|(then, _)| *then == self.stamp(ino)).map(|known| known.1);
+        let stands_for = inode.mark.as_ref().map(|mark| mark.token).or_else(known).map(content_of);
+        SeenEntry { seen, attrs: inode.attrs.clone(), target, stands_for }
     }
 
     /// What an inode is.
@@ -294,7 +313,7 @@ impl Disk {
             for ino in self.names(dir).into_iter().flat_map(BTreeMap::values) {
                 match &self.inode(*ino).node {
                     Node::Dir(_) => dirs.push(*ino),
-                    Node::File(token) => found.push((*ino, *token)),
+                    Node::File(_) => found.extend(self.token(*ino).map(|token| (*ino, token))),
                     Node::Link(_) => (),
                 }
             }
@@ -324,5 +343,8 @@ fn inode(node: Node, attrs: Arc<Attrs>, time: Timestamp) -> Inode {
         applied: false,
         mapped_dirty: false,
         opened: 0,
+        mark: None,
+        parts: None,
+        hidden: false,
     }
 }

@@ -9,7 +9,7 @@ use polder_engine::{
     Apply, ApplyAct, ApplyResult, ApplyStep, Dir, Event, Failure, FailureClass, JobId, Place, SeenDir,
     SeenEntry,
 };
-use polder_types::{Attrs, Content, Name, NodeUid, RelPath, Timestamp};
+use polder_types::{Attrs, Content, Name, NodeUid, RelPath, Stamp, Timestamp};
 
 use super::Host;
 use super::recycle::Displaced;
@@ -138,7 +138,14 @@ impl Host {
     pub fn begin_apply(&mut self, apply: Apply, service: &Service) -> JobId {
         let mut applying = Applying::new(apply);
         for at in 0..applying.steps.len() {
-            let built = match &applying.steps[at].act {
+            let ApplyStep { uid, act, .. } = &applying.steps[at];
+            let built = match act {
+                ApplyAct::Place { content, attrs, mtime, .. }
+                | ApplyAct::Replace { content, attrs, mtime, .. }
+                    if self.arrives_tiered(content, replaced(act)) =>
+                {
+                    Some(self.stage_placeholder(*uid, content, attrs, *mtime))
+                }
                 ApplyAct::Place { content, attrs, mtime, .. }
                 | ApplyAct::Replace { content, attrs, mtime, .. } => {
                     Some(self.stage(content, attrs, *mtime, service))
@@ -183,6 +190,19 @@ impl Host {
         let full = |_| Failure { class: FailureClass::NoSpace, text: "no space left on device".into() };
         let ino = made.map_err(full)?;
         self.disk.set_meta(ino, None, Some(mtime));
+        Ok(Staged { name, ino })
+    }
+
+    fn stage_placeholder(
+        &mut self,
+        uid: NodeUid,
+        content: &Content,
+        attrs: &Arc<Attrs>,
+        mtime: Timestamp,
+    ) -> Result<Staged, Failure> {
+        let name = self.staged_name();
+        let ino = self.disk.stage_empty(&name, attrs.clone());
+        self.mark_staged(ino, uid, content, mtime);
         Ok(Staged { name, ino })
     }
 
@@ -284,7 +304,8 @@ impl Host {
             return;
         };
         let own = std::mem::replace(&mut self.disk.own, false);
-        if let Some(before) = self.disk.token(ino)
+        // Nobody has a placeholder open for writing.
+        if let Some(before) = self.disk.token(ino).filter(|_| self.disk.mark(ino).is_none())
             && self.disk.write(ino, Some(place), race.token).is_ok()
         {
             race.done = Some(before);
@@ -300,6 +321,14 @@ impl Host {
     /// How many steps an apply has.
     pub fn steps_of(&self, job: JobId) -> usize {
         self.applying.get(&job).map_or(0, Applying::step_count)
+    }
+}
+
+/// What a new version takes the place of.
+fn replaced(act: &ApplyAct) -> Option<&Stamp> {
+    match act {
+        ApplyAct::Replace { expect, .. } => Some(expect),
+        _ => None,
     }
 }
 

@@ -78,11 +78,14 @@ impl Host {
         self.end_life();
         self.running = false;
         self.link = None;
+        self.gate.lose_worker();
+        self.disk.known.clear();
     }
 
     /// The machine loses power: of what was not made durable, some is there afterwards.
     pub fn power_cut(&mut self, rng: &mut crate::rng::Rng) {
         self.kill();
+        self.gate.lose_machine();
         self.programs.clear();
         let kept = rng.below(self.store.volatile_commits() as u64 + 1) as usize;
         self.store.crash(kept);

@@ -238,6 +238,13 @@ impl Host {
         Some(found)
     }
 
+    /// Why a file cannot be read: it is a placeholder, and its bytes are not here.
+    pub fn why_unreadable(&self, read: &Read) -> Option<Failure> {
+        let (ino, _) = self.read_look(read)?;
+        self.disk.mark(ino)?;
+        Some(Failure { class: FailureClass::Unsupported, text: "its bytes are not here".into() })
+    }
+
     /// What it looks like now.
     pub fn read_look(&self, read: &Read) -> Option<(u64, (Stamp, Token))> {
         let dir = self.disk.open(&read.at.dir)?;

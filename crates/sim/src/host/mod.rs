@@ -5,6 +5,7 @@
 //! [`recycle`] keeps what was displaced, [`packing`] sends and fetches contents.
 
 pub mod apply;
+pub mod gate;
 pub mod life;
 pub mod look;
 pub mod packing;
@@ -88,6 +89,8 @@ pub struct Host {
     slow: bool,
     /// When the last thing was told that its threads found out.
     pub(crate) told_ms: u64,
+    /// What users reach its files through, where it tiers.
+    pub gate: gate::Gate,
 }
 
 impl Host {
@@ -133,6 +136,7 @@ impl Host {
             staged_next: 0,
             slow: plan.slow,
             told_ms: 0,
+            gate: gate::Gate::new(plan.tiers & (1 << nth) != 0, plan.arrive),
         }
     }
 

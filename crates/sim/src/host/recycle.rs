@@ -195,6 +195,12 @@ impl Host {
                 }
                 continue;
             };
+            // A placeholder has no bytes of its own.
+            if self.disk.mark(ino).is_some() && self.disk.inode(ino).opened == 0 {
+                self.disk.detach(RECYCLE, &entry);
+                self.recycle.left_at.remove(&entry);
+                continue;
+            }
             // Read under a lease, and released under a write lease: nobody has it open in between.
             if self.disk.inode(ino).opened > 0 || self.is_known(&content_of(token), service) != Some(true) {
                 continue;

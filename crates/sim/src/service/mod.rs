@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polder_engine::{Anew, BatchError, FeedError, FeedRow, Kept, Page, PageToken};
 use polder_ledger::{
-    CommitContext, FeedFrom, LedgerError, NewPack, NodeRow, RowsMut, ShareSettings, Slot, TreeChunks,
+    CommitContext, FeedFrom, HistoryPolicy, LedgerError, NewPack, NodeRow, RowsMut, ShareSettings, Slot, TreeChunks,
 };
 use polder_metadata::share::MemoryRows;
 use polder_types::{
@@ -219,6 +219,21 @@ impl Service {
             error => panic!("maps do not fail: {error}"),
         });
         Committed { answer, moved: self.head() != head, before }
+    }
+
+    /// An endpoint has applied everything up to a cursor. One of another history is its opening's to notice.
+    pub fn report(&mut self, endpoint: EndpointId, applied: Cursor) {
+        match self.write(|rows| polder_ledger::set_applied(rows, endpoint, applied)) {
+            Ok(()) | Err(LedgerError::SetBack | LedgerError::CursorTooOld) => (),
+            Err(error) => panic!("maps do not fail: {error}"),
+        }
+    }
+
+    /// Lets go of versions that are older than `history_ms`. Changes stay: nobody is away for too long.
+    pub fn expire(&mut self, history_ms: u64) {
+        let policy = HistoryPolicy { thin: Vec::new(), history_ms, absence_ms: u64::MAX };
+        let time_ms = self.time_ms;
+        while self.write(|rows| polder_ledger::expire_step(rows, &policy, time_ms, 16)).expect(MAPS).more {}
     }
 
     /// A node as it is now.

@@ -7,7 +7,7 @@ use polder_engine::{ApplyAct, Event, Phase, Status};
 use polder_types::{Group, GroupAnswer, Kind, Op, PackId};
 
 use super::{HEAL_MS, STILL_MS, What, World};
-use crate::disk::{ROOT, chunk_of, is_zeros, token_of};
+use crate::disk::{ROOT, content_of, is_zeros, token_of};
 use crate::ghost::{differences, listing_of_share, live_tokens, unreadable};
 use crate::service::Committed;
 use crate::service::store::Fetched;
@@ -21,7 +21,8 @@ impl World {
         loop {
             let next = self.time + 2_000;
             self.run_until(next)?;
-            if self.all_in_sync() && self.all_know_the_head() && self.unequal()?.is_empty() {
+            let at_rest = self.all_in_sync() && self.all_know_the_head() && self.check_waiting().is_ok();
+            if at_rest && self.unequal()?.is_empty() {
                 break;
             }
             if self.time > deadline {
@@ -40,6 +41,9 @@ impl World {
         if self.moves > 0 && !damaged {
             return Err(format!("{} batches or applies although all was equal", self.moves));
         }
+        self.check_waiting()?;
+        self.check_placeholders();
+        self.violation.clone().map_or(Ok(()), Err)?;
         self.check_contents(damaged)
     }
 
@@ -50,7 +54,7 @@ impl World {
             return Err(format!("contents that nobody took away are gone: {lost:?}"));
         }
         let forgotten = self.ghost.forgotten(&self.service);
-        if !forgotten.is_empty() && !self.set_back {
+        if !forgotten.is_empty() && !self.set_back && !self.plan.history {
             return Err(format!("the share has taken contents that are not in its history: {forgotten:?}"));
         }
         if damaged && self.plan.damage == 0 && !self.set_back {
@@ -134,12 +138,11 @@ impl World {
         if is_zeros(token) {
             return;
         }
-        let chunk = chunk_of(token);
-        let held = self.service.have(chunk)
-            && self
-                .service
-                .locate(chunk)
-                .is_some_and(|pack| self.service.store.fetch(pack, chunk) == Fetched::Sound);
+        let held = content_of(token).direct_chunks().all(|chunk| {
+            let at = self.service.locate(chunk);
+            self.service.have(chunk)
+                && at.is_some_and(|pack| self.service.store.fetch(pack, chunk) == Fetched::Sound)
+        });
         if !held {
             self.violated(format!("s{host} let bytes go that the share does not hold: {token}"));
         }
@@ -207,6 +210,7 @@ impl World {
 
     /// Objects were deleted (I14): no version names what was in them.
     pub(super) fn check_deleted(&mut self, packs: &[PackId]) {
+        self.check_placeholders();
         if self.plan.damage > 0 || self.set_back {
             return;
         }

@@ -7,6 +7,7 @@ use polder_types::EndpointId;
 use super::{Kind, What, World};
 use crate::ghost::{live_tokens, tokens_of_disk};
 use crate::host::Host;
+use crate::host::gate::Gate;
 use crate::rng::Rng;
 use crate::story::{Deed, Line};
 use crate::users;
@@ -44,6 +45,11 @@ impl World {
                 self.push(at, What::Happen { host, kind });
             }
         }
+        for _ in 0..plan.wishes {
+            let at = self.wishes.below(plan.active_ms);
+            let host = self.wishes.below(plan.hosts as u64) as usize;
+            self.push(at, What::Happen { host, kind: Kind::Wish });
+        }
     }
 
     /// The particulars of something that happens now.
@@ -51,6 +57,10 @@ impl World {
         let later = |rng: &mut Rng| 200 + rng.below(5_000);
         let deed = match kind {
             Kind::User => return self.user(),
+            Kind::Wish => match self.wish(host) {
+                Some(wish) => wish,
+                None => return,
+            },
             Kind::Kill => Deed::Kill,
             // What a server has received and does not know any more may go out again as new.
             Kind::Power if self.plan.alone && host != 0 => Deed::Kill,
@@ -106,7 +116,11 @@ impl World {
         let host = line.host;
         self.hosts[host].set_clock(self.time);
         let done = match &line.deed {
-            Deed::User(act) => users::act(&mut self.hosts[host], &mut self.ghost, act).is_some(),
+            Deed::User(act) => match self.act_at_gate(host, act) {
+                Some(done) => done,
+                None => users::act(&mut self.hosts[host], &mut self.ghost, act).is_some(),
+            },
+            Deed::Wish(wish) => self.wished(host, wish),
             _ => true,
         };
         if done {
@@ -114,7 +128,7 @@ impl World {
             self.story.push(line.clone());
         }
         match line.deed {
-            Deed::User(_) => (),
+            Deed::User(_) | Deed::Wish(_) => (),
             Deed::Kill => self.kill(host),
             Deed::Power(seed) => self.power_cut(host, seed),
             Deed::Unmount => self.hosts[host].mounted = false,
@@ -140,7 +154,7 @@ impl World {
             }
             Deed::Backup => self.service.back_up(),
             Deed::SetBack => self.set_back(),
-            Deed::CrashIn(..) | Deed::Lose(..) | Deed::Repeat(..) | Deed::Race(..) | Deed::Bad(..) => (),
+            Deed::CrashIn(..) | Deed::Lose(..) | Deed::Repeat(..) | Deed::Race(..) | Deed::Bad(..) | Deed::CutOff(..) => (),
         }
     }
 
@@ -199,6 +213,7 @@ impl World {
         self.note(format_args!("s{host} loses power"));
         self.machine(host, |server| server.power_cut(&mut Rng::new(seed, 9)));
         self.check_after_cut(host);
+        self.check_presence(host);
     }
 
     fn revert(&mut self, host: usize) {
@@ -213,6 +228,7 @@ impl World {
         self.machine(host, |server| {
             server.programs.clear();
             (server.disk, server.store) = (disk, store);
+            server.gate.lose_machine();
             server.disk.lose_programs();
         });
     }
@@ -225,6 +241,7 @@ impl World {
         (copy.disk, copy.store) = (server.disk.clone(), server.store.clone());
         (copy.endpoint, copy.skew_ms, copy.mounted) = (server.endpoint, server.skew_ms, server.mounted);
         copy.disk.lose_programs();
+        copy.gate = Gate::new(server.gate.on, server.gate.arrive);
         self.hosts.push(copy);
         self.hints_due.push(false);
         self.push(self.time + 50, What::Start { host: nth });
@@ -273,6 +290,7 @@ fn keyed(deed: &Deed) -> Option<(&'static str, u64)> {
         Deed::Repeat(nth, _) => ("repeat", *nth),
         Deed::Race(nth, _) => ("race", *nth),
         Deed::Bad(nth, _) => ("pack", *nth),
+        Deed::CutOff(nth, ..) => ("order", *nth),
         _ => return None,
     })
 }

@@ -5,7 +5,7 @@ use polder_sync::ReadIntent;
 use polder_types::{PackId, Stamp};
 
 use super::{What, World};
-use crate::disk::{Token, content_of};
+use crate::disk::{Token, content_of, is_absent};
 use crate::host::Host;
 use crate::host::apply::Race;
 use crate::host::look::WalkStep;
@@ -30,7 +30,10 @@ impl World {
                 let at = at + self.hosts[host].began_ms;
                 self.push(at, What::Fact { host, life, session: None, event: Event::Woke });
             }
-            Effect::Status(status) => self.check_status(host, &status),
+            Effect::Status(status) => {
+                self.check_status(host, &status);
+                self.report(host, status.cursor);
+            }
             Effect::Cancel(_) => (),
             Effect::Log(line) => self.note(format_args!("s{host} log: {}", line.text)),
             Effect::Credit { job, more } => {
@@ -213,6 +216,9 @@ impl World {
         read: &polder_engine::Read,
         began: Option<(Stamp, Token)>,
     ) -> ReadOutcome {
+        if let Some(why) = self.hosts[host].why_unreadable(read) {
+            return ReadOutcome::Failed(why);
+        }
         let ended = self.hosts[host].read_look(read).map(|(_, found)| found);
         let (Some(began), Some(ended)) = (began, ended) else { return ReadOutcome::Gone };
         // The attributes may change under a lease, the content cannot.
@@ -221,6 +227,9 @@ impl World {
         }
         let entry =
             self.hosts[host].read_entry((&read.at.dir, &read.at.name)).expect("it stood there just now");
+        if is_absent(ended.1) {
+            self.violated(format!("s{host} reads freed bytes of {:?}", read.at.name));
+        }
         let content = content_of(ended.1);
         if read.intent == ReadIntent::Hash {
             self.hosts[host].make_durable();

@@ -6,6 +6,7 @@
 mod checks;
 mod deeds;
 mod effects;
+mod gate;
 mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,8 +40,23 @@ pub struct Outcome {
     pub story: Vec<Line>,
     /// What the share holds in the end ([`crate::scene`]), of a told run.
     pub tree: Vec<String>,
+    /// What happened to tiered files.
+    pub at_gates: AtGates,
     /// What is wrong, if anything.
     pub failure: Option<String>,
+}
+
+/// What happened to tiered files: a run in which nothing does proves nothing.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct AtGates {
+    /// Files that were given up.
+    pub given_up: u64,
+    /// Files that became resident.
+    pub resident: u64,
+    /// Reads that got bytes.
+    pub read: u64,
+    /// Programs that got an error.
+    pub refused: u64,
 }
 
 /// What happens at a moment that was drawn; the particulars are drawn then.
@@ -59,6 +75,17 @@ enum Kind {
     Revert,
     Clone,
     Forget,
+    Wish,
+}
+
+impl AtGates {
+    /// Adds those of another run.
+    pub fn add(&mut self, other: Self) {
+        self.given_up += other.given_up;
+        self.resident += other.resident;
+        self.read += other.read;
+        self.refused += other.refused;
+    }
 }
 
 enum What {
@@ -153,6 +180,12 @@ enum What {
         host: usize,
         kind: Kind,
     },
+    /// Something goes on at a gate.
+    Gate {
+        host: usize,
+        process: u64,
+        at: gate::At,
+    },
     /// What a story tells.
     Told(Line),
     /// A process starts.
@@ -202,6 +235,7 @@ pub struct World {
     service: Service,
     ghost: Ghost,
     happenings: Rng,
+    wishes: Rng,
     healed: bool,
     next_session: u64,
     next_process: u64,
@@ -219,6 +253,7 @@ pub struct World {
     hints_due: Vec<bool>,
     set_back: bool,
     violation: Option<String>,
+    at_gates: AtGates,
 }
 
 /// How long the world may take to become equal after the last fault.
@@ -240,6 +275,7 @@ impl World {
             service: Service::new(seed, plan.page_rows),
             ghost: Ghost::new(seed),
             happenings: Rng::new(seed, 2),
+            wishes: Rng::new(seed, 16),
             healed: false,
             next_session: 1,
             next_process: 1,
@@ -254,8 +290,10 @@ impl World {
             hints_due: vec![false; plan.hosts],
             set_back: false,
             violation: None,
+            at_gates: AtGates::default(),
             plan,
         };
+        world.ghost.in_chunks = world.plan.tiers > 0;
         for host in 0..world.plan.hosts {
             let at = Rng::of(seed, [10, host as u64, 0]).below(3_000);
             world.push(at, What::Start { host });
@@ -303,7 +341,8 @@ impl World {
         let failure = run.unwrap_or_else(|panic| Err(format!("panic: {}", text_of(&*panic)))).err();
         let tree = self.plan.script.as_ref().map(|_| crate::scene::tree_of(&self.service));
         let (trace, story, tree) = (self.trace, self.story, tree.unwrap_or_default());
-        Outcome { hash: self.hash.0, steps: self.steps, trace, story, tree, failure }
+        let (hash, steps, at_gates) = (self.hash.0, self.steps, self.at_gates);
+        Outcome { hash, steps, trace, story, tree, at_gates, failure }
     }
 
     fn run_until(&mut self, end: u64) -> Result<(), String> {
@@ -354,6 +393,7 @@ impl World {
             What::Verify => self.verify(),
             What::Prune => self.prune(),
             What::Hints { host } => self.hints(host),
+            What::Gate { host, process, at } => self.gate(host, process, at),
             other => self.work(other),
         }
         self.watch();
@@ -400,6 +440,8 @@ impl World {
         let server = &mut self.hosts[host];
         (server.running, server.process) = (true, process);
         self.note(format_args!("s{host} starts"));
+        self.hosts[host].set_clock(self.time);
+        self.gate_begins(host);
         self.begin(host, process);
         let delay = self.delay(host, 2_000);
         self.push(self.time + delay, What::Connect { host, process });

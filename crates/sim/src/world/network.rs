@@ -10,6 +10,9 @@ use crate::rng::Rng;
 use crate::service::opening::Decided;
 use crate::story::Deed;
 
+/// How long versions are kept in a run in which they are let go.
+const HISTORY_MS: u64 = 6_000;
+
 fn not_open() -> Failure {
     Failure { class: FailureClass::Unreachable, text: "the endpoint is not open in a session".into() }
 }
@@ -239,6 +242,9 @@ impl World {
     }
 
     pub(super) fn prune(&mut self) {
+        if self.plan.history {
+            self.service.expire(HISTORY_MS);
+        }
         let worked = self.service.prune_step();
         for note in worked.notes {
             self.note(format_args!("{note}"));
