@@ -132,6 +132,12 @@ pub(crate) fn write_back(fd: BorrowedFd<'_>) -> Result<()> {
     checked(unsafe { libc::sync_file_range(fd.as_raw_fd(), 0, 0, flags) }).map(|_| ())
 }
 
+/// Begins to write all dirty pages of a file back, and waits for none of them.
+pub(crate) fn start_writing(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes integers and touches no memory.
+    checked(unsafe { libc::sync_file_range(fd.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) }).map(|_| ())
+}
+
 /// The lease that the descriptor will hold: [`Lease::None`] as soon as somebody knocks.
 pub(crate) fn lease(fd: BorrowedFd<'_>) -> Result<Lease> {
     // SAFETY: F_GETLEASE takes no argument.

@@ -137,8 +137,10 @@ fn s048_damaged_bytes_reach_nobody() {
 /// An edit elsewhere re-points the placeholder, without a byte; then it is the new version that is read.
 #[test]
 fn s049_an_edit_elsewhere_re_points() {
-    let outcome =
-        tells(&format!("{BEGIN}30000 s1 edit a\n50000 s0 read a 0 9999"), &[(LEFT, 1), (READ, 1), (RESIDENT, 1)]);
+    let outcome = tells(
+        &format!("{BEGIN}30000 s1 edit a\n50000 s0 read a 0 9999"),
+        &[(LEFT, 1), (READ, 1), (RESIDENT, 1)],
+    );
     assert_eq!(tree(&outcome), ["a=2"]);
     let at = |what: &str| outcome.trace.iter().position(|line| line.contains(what));
     assert!(at(" piece ") > at("50000 s0 read"), "nothing was recalled before");
@@ -150,7 +152,8 @@ fn s049_an_edit_elsewhere_re_points() {
 fn s050_a_reader_ends_with_its_version() {
     let reads: String = (0..40).map(|nth| format!("\n{} s0 read a 0 9999", 30_000 + nth * 10)).collect();
     let tiers = "\n30100 s0 tier a\n30200 s0 tier a\n30300 s0 tier a";
-    let outcome = tells(&format!("{BEGIN}30000 s1 edit a{reads}{tiers}"), &[(LEFT, 1), (READ, 40), (ERROR, 0)]);
+    let outcome =
+        tells(&format!("{BEGIN}30000 s1 edit a{reads}{tiers}"), &[(LEFT, 1), (READ, 40), (ERROR, 0)]);
     assert_eq!(tree(&outcome), ["a=2"]);
 }
 

@@ -51,6 +51,8 @@ pub trait Calls {
     fn note_content(&mut self) -> Result<(), Self::Error>;
     /// Sets the mark.
     fn set_mark(&mut self) -> Result<(), Self::Error>;
+    /// Begins to write its data to the disk, and waits for nothing.
+    fn start_writing(&mut self) -> Result<(), Self::Error>;
     /// Makes all of it durable; `what` is what that is for.
     fn make_durable(&mut self, what: &'static str) -> Result<(), Self::Error>;
     /// Frees all of its blocks.
@@ -111,6 +113,29 @@ pub fn finish_leaving<C: Calls>(calls: &mut C) -> Result<(), C::Error> {
 
 /// Makes a file resident that is all here.
 pub fn settle<C: Calls>(calls: &mut C) -> Result<(), C::Error> {
+    settle_all(std::slice::from_mut(calls)).pop().unwrap_or(Ok(()))
+}
+
+/// Makes files resident that are all here, each call for all of them before the next call for any: what makes one file
+/// durable then has done most of what the others need. Whichever fails goes no further; it changes nothing for the others.
+pub fn settle_all<C: Calls>(files: &mut [C]) -> Vec<Result<(), C::Error>> {
+    let mut done: Vec<_> = files.iter_mut().map(ready_to_settle).collect();
+    let mut each = |call: fn(&mut C) -> Result<(), C::Error>| {
+        for (file, done) in files.iter_mut().zip(&mut done).filter(|(_, done)| done.is_ok()) {
+            *done = call(file);
+        }
+    };
+    each(C::start_writing);
+    if !planted(Bug::UnmarkedBeforeDurable) {
+        each(|file| file.make_durable("make data and times durable"));
+    }
+    each(C::remove_mark);
+    each(C::remove_note);
+    each(|file| file.make_durable("make the removal durable"));
+    done
+}
+
+fn ready_to_settle<C: Calls>(calls: &mut C) -> Result<(), C::Error> {
     if !calls.is_whole() && !planted(Bug::ResidentBeforeLastByte) {
         return Err(calls.not_whole());
     }
@@ -118,11 +143,7 @@ pub fn settle<C: Calls>(calls: &mut C) -> Result<(), C::Error> {
         return Err(calls.other_mark());
     }
     // All of it is written and nobody else writes: the times are not moved by the writing back.
-    calls.restore_times()?;
-    if !planted(Bug::UnmarkedBeforeDurable) {
-        calls.make_durable("make data and times durable")?;
-    }
-    unmark(calls)
+    calls.restore_times()
 }
 
 /// `truncate(0)` of a placeholder: the size, the mark, and only then an answer. The other order shows zeros after a crash.

@@ -96,12 +96,25 @@ impl Changes {
 
     /// Runs what moves the change time of a file though nothing changes for users.
     pub(super) fn hiding<T>(&self, file: impl AsFd, work: impl FnOnce() -> T) -> T {
-        let Some((ino, before)) = change_time(file.as_fd()) else { return work() };
-        let shown = self.shown(ino, before);
-        self.put(ino, Change { shown, left: None, is_filling: true });
+        self.hiding_all(&[file.as_fd()], work)
+    }
+
+    /// The same for many files.
+    pub(super) fn hiding_all<T>(&self, files: &[BorrowedFd<'_>], work: impl FnOnce() -> T) -> T {
+        let hide = |file: &BorrowedFd<'_>| {
+            let (ino, before) = change_time(*file)?;
+            let shown = self.shown(ino, before);
+            self.put(ino, Change { shown, left: None, is_filling: true });
+            Some((ino, shown))
+        };
+        let hidden: Vec<_> = files.iter().map(hide).collect();
         let result = work();
-        let left = change_time(file.as_fd()).map(|(_, time)| time);
-        self.put(ino, Change { shown, left, is_filling: false });
+        for (file, hidden) in files.iter().zip(hidden) {
+            if let Some((ino, shown)) = hidden {
+                let left = change_time(*file).map(|(_, time)| time);
+                self.put(ino, Change { shown, left, is_filling: false });
+            }
+        }
         result
     }
 

@@ -55,13 +55,16 @@ pub(super) struct FileState {
     pub wants_whole: AtomicBool,
 }
 
+/// A file's state, locked: nobody gets a descriptor to write with.
+pub(super) type HeldLock<'a> = MutexGuard<'a, Option<Held>>;
+
 impl FileState {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Held>> {
+    pub(super) fn lock(&self) -> HeldLock<'_> {
         self.held.lock().expect(LOCK)
     }
 
     /// `None` while somebody else has it.
-    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Option<Held>>> {
+    pub(super) fn try_lock(&self) -> Option<HeldLock<'_>> {
         self.held.try_lock().ok()
     }
 }
@@ -406,21 +409,59 @@ impl Inner {
 
     /// Makes a file resident that is all here, if somebody is to have it whole.
     pub(super) fn settle_if_whole(&self, ident: FileIdent, state: &FileState) {
-        let mut held = state.lock();
-        let is_whole = held.as_ref().is_some_and(|held| held.presence.is_whole());
-        if !is_whole || !state.wants_whole.load(Ordering::Acquire) {
-            return;
+        self.settle_whole(vec![(ident, state, state.lock())]);
+    }
+
+    /// Makes those of the files resident that are all here, if somebody is to have them whole. All of them stay locked until the last
+    /// removal of a mark is durable.
+    pub(super) fn settle_whole(&self, files: Vec<(FileIdent, &FileState, HeldLock<'_>)>) {
+        let (mut due, mut presences, mut _locks) = (Vec::new(), Vec::new(), Vec::new());
+        for (ident, state, mut held) in files {
+            let is_whole = held.as_ref().is_some_and(|held| held.presence.is_whole());
+            if is_whole
+                && state.wants_whole.load(Ordering::Acquire)
+                && let Some(Held { presence, content, pledge, file, .. }) = held.take()
+            {
+                due.push((ident, content, pledge, file));
+                presences.push(presence);
+                _locks.push(held);
+            }
         }
-        let Some(Held { presence, content, pledge, file, .. }) = held.take() else { return };
-        let settle = || Ok(presence.settle(&self.root, &mut |_| true)?);
-        let settled = self.changes.hiding(&file, || self.removals.noting(ident, settle));
-        match settled {
-            Ok(_) => {
-                self.note_resident(ident, file.as_fd(), content, &pledge);
+        let idents: Vec<_> = due.iter().map(|(ident, ..)| *ident).collect();
+        let hidden: Vec<_> = due.iter().map(|(.., file)| file.as_fd()).collect();
+        let settle = || {
+            let settled = Presence::settle_all(&self.root, presences);
+            settled.into_iter().map(|settled| settled.map_err(anyhow::Error::from)).collect()
+        };
+        match self.changes.hiding_all(&hidden, || self.removals.noting_all(&idents, settle)) {
+            Ok(settled) => {
+                for ((ident, content, pledge, file), settled) in due.iter().zip(settled) {
+                    self.tell_settled(*ident, file.as_fd(), content, pledge, settled.err());
+                }
+            }
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                files = due.len(),
+                "it cannot be noted which recalled files lose their marks"
+            ),
+        }
+    }
+
+    fn tell_settled(
+        &self,
+        ident: FileIdent,
+        file: BorrowedFd<'_>,
+        content: &Content,
+        pledge: &Pledge,
+        error: Option<anyhow::Error>,
+    ) {
+        match error {
+            None => {
+                self.note_resident(ident, file, content.clone(), pledge);
                 tracing::info!(node = %pledge.node, bytes = pledge.size, "a tiered file is resident again");
             }
             // It is a placeholder of which nothing is present, and begins again.
-            Err(error) => tracing::warn!(
+            Some(error) => tracing::warn!(
                 node = %pledge.node,
                 error = format!("{error:#}"),
                 "a recalled file could not be made resident"

@@ -69,13 +69,23 @@ impl Removals {
         }
     }
 
-    /// Runs what removes a file's mark and makes that durable; it is not begun if it cannot be noted. What failed may have removed the mark, so
-    /// its record stays for the next worker.
+    /// Runs what removes a file's mark and makes that durable.
     pub(super) fn noting<T>(&self, ident: FileIdent, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let slot = self.put(ident)?;
-        let done = work()?;
-        if let Some(slot) = slot {
-            let mut inner = self.0.lock().expect(LOCK);
+        let mut done = self.noting_all(&[ident], || vec![work()])?;
+        done.pop().unwrap_or_else(|| Err(anyhow::anyhow!("nothing was told of the file")))
+    }
+
+    /// Runs what removes the marks of files and makes that durable; it is not begun if it cannot be noted. What failed may have removed the
+    /// mark, so its record stays for the next worker. `work` tells of each file, in order.
+    pub(super) fn noting_all<T>(
+        &self,
+        idents: &[FileIdent],
+        work: impl FnOnce() -> Vec<Result<T>>,
+    ) -> Result<Vec<Result<T>>> {
+        let slots = idents.iter().map(|ident| self.put(*ident)).collect::<std::io::Result<Vec<_>>>()?;
+        let done = work();
+        let mut inner = self.0.lock().expect(LOCK);
+        for slot in slots.iter().zip(&done).filter_map(|(slot, done)| slot.filter(|_| done.is_ok())) {
             inner.write(slot, FileIdent { ino: 0, generation: 0 })?;
             inner.is_taken[slot] = false;
         }

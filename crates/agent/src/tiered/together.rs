@@ -34,6 +34,9 @@ impl Inner {
         if let Err(why) = self.bring_parts(&parts, &mut brought) {
             tracing::debug!(?why, files = files.len(), "files did not come together");
         }
+        // Locks that somebody has are not waited for: these files are made resident one by one.
+        let locked = files.iter().filter_map(|file| Some((file.ident, &*file.state, file.state.try_lock()?)));
+        self.settle_whole(locked.collect());
         let mut resident = BTreeMap::new();
         for (file, brought) in files.iter().zip(brought) {
             self.settle_if_whole(file.ident, &file.state);

@@ -32,12 +32,7 @@ pub(super) struct OnDisk<'a, 'w> {
 }
 
 impl<'a, 'w> OnDisk<'a, 'w> {
-    pub(super) fn new(
-        root: Option<&'w Root>,
-        file: BorrowedFd<'a>,
-        pledge: &Pledge,
-        pace: Pace<'w>,
-    ) -> Self {
+    pub(super) fn new(root: Option<&'w Root>, file: BorrowedFd<'a>, pledge: &Pledge, pace: Pace<'w>) -> Self {
         Self {
             root,
             file,
@@ -111,6 +106,10 @@ impl Calls for OnDisk<'_, '_> {
     fn set_mark(&mut self) -> Result<(), PresenceError> {
         let bytes = self.mark_bytes()?;
         step(self.pace, "set the mark", || xattrs::set(self.file, mark::XATTR, &bytes))
+    }
+
+    fn start_writing(&mut self) -> Result<(), PresenceError> {
+        sys::start_writing(self.file).doing("write", b"tiered file").map_err(PresenceError::from)
     }
 
     fn make_durable(&mut self, what: &'static str) -> Result<(), PresenceError> {

@@ -239,6 +239,24 @@ impl Presence {
         drop(calls);
         Ok(self.file)
     }
+
+    /// As [`Presence::settle`], for many at once ([`order::settle_all`]).
+    pub fn settle_all(root: &Root, all: Vec<Self>) -> Vec<Result<OwnedFd, PresenceError>> {
+        let mut paces: Vec<_> = all.iter().map(|_| |_: &'static str| true).collect();
+        let mut calls: Vec<_> = all
+            .iter()
+            .zip(&mut paces)
+            .map(|(presence, pace)| {
+                let file = presence.file.as_fd();
+                let mut calls = OnDisk::new(Some(root), file, &presence.pledge, pace).of_any_time();
+                calls.is_whole = presence.is_whole();
+                calls
+            })
+            .collect();
+        let settled = order::settle_all(&mut calls);
+        drop(calls);
+        settled.into_iter().zip(all).map(|(settled, presence)| settled.map(|()| presence.file)).collect()
+    }
 }
 
 pub(crate) fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut at: u64) -> Result<(), FsError> {

@@ -320,11 +320,7 @@ impl Disk {
     pub fn power_cut(&mut self, rng: &mut Rng) {
         let Some(durable) = self.durable.take() else { return };
         self.inodes = durable.cut(rng);
-        self.used = self
-            .inodes
-            .values()
-            .map(presence::used)
-            .sum();
+        self.used = self.inodes.values().map(presence::used).sum();
         // What was freed may be there again.
         self.freed.clear();
         self.free.retain(|ino| !self.inodes.contains_key(ino));

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use polder_engine::{Dir, Hint, SeenEntry};
-use polder_sync::Seen;
+use polder_sync::{Seen, StandsFor};
 use polder_types::{Attrs, FileIdent, Kind, Name, RelPath, Stamp, Timestamp};
 
 pub use content::{
@@ -269,7 +269,12 @@ impl Disk {
         let kind = Some(self.kind(ino));
         let seen = Seen { name: name.clone(), kind, stamp: self.stamp(ino), links: inode.links };
         let known = || self.known.get(&ino).filter(|(then, _)| *then == self.stamp(ino)).map(|known| known.1);
-        let stands_for = inode.mark.as_ref().map(|mark| mark.token).or_else(known).map(content_of);
+        let marked = inode.mark.as_ref().map(|mark| StandsFor {
+            content: content_of(mark.token),
+            version: Some((mark.pledge.node, mark.pledge.since)),
+        });
+        let stands_for =
+            marked.or_else(|| known().map(|token| StandsFor { content: content_of(token), version: None }));
         SeenEntry { seen, attrs: inode.attrs.clone(), target, stands_for }
     }
 

@@ -146,6 +146,11 @@ impl Calls for OnDisk<'_> {
         Ok(())
     }
 
+    fn start_writing(&mut self) -> Result<(), Stop> {
+        // What reaches the disk before it is asked for is left to the cut.
+        Ok(())
+    }
+
     fn is_as_agreed(&mut self) -> Result<bool, Stop> {
         let stamp = self.disk.stamp(self.ino);
         Ok(self.expect == Some(stamp) && self.mark.pledge.size == stamp.size)
@@ -341,7 +346,9 @@ impl Host {
         let bytes = (range.start, range.end - range.start, size);
         let number = polder_tiering::Reader(reader);
         let (lane, key) = (polder_tiering::Lane::Access, key_of(ident));
-        Some(self.gate.queue.ask(number, lane, key, reader % 16, bytes, None, |piece| pieces.contains(&piece)))
+        Some(
+            self.gate.queue.ask(number, lane, key, reader % 16, bytes, None, |piece| pieces.contains(&piece)),
+        )
     }
 
     /// Takes a placeholder up, if it is not. `false`: it is none (any more).
