@@ -533,6 +533,13 @@ def service_away_for_long(world):
     check(well == 0, f"{well} have bytes without a service")
     check(time.monotonic() - began > 20, "gave up early")
     world.cluster.start_service()
+
+    def comes_again():
+        try:
+            return any(one.path.exists() and one.path.read_bytes() == one.stored for one in readings)
+        except OSError:
+            return False
+    wait_for("the first bytes", comes_again, 15)
     all_intact(world, readings)
 
 

@@ -228,7 +228,10 @@ impl Inner {
                     self.patience.was_in_vain();
                     break Err(Failed::Share(why));
                 }
-                Err(Failed::Share(_)) => std::thread::sleep(again_after(begin.elapsed())),
+                Err(Failed::Share(_)) => {
+                    crate::session::wanted();
+                    std::thread::sleep(again_after(begin.elapsed()));
+                }
                 Ok(brought) => {
                     if brought.bytes > 0 {
                         self.patience.came();
@@ -372,6 +375,7 @@ impl Content for Port {
                         if interrupt.is_raised() {
                             return Err(Errno::INTR);
                         }
+                        crate::session::wanted();
                         std::thread::sleep(again_after(begin.elapsed()));
                         continue;
                     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 /// How long a program waits for bytes that do not come; then it gets an error.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// The same while the share is known to be away. Long enough for some tries, of which the first that is answered ends this.
-const WAIT_AWAY_MAX: Duration = Duration::from_secs(1);
+/// The same while the share is known to be away. Long enough for a new session, which is tried twice a second while somebody waits; the first bytes end this.
+const WAIT_AWAY_MAX: Duration = Duration::from_secs(3);
 
 /// What is known of the share's absence.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Patience {
     pub(super) fn was_in_vain(&self) {
         if !self.is_away.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "the share cannot be reached: until it can, reads of what is not here fail after a second"
+                "the share cannot be reached: until it can, reads of what is not here fail after three seconds"
             );
         }
     }
@@ -47,12 +47,12 @@ mod tests {
 
     #[test]
     fn one_waits_long_and_the_next_do_not_until_something_comes() {
-        let (patience, moment) = (Patience::default(), Duration::from_secs(2));
+        let (patience, moment) = (Patience::default(), Duration::from_secs(4));
         assert!(!patience.is_over(moment));
         assert!(patience.is_over(WAIT_MAX));
         patience.was_in_vain();
         assert!(patience.is_over(moment));
-        assert!(!patience.is_over(Duration::from_millis(900)));
+        assert!(!patience.is_over(Duration::from_millis(2900)));
         patience.came();
         assert!(!patience.is_over(moment));
     }
