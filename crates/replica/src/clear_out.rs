@@ -241,6 +241,8 @@ pub fn remove_cleared(path: &Path, pace: Pace<'_>) -> Result<(), ClearError> {
         state => state?,
     };
     if noted(state.as_fd())?.is_none() {
+        // Cut off before the last step: then it is empty. What is not stays.
+        let _ = rustix::fs::unlinkat(&base, c".polder", AtFlags::REMOVEDIR);
         return Ok(());
     }
     let mut step = |name: &CStr, how: AtFlags, at: BorrowedFd<'_>| {
