@@ -399,8 +399,9 @@ impl Engine {
             }
             self.look_at_rest(store, uid, old)?;
         }
-        if kind == Kind::File && entry.seen.links > 1 && old.as_ref().is_none_or(|old| old.stamp != stamp) {
-            self.look_at_other_names(store, uid, stamp)?;
+        let is_other = |old: &LocalNode| (old.stamp, old.attrs) != (stamp, attrs);
+        if kind == Kind::File && entry.seen.links > 1 && old.as_ref().is_none_or(is_other) {
+            self.look_at_other_names(store, uid, (stamp, attrs))?;
         }
         if old.as_ref().is_none_or(|old| old.at != node.at) {
             self.looks.dirs_touched.extend(old.map(|old| old.at.parent));

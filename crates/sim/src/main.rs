@@ -125,7 +125,10 @@ fn many(arguments: &Arguments) -> anyhow::Result<()> {
         (arguments.seeds * per_run) as f64 / seconds,
         arguments.threads
     );
-    let AtGates { given_up, resident, read, refused } = gates.into_inner().expect("nobody panics with the lock");
-    println!("{given_up} files given up, {resident} made resident, {read} reads at gates, {refused} errors there");
+    let AtGates { given_up, resident, read, refused } =
+        gates.into_inner().expect("nobody panics with the lock");
+    println!(
+        "{given_up} files given up, {resident} made resident, {read} reads at gates, {refused} errors there"
+    );
     if failures > 0 { bail!("{failures} seeds fail") } else { Ok(()) }
 }

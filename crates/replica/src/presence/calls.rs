@@ -32,12 +32,7 @@ pub(super) struct OnDisk<'a, 'w> {
 }
 
 impl<'a, 'w> OnDisk<'a, 'w> {
-    pub(super) fn new(
-        root: Option<&'w Root>,
-        file: BorrowedFd<'a>,
-        pledge: &Pledge,
-        pace: Pace<'w>,
-    ) -> Self {
+    pub(super) fn new(root: Option<&'w Root>, file: BorrowedFd<'a>, pledge: &Pledge, pace: Pace<'w>) -> Self {
         Self {
             root,
             file,

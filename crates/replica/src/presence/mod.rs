@@ -129,7 +129,10 @@ impl<'a> Leaving<'a> {
         (calls.content, calls.expect) = (Some(content), Some(expect));
         match order::begin_leaving(&mut calls)? {
             // From here to the end nobody can open it: an open waits until the lease is dropped.
-            Ok(()) => Ok(calls.lease.map(|lease| Self { file, pledge: *pledge, _lease: lease }).ok_or(GivenUp::InUse)),
+            Ok(()) => Ok(calls
+                .lease
+                .map(|lease| Self { file, pledge: *pledge, _lease: lease })
+                .ok_or(GivenUp::InUse)),
             Err(Kept::InUse) => Ok(Err(GivenUp::InUse)),
             Err(Kept::Changed) => Ok(Err(GivenUp::Changed)),
             Err(Kept::Marked) => Ok(Err(GivenUp::Marked)),

@@ -108,7 +108,8 @@ impl Disk {
                 None => made.clone(),
             };
             self.log(time, Change::Make(ino, without), None);
-            if let Some(token) = token {
+            // What is to be a placeholder has no bytes to lose.
+            if let Some(token) = token.filter(|token| !(applied && *token == EMPTY)) {
                 self.log(time, Change::Data(ino, token), None);
             }
         }
@@ -320,11 +321,7 @@ impl Disk {
     pub fn power_cut(&mut self, rng: &mut Rng) {
         let Some(durable) = self.durable.take() else { return };
         self.inodes = durable.cut(rng);
-        self.used = self
-            .inodes
-            .values()
-            .map(presence::used)
-            .sum();
+        self.used = self.inodes.values().map(presence::used).sum();
         // What was freed may be there again.
         self.freed.clear();
         self.free.retain(|ino| !self.inodes.contains_key(ino));

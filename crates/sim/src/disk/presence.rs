@@ -6,7 +6,8 @@ use polder_types::Timestamp;
 use super::durable::Change;
 use super::kernel::NoSpace;
 use super::{
-    Disk, Inode, Node, RECYCLE, ROOT, STAGING, Token, content_of, freed, is_absent, partial, size_of, spans_of,
+    Disk, Inode, Node, RECYCLE, ROOT, STAGING, Token, content_of, freed, is_absent, partial, size_of,
+    spans_of,
 };
 use crate::disk::EMPTY;
 

@@ -49,7 +49,11 @@ impl Host {
                 else {
                     return Err(self.refused(&target));
                 };
-                if kind == Kind::File && mtime.is_some() && self.disk.inode(ino).opened > 0 && self.disk.mark(ino).is_none() {
+                if kind == Kind::File
+                    && mtime.is_some()
+                    && self.disk.inode(ino).opened > 0
+                    && self.disk.mark(ino).is_none()
+                {
                     let text = "set the times of: busy".into();
                     let class = polder_engine::FailureClass::Other;
                     return Err(Stop::Failed(polder_engine::Failure { class, text }));

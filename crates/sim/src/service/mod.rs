@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polder_engine::{Anew, BatchError, FeedError, FeedRow, Kept, Page, PageToken};
 use polder_ledger::{
-    CommitContext, FeedFrom, HistoryPolicy, LedgerError, NewPack, NodeRow, RowsMut, ShareSettings, Slot, TreeChunks,
+    CommitContext, FeedFrom, HistoryPolicy, LedgerError, NewPack, NodeRow, RowsMut, ShareSettings, Slot,
+    TreeChunks,
 };
 use polder_metadata::share::MemoryRows;
 use polder_types::{

@@ -154,7 +154,12 @@ impl World {
             }
             Deed::Backup => self.service.back_up(),
             Deed::SetBack => self.set_back(),
-            Deed::CrashIn(..) | Deed::Lose(..) | Deed::Repeat(..) | Deed::Race(..) | Deed::Bad(..) | Deed::CutOff(..) => (),
+            Deed::CrashIn(..)
+            | Deed::Lose(..)
+            | Deed::Repeat(..)
+            | Deed::Race(..)
+            | Deed::Bad(..)
+            | Deed::CutOff(..) => (),
         }
     }
 
