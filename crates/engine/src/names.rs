@@ -2,7 +2,7 @@
 
 use polder_sync::{LocalNode, TreeError, TreeStore};
 use polder_types::{
-    FileIdent, Kind, NodeUid, Stamp,
+    AttrsHash, FileIdent, Kind, NodeUid, Stamp,
     zoo::{Bug, planted},
 };
 
@@ -22,7 +22,7 @@ impl Engine {
             return Ok(());
         }
         let ident = old.stamp.ident;
-        self.look_at_names_of(store, ident, uid, &|stamp| stamp.ident == ident)
+        self.look_at_names_of(store, ident, uid, &|known| known.stamp.ident == ident)
     }
 
     /// A file with several names changed: the watcher tells of one of them.
@@ -30,9 +30,11 @@ impl Engine {
         &mut self,
         store: &dyn TreeStore,
         uid: NodeUid,
-        stamp: Stamp,
+        (stamp, attrs): (Stamp, AttrsHash),
     ) -> Result<(), TreeError> {
-        self.look_at_names_of(store, stamp.ident, uid, &|known| known != stamp)
+        // The stamp of a placeholder tells nothing of its attributes.
+        let calls = |known: &LocalNode| (known.stamp, known.attrs) != (stamp, attrs);
+        self.look_at_names_of(store, stamp.ident, uid, &calls)
     }
 
     /// Looks at the names that an inode was known by, but for one node's: those whose stamp, as it is known, calls for it.
@@ -41,7 +43,7 @@ impl Engine {
         store: &dyn TreeStore,
         ident: FileIdent,
         but: NodeUid,
-        calls: &dyn Fn(Stamp) -> bool,
+        calls: &dyn Fn(&LocalNode) -> bool,
     ) -> Result<(), TreeError> {
         if planted(Bug::OtherNamesForgotten) {
             return Ok(());
@@ -50,7 +52,7 @@ impl Engine {
         names.extend(self.overlay.all_by_ident(ident));
         for other in names.into_iter().filter(|other| *other != but) {
             let node = View { store, overlay: &self.overlay }.local_row(other)?;
-            if let Some(node) = node.filter(|node| calls(node.stamp)) {
+            if let Some(node) = node.filter(|node| calls(node)) {
                 self.looks.pend(node.at.parent, Some(node.at.name));
             }
         }

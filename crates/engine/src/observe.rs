@@ -410,8 +410,9 @@ impl Engine {
             }
             self.look_at_rest(store, uid, old)?;
         }
-        if kind == Kind::File && entry.seen.links > 1 && old.as_ref().is_none_or(|old| old.stamp != stamp) {
-            self.look_at_other_names(store, uid, stamp)?;
+        let is_other = |old: &LocalNode| (old.stamp, old.attrs) != (stamp, attrs);
+        if kind == Kind::File && entry.seen.links > 1 && old.as_ref().is_none_or(is_other) {
+            self.look_at_other_names(store, uid, (stamp, attrs))?;
         }
         // A file saved by a rename over it has its name and another inode: the directory was written all the same.
         if old.as_ref().is_none_or(|old| old.at != node.at || old.stamp.ident != stamp.ident) {

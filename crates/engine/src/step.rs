@@ -390,7 +390,8 @@ impl Engine {
             (Some(at), Some(entry)) => {
                 let at = Placed { parent: at.parent, name: entry.seen.name.clone() };
                 if entry.seen.links > 1 && entry.seen.kind == Some(Kind::File) {
-                    self.look_at_other_names(store, uid, entry.seen.stamp)?;
+                    let attrs = self.as_agreed(store, uid, entry.attrs.hash())?;
+                    self.look_at_other_names(store, uid, (entry.seen.stamp, attrs))?;
                 }
                 self.set_present(store, uid, at, entry)?;
             }

@@ -203,6 +203,13 @@ impl<'a> Worker<'a> {
         Ok(missing)
     }
 
+    fn is_agreed_placeholder(&self, row: &Child, found: &Found) -> bool {
+        let attributes = self.reader.attributes(row.uid).ok().flatten();
+        row.stamp == found.seen.stamp
+            && attributes.is_some()
+            && attributes == found.attrs.as_ref().map(|(_, hash)| *hash)
+    }
+
     /// One name. Whatever comes of it, a row under its key is not missing, unless the name has vanished. Whether it is
     /// what the row says.
     fn entry(&mut self, listing: &mut Listing, bytes: &[u8], row: Option<Child>) -> bool {
@@ -222,10 +229,10 @@ impl<'a> Worker<'a> {
         let Ok(name) = Name::parse(bytes) else { return false };
         match look_at(dir, self.shared.root.device(), &name, &mut self.attributes) {
             Look::Found(found) if self.is_left_out(&listing.node, &found) => (),
-            // A placeholder looks like its mark, not like its inode. An orphan always differs.
+            // A placeholder looks like its mark, not like its inode; the mark tells nothing of its attributes. An orphan always differs.
             Look::Found(found)
                 if found.stands_for.is_some()
-                    && row.as_ref().is_some_and(|row| row.stamp == found.seen.stamp) =>
+                    && row.as_ref().is_some_and(|row| self.is_agreed_placeholder(row, &found)) =>
             {
                 return true;
             }

@@ -229,8 +229,8 @@ pub fn differences(host: &Host, share: &Listing, unreadable: &BTreeSet<Token>) -
     let paths: BTreeSet<&RelPath> = disk.keys().chain(share.keys()).collect();
     let differ = paths.into_iter().filter(|path| disk.get(path) != share.get(path));
     let readable = differ.filter(|path| {
-        let content = share.get(path).map(|(content, ..)| content);
-        !content.and_then(token_of).is_some_and(|token| unreadable.contains(&token))
+        let contents = [share.get(path), disk.get(path)].into_iter().flatten().map(|(content, ..)| content);
+        !contents.filter_map(token_of).any(|token| unreadable.contains(&token))
     });
     let told = |what: Option<&(Content, u16, Timestamp)>| match what {
         None => "nothing".to_owned(),

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use polder_types::{CaseRule, Content, FileIdent, Kind, Name, NodeUid, Seq, Stamp};
+use polder_types::{AttrsHash, CaseRule, Content, FileIdent, Kind, Name, NodeUid, Seq, Stamp};
 use rusqlite::{Connection, params};
 
 use super::rows::{column, content, kind, name, number, stamp, uid};
@@ -116,6 +116,17 @@ impl StateReader {
             Some(row) => file_row(row),
             None => Ok(None),
         }
+    }
+
+    /// The attributes of a node as they were agreed, as they are here.
+    pub fn attributes(&self, uid: NodeUid) -> Result<Option<AttrsHash>, StateError> {
+        let sql = "SELECT hash FROM attrs WHERE id =
+                   (SELECT COALESCE(attrs_here, attrs) FROM synced WHERE uid = ?1)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params![uid.0])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let hash = column(row, 0)?.as_blob().map_err(|_| super::rows::corrupt("a hash"))?;
+        Ok(Some(AttrsHash(hash.try_into().map_err(|_| super::rows::corrupt("a hash"))?)))
     }
 
     /// Regular files with ids after `after`, in the order of ids, among the next `rows_max` rows; and the last id that was looked at, if

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use polder_types::{Attrs, Name, Timestamp};
 
-use super::{Inode, Mark, Node, ROOTS, Token, is_absent, is_zeros, presence, size_of, zeros};
+use super::{EMPTY, Inode, Mark, Node, ROOTS, Token, is_absent, is_zeros, presence, size_of, zeros};
 use crate::rng::Rng;
 
 /// When the kernel writes by itself.
@@ -202,6 +202,7 @@ fn lay(inodes: &mut BTreeMap<u64, Inode>, pending: Pending) {
         Change::Data(ino, token) => {
             if let Some(inode) = inodes.get_mut(&ino) {
                 (inode.node, inode.parts) = (Node::File(token), None);
+                inode.applied &= token != EMPTY;
                 (inode.mtime, inode.ctime) = (time, time);
             }
         }

@@ -108,7 +108,8 @@ impl Disk {
                 None => made.clone(),
             };
             self.log(time, Change::Make(ino, without), None);
-            if let Some(token) = token {
+            // What is to be a placeholder has no bytes to lose.
+            if let Some(token) = token.filter(|token| !(applied && *token == EMPTY)) {
                 self.log(time, Change::Data(ino, token), None);
             }
         }

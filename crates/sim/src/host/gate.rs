@@ -332,13 +332,11 @@ impl Host {
 
     /// Asks the queue for a range; whether everything is here already, or too many wait.
     pub(crate) fn ask(&mut self, reader: u64) -> Option<polder_tiering::Asked> {
-        let Waiting { ident, range, want, .. } = self.gate.waiting.get(&reader)?.clone();
+        let Waiting { ident, range, .. } = self.gate.waiting.get(&reader)?.clone();
         let size = self.disk.token(self.file_of(ident)?).map_or(0, size_of);
-        if want != Want::Read {
-            self.take_up(ident);
-        }
+        self.take_up(ident);
         if let Some(held) = self.gate.held.get_mut(&ident) {
-            held.wants_whole |= want != Want::Read;
+            held.wants_whole = true;
         }
         let pieces: BTreeSet<u64> = (range.start / PIECE_BYTES..=range.end / PIECE_BYTES + 32)
             .filter(|piece| self.gate.has_piece(ident, *piece))
@@ -528,7 +526,8 @@ impl Host {
     /// Whether a content arrives as a placeholder; `over` is what stands in its place.
     pub(super) fn arrives_tiered(&self, content: &Content, over: Option<&Stamp>) -> bool {
         let follows = over.is_some_and(polder_replica::is_stamp_of_mark);
-        self.gate.on && content.size() > 0 && (follows || self.gate.arrive && over.is_none())
+        let may = matches!(content, Content::File { .. }) && content.size() > 0;
+        self.gate.on && may && (follows || self.gate.arrive && over.is_none())
     }
 
     /// Builds a placeholder in staging.

@@ -206,6 +206,9 @@ impl Host {
                 let synced = self.store.synced(row).expect("maps do not fail").expect("it is listed");
                 is_unchanged(&self.disk.stamp(ino), &synced.stamp)
                     && synced.content.kind() == self.disk.kind(ino)
+                    // The mark tells nothing of attributes.
+                    && (self.disk.mark(ino).is_none()
+                        || synced.attrs_here == self.disk.inode(ino).attrs.hash())
             });
             seen.extend(row);
             if self.disk.kind(ino) == Kind::Directory {

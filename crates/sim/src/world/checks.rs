@@ -37,7 +37,7 @@ impl World {
         if !unequal.is_empty() || !self.all_in_sync() {
             return Err(format!("did not stay equal: {}", self.why(unequal)));
         }
-        let damaged = !unreadable(&self.service).is_empty();
+        let damaged = !unreadable(&self.service).is_empty() || !self.unavailable().is_empty();
         if self.moves > 0 && !damaged {
             return Err(format!("{} batches or applies although all was equal", self.moves));
         }
@@ -91,12 +91,13 @@ impl World {
 
     fn unequal(&self) -> Result<Vec<String>, String> {
         let share = listing_of_share(&self.service)?;
-        let bad = unreadable(&self.service);
+        let mut bad = unreadable(&self.service);
+        bad.extend(self.unavailable());
         Ok(self.hosts.iter().flat_map(|host| differences(host, &share, &bad)).collect())
     }
 
     fn all_in_sync(&self) -> bool {
-        let damaged = !unreadable(&self.service).is_empty();
+        let damaged = !unreadable(&self.service).is_empty() || !self.unavailable().is_empty();
         let fine = |status: &Arc<Status>| {
             status.phase == Phase::InSync
                 || damaged && matches!(status.phase, Phase::Problems | Phase::Syncing)

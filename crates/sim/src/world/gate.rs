@@ -136,6 +136,8 @@ impl World {
         let before = self.hosts[host].disk.token(ino);
         let empty = |world: &mut Self, left: &mut usize| world.hosts[host].make_empty(ino, left);
         let done = self.in_order(host, empty).is_ok();
+        // The gate tells of what programs do.
+        self.hosts[host].disk.hint_file(ino);
         // Whoever cuts a file has taken what was in it away, be it that the answer does not come.
         before.filter(|token| !is_zeros(*token)).into_iter().for_each(|token| self.ghost.taken(token));
         done
@@ -429,17 +431,27 @@ impl World {
         }
     }
 
+    /// What placeholders stand for and the share cannot give: nobody can be equal there.
+    pub(super) fn unavailable(&self) -> BTreeSet<Token> {
+        let hosts = self.hosts.iter().filter(|host| host.gate.on);
+        let tokens = hosts
+            .flat_map(|host| host.disk.placeholders().into_iter().filter_map(|ino| host.disk.token(ino)));
+        tokens.filter(|token| !self.can_be_read(*token)).collect()
+    }
+
+    fn can_be_read(&self, token: Token) -> bool {
+        content_of(token).direct_chunks().all(|chunk| {
+            let at = self.service.locate(chunk);
+            at.is_some_and(|pack| self.service.store.fetch(pack, chunk) == Fetched::Sound)
+        })
+    }
+
     fn lost_placeholder(&self) -> Option<(usize, Token)> {
         let stand_for = self.hosts.iter().flat_map(|host| {
             let tokens = host.disk.placeholders().into_iter().filter_map(|ino| host.disk.token(ino));
             tokens.map(|token| (host.nth, token))
         });
-        stand_for.into_iter().find(|(_, token)| {
-            !content_of(*token).direct_chunks().all(|chunk| {
-                let at = self.service.locate(chunk);
-                at.is_some_and(|pack| self.service.store.fetch(pack, chunk) == Fetched::Sound)
-            })
-        })
+        stand_for.into_iter().find(|(_, token)| !self.can_be_read(*token))
     }
 
     /// Nobody waits for ever.
