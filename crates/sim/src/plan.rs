@@ -76,6 +76,8 @@ pub struct Plan {
     pub hurry: bool,
     /// Whether listing a directory takes time, and what threads find out arrives late.
     pub slow: bool,
+    /// Whether the service is far away: much may happen while a message, or its answer, is on its way.
+    pub far: bool,
     /// Whether the trace is kept in words.
     pub trace: bool,
     /// Whether everything that happens is part of the hash.
@@ -90,7 +92,7 @@ impl Plan {
         Self::drawn(seed).varied()
     }
 
-    /// The same without what [`Plan::of`] varies: users that are alone or in a hurry, slow threads.
+    /// The same without what [`Plan::of`] varies: users that are alone or in a hurry, slow threads, a service that is far away.
     pub fn drawn(seed: u64) -> Self {
         let mut rng = Rng::new(seed, 1);
         let power_cuts = *rng.pick(&[0, 0, 0, 1, 3]);
@@ -132,19 +134,20 @@ impl Plan {
             alone: false,
             hurry: false,
             slow: false,
+            far: false,
             trace: false,
             hash_all: true,
             script: None,
         }
     }
 
-    /// Some runs have users in a hurry, slow threads, or users at one server only. Drawn apart, so that the other runs stay
+    /// Some runs have users in a hurry, slow threads, users at one server only, or a service that is far away. Drawn apart, so that the other runs stay
     /// what they are.
     fn varied(self) -> Self {
         let mut rng = Rng::new(self.seed, 3);
         let mut one_in_eight = || rng.below(8) == 0;
-        let (alone, hurry, slow) = (one_in_eight(), one_in_eight(), one_in_eight());
-        let plan = Self { alone, hurry, slow, ..self };
+        let (alone, hurry, slow, far) = (one_in_eight(), one_in_eight(), one_in_eight(), one_in_eight());
+        let plan = Self { alone, hurry, slow, far, ..self };
         // No fault that takes what a server or the share knows, and nobody who writes at the others.
         let alone = |plan: Self| Self { races: 0, set_backs: 0, reverts: 0, clones: 0, forgets: 0, ..plan };
         if plan.alone { alone(plan) } else { plan }
@@ -187,6 +190,7 @@ impl Plan {
             alone: false,
             hurry: false,
             slow: false,
+            far: false,
             trace: false,
             hash_all: true,
             script: Some(Vec::new()),
@@ -224,6 +228,7 @@ impl Plan {
                 "small" => plan.small_limits = true,
                 "alone" => plan.alone = true,
                 "slow" => plan.slow = true,
+                "far" => plan.far = true,
                 other => panic!("no setting of a story: {other}"),
             }
         }
@@ -247,6 +252,7 @@ impl Plan {
             (self.small_limits, "small"),
             (self.alone, "alone"),
             (self.slow, "slow"),
+            (self.far, "far"),
         ];
         for (_, word) in words.iter().filter(|(on, _)| *on) {
             line.push(' ');
@@ -270,6 +276,7 @@ impl Plan {
             small_limits,
             alone,
             slow,
+            far,
             ..
         } = *self;
         Self {
@@ -285,6 +292,7 @@ impl Plan {
             small_limits,
             alone,
             slow,
+            far,
             queue: self.queue,
             page_rows: self.page_rows,
             trace: self.trace,

@@ -29,18 +29,31 @@ impl World {
                 return Err(format!("not equal {} s after the last fault: {why}", HEAL_MS / 1000));
             }
         }
-        self.moves = 0;
-        let still = self.time + STILL_MS;
-        self.run_until(still)?;
-        let unequal = self.unequal()?;
-        if !unequal.is_empty() || !self.all_in_sync() {
-            return Err(format!("did not stay equal: {}", self.why(unequal)));
-        }
-        let damaged = !unreadable(&self.service).is_empty();
-        if self.moves > 0 && !damaged {
-            return Err(format!("{} batches or applies although all was equal", self.moves));
-        }
+        let damaged = self.stand_still()?;
         self.check_contents(damaged)
+    }
+
+    /// Nothing happens where all is equal, but that bytes which were damaged are stored anew: then nothing from there on. Whether any are
+    /// damaged still.
+    fn stand_still(&mut self) -> Result<bool, String> {
+        loop {
+            let was_damaged = !unreadable(&self.service).is_empty();
+            self.moves = 0;
+            let still = self.time + STILL_MS;
+            self.run_until(still)?;
+            let unequal = self.unequal()?;
+            if !unequal.is_empty() || !self.all_in_sync() {
+                return Err(format!("did not stay equal: {}", self.why(unequal)));
+            }
+            let damaged = !unreadable(&self.service).is_empty();
+            if was_damaged && !damaged {
+                continue;
+            }
+            if self.moves > 0 && !damaged {
+                return Err(format!("{} batches or applies although all was equal", self.moves));
+            }
+            return Ok(damaged);
+        }
     }
 
     /// No loss (I1), no version without its bytes (I14).
