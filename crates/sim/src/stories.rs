@@ -350,6 +350,15 @@ pub const STORIES: &[(Bug, &str)] = &[
          0 s1 crash-in 2 2
          12822 s0 save c",
     ),
+    // A new directory is offered to a service that is far away, moved into another one, and goes with that.
+    (
+        Bug::GoneInsideWhileOffered,
+        "seed 1 hosts 2 active 40000 far
+         6000 s0 mkdir d
+         16000 s0 mkdir x
+         16120 s0 rename x d/x
+         16260 s0 rm d",
+    ),
     // A mode is changed back while the answer to the change is on its way.
     (
         Bug::AnswerChangesDisk,
