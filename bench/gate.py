@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """What the gate costs: the same work on the real file system and through the gate, in turn, in one run.
 
-Prints the ratio of the times (through the gate ÷ real) for each kind of work: median of the rounds, and all of them. Rows 5 and 6 of the
-third issue. Needs root; `--gate` is the example `gate` of crates/gate, built for release. The work is done by a small C program, so that an
+Prints the ratio of the times (through the gate ÷ real) for each kind of work: median of the rounds, and all of them. Needs root; `--gate` is the example `gate` of crates/gate, built for release. The work is done by a small C program, so that an
 interpreter's own time is not measured.
 """
 
 import argparse
+import ctypes
 import os
 import shutil
 import statistics
@@ -68,7 +68,7 @@ int main(int argc, char **argv) {
 }
 """
 
-# Work, count, limit of the issue, whether caches are dropped before.
+# Work, count, what is wanted at most, whether caches are dropped before.
 ROWS = [
     ("seqread", 0, 1 / 0.97, False), ("randread", 100000, 1 / 0.97, False), ("mmapread", 0, 1 / 0.97, False),
     ("seqwrite", 0, 1 / 0.9, False), ("randwrite", 50000, 1 / 0.9, False), ("append", 20000, 1 / 0.9, False),
@@ -76,6 +76,16 @@ ROWS = [
     ("read", 50000, 4, False), ("open", 50000, None, False), ("create", 20000, 3, False), ("unlink", 20000, 3, False),
     ("stat", 100000, 2.5, True),
 ]
+
+
+def write_back(folder):
+    """Makes one file system's files clean; `sync` would wait for every other one too, also for mounts whose server stands still."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(handle):
+            raise OSError(ctypes.get_errno(), "syncfs", folder)
+    finally:
+        os.close(handle)
 
 
 def main():
@@ -97,14 +107,14 @@ def main():
                 file.write(b"x" * 1000)
         with open(f"{top}/big", "wb") as file:
             file.write(os.urandom(1 << 20) * 256)
-    os.sync()
+    write_back(place)
     os.mkdir(mount)
     holder = subprocess.Popen([arguments.gate, tree, mount], stdout=subprocess.PIPE)
     holder.stdout.readline()
 
     def run(how, where, count, cold):
         if cold:
-            os.sync()
+            write_back(place)
             with open("/proc/sys/vm/drop_caches", "w") as file:
                 file.write("3")
         done = subprocess.run([program, how, where, str(count)], capture_output=True, text=True, check=True)

@@ -67,8 +67,12 @@ impl Engine {
                 self.retry_frozen(store, entry.seen.stamp.ident)?;
             }
             match &sight.entry {
-                None => empty.push(sight.at),
+                None => {
+                    self.name_came_or_went(sight.at.parent);
+                    empty.push(sight.at);
+                }
                 Some(entry) if self.leaves_out(store, &sight.at, entry)? => {
+                    self.name_came_or_went(sight.at.parent);
                     if entry.seen.kind.is_none() {
                         // A special file: whatever node stood there is there no more.
                         empty.push(sight.at);
@@ -92,6 +96,13 @@ impl Engine {
             self.observe_entry(store, sight, &batch)?;
         }
         Ok(())
+    }
+
+    /// A name that nobody knows, as programs make and remove while they save, moves the time of its directory too.
+    fn name_came_or_went(&mut self, dir: NodeUid) {
+        if self.looks.telling {
+            self.looks.dirs_touched.insert(dir);
+        }
     }
 
     /// Whether a name takes no part: the filter, or a special file.
@@ -402,7 +413,8 @@ impl Engine {
         if kind == Kind::File && entry.seen.links > 1 && old.as_ref().is_none_or(|old| old.stamp != stamp) {
             self.look_at_other_names(store, uid, stamp)?;
         }
-        if old.as_ref().is_none_or(|old| old.at != node.at) {
+        // A file saved by a rename over it has its name and another inode: the directory was written all the same.
+        if old.as_ref().is_none_or(|old| old.at != node.at || old.stamp.ident != stamp.ident) {
             self.looks.dirs_touched.extend(old.map(|old| old.at.parent));
             self.looks.dirs_touched.insert(node.at.parent);
         }

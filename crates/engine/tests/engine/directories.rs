@@ -6,7 +6,8 @@ use polder_sync::TreeStore;
 use polder_types::{Content, InstanceId, NodeState, NodeUid, Placed, Seq, Timestamp};
 
 use crate::bench::{
-    Bench, DIR_INO, LINK_INO, NEW, OLD, ROOT_INO, attrs, is_root, link_gone, name, seen, stamp,
+    Bench, DIR, DIR_INO, LINK_INO, NEW, OLD, ROOT_INO, attrs, is_root, link_gone, name, seen, seen_link,
+    stamp,
 };
 
 /// Somebody changes the mode of a directory while something is applied in it. The stamp that the directory has afterwards
@@ -159,4 +160,39 @@ pub fn what_both_sides_turn_out_to_have_is_made_durable_before_it_is_written_dow
     bench.settle(&mut root_or_made);
     assert!(is_known(&bench));
     assert!(bench.effects.is_empty(), "{:?}", bench.effects);
+}
+
+/// A directory in which something was written at a second: it changed, and its time moved.
+fn written(changed: i64) -> LookFound {
+    let LookFound::Entry(mut entry) = seen(DIR_INO, "d", OLD, changed) else { unreachable!("it is one") };
+    entry.seen.stamp.mtime = Timestamp::new(changed, 0);
+    LookFound::Entry(entry)
+}
+
+fn time_in_share(bench: &Bench) -> Timestamp {
+    bench.store.cloud(DIR).expect("maps").expect("the share has it").mtime
+}
+
+/// A program saves by a rename over the old file: the name stands where it stood, and the directory was written.
+#[test]
+pub fn a_save_by_rename_moves_the_time_of_its_directory() {
+    let mut bench = Bench::at_rest(Vec::new());
+    bench.hint(DIR_INO, Some("l"));
+    bench.settle(&mut |at| match &at.name {
+        Some(_) => LookFound::Entry(seen_link(9, "l", "elsewhere", 5)),
+        None => written(5),
+    });
+    assert_eq!(time_in_share(&bench), Timestamp::new(5, 0));
+}
+
+/// A file came and went before anybody looked, as lock files of editors do.
+#[test]
+pub fn what_came_and_went_moves_the_time_of_its_directory() {
+    let mut bench = Bench::at_rest(Vec::new());
+    bench.hint(DIR_INO, Some("lock"));
+    bench.settle(&mut |at| match &at.name {
+        Some(_) => LookFound::Nothing,
+        None => written(5),
+    });
+    assert_eq!(time_in_share(&bench), Timestamp::new(5, 0));
 }
