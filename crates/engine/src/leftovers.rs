@@ -163,7 +163,11 @@ impl Engine {
         store: &dyn TreeStore,
         key: &Key,
         entry: &SeenEntry,
+        heir: Option<NodeUid>,
     ) -> Result<Option<NodeUid>, TreeError> {
+        if let (Some(Kind::Directory), Some(heir)) = (entry.seen.kind, heir) {
+            return self.directory_placed_before(store, key, heir);
+        }
         if entry.seen.kind != Some(Kind::File) || planted(Bug::LeftoverForgotten) {
             return Ok(None);
         }
@@ -186,6 +190,22 @@ impl Engine {
             }
         }
         Ok(None)
+    }
+
+    /// The same of a directory: the one that stood under the name has left it in the share, which has another one there.
+    fn directory_placed_before(
+        &self,
+        store: &dyn TreeStore,
+        key: &Key,
+        heir: NodeUid,
+    ) -> Result<Option<NodeUid>, TreeError> {
+        let Some(uid) = store.cloud_at(key.0, &key.1)?.filter(|uid| *uid != heir) else { return Ok(None) };
+        let is_dir = store.cloud(uid)?.is_some_and(|node| node.content.kind() == Kind::Directory);
+        let stands =
+            store.synced(uid)?.is_some() || View { store, overlay: &self.overlay }.local(uid)?.is_some();
+        let is_free =
+            is_dir && !stands && !self.work.is_busy(uid) && !planted(Bug::LeftoverDirectoryInherits);
+        Ok(Some(uid).filter(|_| is_free))
     }
 
     /// A node that has superseded versions stands here: what it has of one of them was agreed.
@@ -281,6 +301,14 @@ fn base_of(here: &LocalNode, version: &CloudNode, synced: Option<&SyncedNode>) -
     // A directory's time moves with what is made in it, and is set last.
     let is_dir = here.kind == Kind::Directory && same_content;
     let same_mtime = here.mtime == version.mtime;
+    let stamp = if same_content { here.stamp } else { before.stamp };
+    // Beside an agreed time stands the disk's time that it was agreed for: another one is somebody's edit.
+    let mtime = match (is_dir || same_mtime, synced) {
+        _ if planted(Bug::LeftoverTakesTime) => stamp.mtime,
+        (true, _) => here.stamp.mtime,
+        (false, Some(row)) => row.stamp.mtime,
+        (false, None) => version.mtime,
+    };
     let row = SyncedNode {
         at: if here.at == version.at { version.at.clone() } else { before.at },
         content: if same_content { version.content.clone() } else { before.content },
@@ -295,7 +323,7 @@ fn base_of(here: &LocalNode, version: &CloudNode, synced: Option<&SyncedNode>) -
             (false, true) => version.mtime,
             (false, false) => before.mtime_share,
         },
-        stamp: Stamp { ctime: Timestamp::default(), ..if same_content { here.stamp } else { before.stamp } },
+        stamp: Stamp { ctime: Timestamp::default(), mtime, ..stamp },
         since: version.since,
     };
     let whole = same_content && same_attrs && here.at == row.at && here.mtime == row.mtime_share;

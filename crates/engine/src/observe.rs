@@ -228,7 +228,7 @@ impl Engine {
             Some(known) => self.belongs_at(store, known, &key)?,
             None => false,
         };
-        let ours = if known.is_none() { self.placed_before(store, &key, &entry)? } else { None };
+        let ours = if known.is_none() { self.placed_before(store, &key, &entry, heir)? } else { None };
         let uid = match (heir, known.or(ours)) {
             // What a cut-off apply has placed over another node is not that one's edit.
             (_, Some(uid)) if Some(uid) == ours => uid,
@@ -569,7 +569,7 @@ impl Engine {
                 match store.synced(uid)? {
                     Some(row) if !unseen(&row) => self.overlay.put_gone(uid, is_dir),
                     // It may be in the share by now, as in `set_gone`.
-                    None if self.work.is_busy(uid) && !planted(Bug::GoneWhileOffered) => {
+                    None if self.work.is_busy(uid) && !planted(Bug::GoneInsideWhileOffered) => {
                         self.overlay.put_gone(uid, is_dir);
                         self.hold(uid);
                     }

@@ -238,6 +238,10 @@ impl Engine {
                 // Rows are read to the head before anything is planned.
                 self.session.at_cut = false;
                 let ignored = planted(Bug::KeptAnswersIgnored);
+                if !answers.is_empty() && !planted(Bug::KeptAnswersOfNowhere) {
+                    // What is taken below is of this history, which the share may leave before the feed is read.
+                    self.know(store, head)?;
+                }
                 for kept in answers.iter().filter(|_| !ignored) {
                     self.take_lost_answer(store, kept)?;
                 }
@@ -291,14 +295,10 @@ impl Engine {
             return Ok(());
         }
         let row = offer.becomes.clone().map(|row| SyncedNode { since, ..row });
-        if let Some(row) = row.as_ref().filter(|_| self.overlay.get(uid).is_none()) {
-            // What became of the file since it was offered, nobody has seen in this life.
-            self.looks.pend(row.at.parent, Some(row.at.name.clone()));
-        }
         let cloud = store.cloud(uid)?;
         let was_known = store.synced(uid)?.is_some() || self.overlay.get(uid).is_some();
         let cloud = became_in_share(cloud, store.synced(uid)?.as_ref(), row.as_ref(), since);
-        self.write_row(store, uid, row.as_ref())?;
+        self.agree_as_offered(store, uid, row.as_ref())?;
         store.put_cloud(uid, cloud.as_ref())?;
         if let Some(row) = &row
             && !was_known
@@ -311,6 +311,26 @@ impl Engine {
             self.leave_to_others(store, uid, row)?;
         }
         self.after_synced(store, uid)
+    }
+
+    /// Writes the row that an offer becomes. When it was offered the disk was as it says. What became of it since, looks tell of one that this
+    /// life knows nothing else about: its old row says no more than that it stood so before.
+    fn agree_as_offered(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        row: Option<&SyncedNode>,
+    ) -> Result<(), TreeError> {
+        if self.overlay.get(uid).is_some() || planted(Bug::OfferedStandsAsBefore) {
+            return self.write_row(store, uid, row);
+        }
+        let old = store.synced(uid)?;
+        for at in row.into_iter().chain(&old).map(|row| row.at.clone()) {
+            // The root stands in no directory.
+            self.looks.pend(at.parent, Some(at.name).filter(|_| uid != NodeUid::ROOT));
+        }
+        self.dirs_known.clear();
+        store.put_synced(uid, row)
     }
 
     /// Where the row of an offer says that its node stands, this life has seen somebody else already.

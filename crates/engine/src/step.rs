@@ -187,7 +187,10 @@ impl Engine {
                 // Made just now.
                 None => None,
             };
-            if known.is_none_or(|(uid, node)| self.may_take_dir(job, uid, &node)) {
+            // An inode that is used again may be a file's by now.
+            if known
+                .is_none_or(|(uid, node)| node.kind == Kind::Directory && self.may_take_dir(job, uid, &node))
+            {
                 kept.push(dir);
             }
         }

@@ -28,6 +28,30 @@ pub struct Ghost {
     acknowledged: BTreeSet<Token>,
     /// Gone by what no system can help: never durable when the power went, or nowhere but in a state that was set back.
     excused: BTreeSet<Token>,
+    /// What is no file of anybody's any more by such a fault, and is kept all the same: in a recycle area, or in the share's history.
+    aside: BTreeSet<Token>,
+}
+
+/// What servers have besides one that has lost something.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// Files that users see.
+    pub visible: BTreeSet<Token>,
+    /// What was displaced: a version of the share once, which does not come back by itself.
+    pub displaced: BTreeSet<Token>,
+}
+
+impl Others {
+    /// What these servers have.
+    pub fn of<'a>(hosts: impl Iterator<Item = &'a Host>) -> Self {
+        let mut others = Self::default();
+        for host in hosts {
+            let tokens = |root| host.disk.tokens_below(root).into_iter().map(|(_, token)| token);
+            others.visible.extend(tokens(crate::disk::ROOT));
+            others.displaced.extend(tokens(crate::disk::RECYCLE));
+        }
+        others
+    }
 }
 
 /// A tree as it is compared: what stands at each path, with its mode and, of a file, its modification time.
@@ -50,6 +74,7 @@ impl Ghost {
             unlinked: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
             excused: BTreeSet::new(),
+            aside: BTreeSet::new(),
         }
     }
 
@@ -90,38 +115,48 @@ impl Ghost {
 
     /// What a server had and has not any more, by a power cut or by being set back: it is missed only if the share has it, or
     /// somebody else. What the share has in its history alone (a conflict copy that was not told yet had been a version once) is
-    /// as lost here as what it never had.
+    /// no file any more, as what it never had; but there it must be.
     pub fn lost_locally(
         &mut self,
         service: &Service,
         before: &BTreeSet<Token>,
         after: &BTreeSet<Token>,
-        others: &BTreeSet<Token>,
+        others: &Others,
     ) {
-        let known = live_tokens(service);
-        for token in before.difference(after) {
-            if !known.contains(token) && !others.contains(token) {
-                self.excused.insert(*token);
-            }
-        }
+        let gone = before.difference(after).copied().collect();
+        self.lose(gone, service, others);
     }
 
     /// A machine was set back. What it had half told the share (a swap of two files travels as two updates) may have
-    /// taken a content's place there while its new place was still to come.
-    pub fn half_told(&mut self, tokens: &BTreeSet<Token>, service: &Service) {
+    /// taken a content's place there while its new place, where its users saw it, was still to come.
+    pub fn half_told(&mut self, visible: &BTreeSet<Token>, service: &Service) {
         let live = live_tokens(service);
-        let half = tokens.iter().filter(|token| self.acknowledged.contains(token) && !live.contains(token));
-        self.excused.extend(half);
+        let half = visible.iter().filter(|token| self.acknowledged.contains(token) && !live.contains(token));
+        self.aside.extend(half);
     }
 
-    /// What the share had and has not any more, by being set back, and no server has.
-    pub fn lost_centrally(
-        &mut self,
-        before: &BTreeSet<Token>,
-        after: &BTreeSet<Token>,
-        others: &BTreeSet<Token>,
-    ) {
-        self.excused.extend(before.difference(after).filter(|token| !others.contains(token)));
+    /// What the share had and has not any more, by being set back, and no server has as a file.
+    pub fn lost_centrally(&mut self, service: &Service, before: &BTreeSet<Token>, others: &Others) {
+        let gone = before.union(&self.aside).copied().collect();
+        self.lose(gone, service, others);
+    }
+
+    fn lose(&mut self, gone: BTreeSet<Token>, service: &Service, others: &Others) {
+        let live = live_tokens(service);
+        let gone = gone.into_iter().filter(|token| !live.contains(token) && !others.visible.contains(token));
+        let gone: Vec<Token> = gone.collect();
+        if gone.is_empty() {
+            return;
+        }
+        let history = known_tokens(service);
+        for token in gone {
+            let kept = others.displaced.contains(&token) || history.contains(&token);
+            if kept {
+                self.aside.insert(token)
+            } else {
+                self.excused.insert(token)
+            };
+        }
     }
 
     /// Contents that no user took away and that are nowhere.
@@ -137,12 +172,21 @@ impl Ghost {
             );
         }
         let missed = self.written.difference(&self.destroyed);
-        missed.filter(|token| !live.contains(token) && !self.excused.contains(token)).copied().collect()
+        let missed = missed.filter(|token| !live.contains(token) && !self.excused.contains(token));
+        let missed: Vec<Token> = missed.copied().collect();
+        if missed.iter().all(|token| !self.aside.contains(token)) {
+            return missed;
+        }
+        let (others, history) = (Others::of(hosts.iter()), known_tokens(service));
+        let kept = |token: &Token| {
+            others.visible.contains(token) || others.displaced.contains(token) || history.contains(token)
+        };
+        missed.into_iter().filter(|token| !(self.aside.contains(token) && kept(token))).collect()
     }
 
     /// Contents that the share once took and does not have, not even in its history.
     pub fn forgotten(&self, service: &Service) -> Vec<Token> {
-        let known: BTreeSet<Token> = all_contents(service).iter().filter_map(token_of).collect();
+        let known = known_tokens(service);
         self.acknowledged.difference(&known).copied().collect()
     }
 }
@@ -150,6 +194,11 @@ impl Ghost {
 /// Bytes of all live files of the share.
 pub fn live_tokens(service: &Service) -> BTreeSet<Token> {
     service.nodes().iter().filter_map(|(_, row)| token_of(&row.content)).collect()
+}
+
+/// Bytes of all versions of the share, its history included.
+fn known_tokens(service: &Service) -> BTreeSet<Token> {
+    all_contents(service).iter().filter_map(token_of).collect()
 }
 
 /// Everything on a disk: visible, displaced, on its way in.

@@ -6,7 +6,7 @@
 //!
 //! Parts: [`plan`] (what a seed switches on), [`world`] (time, network, faults, oracles), [`host`] (a server: engine,
 //! store, disk, executor), [`disk`], [`service`], [`users`] (actors), [`tiers`] (what is wanted of tiered files), [`ghost`] (what users did), [`story`] (a run in
-//! words), [`scene`] (what a told run leaves).
+//! words), [`stories`] (those of the bug zoo), [`scene`] (what a told run leaves).
 //!
 //! Architecture invariant: for developers only; nothing that ships depends on it.
 
@@ -18,6 +18,7 @@ pub mod rng;
 pub mod scene;
 pub mod service;
 pub mod shrink;
+pub mod stories;
 pub mod story;
 pub mod tiers;
 mod trace;

@@ -86,6 +86,8 @@ pub struct Plan {
     pub arrive: bool,
     /// Whether old versions are let go within the run.
     pub history: bool,
+    /// Whether the service is far away: much may happen while a message, or its answer, is on its way.
+    pub far: bool,
     /// Whether the trace is kept in words.
     pub trace: bool,
     /// Whether everything that happens is part of the hash.
@@ -100,7 +102,7 @@ impl Plan {
         Self::drawn(seed).varied()
     }
 
-    /// The same without what [`Plan::of`] varies: users that are alone or in a hurry, slow threads.
+    /// The same without what [`Plan::of`] varies: users that are alone or in a hurry, slow threads, a service that is far away.
     pub fn drawn(seed: u64) -> Self {
         let mut rng = Rng::new(seed, 1);
         let power_cuts = *rng.pick(&[0, 0, 0, 1, 3]);
@@ -147,19 +149,20 @@ impl Plan {
             cut_offs: 0,
             arrive: false,
             history: false,
+            far: false,
             trace: false,
             hash_all: true,
             script: None,
         }
     }
 
-    /// Some runs have users in a hurry, slow threads, or users at one server only. Drawn apart, so that the other runs stay
+    /// Some runs have users in a hurry, slow threads, users at one server only, or a service that is far away. Drawn apart, so that the other runs stay
     /// what they are.
     fn varied(self) -> Self {
         let mut rng = Rng::new(self.seed, 3);
         let mut one_in_eight = || rng.below(8) == 0;
-        let (alone, hurry, slow) = (one_in_eight(), one_in_eight(), one_in_eight());
-        let plan = Self { alone, hurry, slow, ..self };
+        let (alone, hurry, slow, far) = (one_in_eight(), one_in_eight(), one_in_eight(), one_in_eight());
+        let plan = Self { alone, hurry, slow, far, ..self };
         // No fault that takes what a server or the share knows, and nobody who writes at the others.
         let alone = |plan: Self| Self { races: 0, set_backs: 0, reverts: 0, clones: 0, forgets: 0, ..plan };
         let plan = if plan.alone { alone(plan) } else { plan };
@@ -224,6 +227,7 @@ impl Plan {
             cut_offs: 0,
             arrive: false,
             history: false,
+            far: false,
             trace: false,
             hash_all: true,
             script: Some(Vec::new()),
@@ -264,6 +268,7 @@ impl Plan {
                 "tiers" => plan.tiers = number(),
                 "arrive" => plan.arrive = true,
                 "history" => plan.history = true,
+                "far" => plan.far = true,
                 other => panic!("no setting of a story: {other}"),
             }
         }
@@ -289,6 +294,7 @@ impl Plan {
             (self.slow, "slow"),
             (self.arrive, "arrive"),
             (self.history, "history"),
+            (self.far, "far"),
         ];
         if self.tiers > 0 {
             line.push_str(&format!(" tiers {}", self.tiers));
@@ -318,6 +324,7 @@ impl Plan {
             tiers,
             arrive,
             history,
+            far,
             ..
         } = *self;
         Self {
@@ -336,6 +343,7 @@ impl Plan {
             tiers,
             arrive,
             history,
+            far,
             queue: self.queue,
             page_rows: self.page_rows,
             trace: self.trace,

@@ -3,7 +3,9 @@
 //! A story is read by `Plan::told`. It goes on telling what it told as long as the delays that its seed draws stay the
 //! same; the defect itself is described where it was mended.
 
+use polder_sim::stories::story_of;
 use polder_sim::{Plan, run_twice};
+use polder_types::zoo::Bug;
 
 fn passes(story: &str) {
     let outcome = run_twice(&Plan::told(story));
@@ -27,13 +29,7 @@ fn regression_a_merge_does_not_end_while_a_node_is_refused() {
 /// over already, because it equalled the row: nobody knew it any more, and it was placed a second time.
 #[test]
 fn regression_a_dropped_row_leaves_its_file_known() {
-    passes(
-        "seed 159 hosts 2 active 60000 queue 64 rows 100
-         17366 s0 create a
-         34195 s1 rename a d
-         34244 s1 backup
-         35816 s1 set-back",
-    );
+    passes(story_of(Bug::DroppedRowForgetsFile));
 }
 
 /// A directory that could not be read during the scan was listed later, but not what lay deeper.
@@ -433,93 +429,41 @@ fn regression_a_row_whose_directory_has_none_is_gone() {
 /// version: what the apply had left counted as somebody's own, and a conflict copy of it went to the share.
 #[test]
 fn regression_what_a_killed_apply_left_is_known_when_the_share_has_moved_on() {
-    passes(
-        "seed 500857 hosts 2 active 60000 queue 64 rows 100 fanotify alone
-         7688 s0 create d
-         7688 s0 create c
-         0 s1 crash-in 2 2
-         12822 s0 save c",
-    );
+    passes(story_of(Bug::LeftoverForgotten));
 }
 
 /// A file was renamed away, another one made in its place, and the first renamed back over it. It took the id of the other one,
 /// whose state was inherited by its own: both were thought to stand there, one of them with the other's bytes.
 #[test]
 fn regression_a_file_that_comes_back_keeps_its_id() {
-    passes(
-        "seed 501534 hosts 3 active 60000 queue 64 rows 100 fanotify
-         2434 s2 mkdir e.txt
-         16632 s0 create e.txt/a
-         30955 s2 rename e.txt/a e.txt/c
-         30955 s2 empty e.txt/a
-         31645 s2 rename e.txt/c e.txt/a",
-    );
+    passes(story_of(Bug::ReturnTakesOtherId));
 }
 
 /// Directories that had been deleted here came back for a file that was edited elsewhere. Another file's deletion was on its
 /// way: its row said that it stood in the new directory, and when the row was gone it counted as a new file.
 #[test]
 fn regression_a_directory_that_is_made_anew_is_empty() {
-    passes(
-        "seed 500824 hosts 2 active 10000 queue 64 rows 100 fanotify
-         54 s0 mkdir b
-         54 s0 mkdir b/d
-         528 s0 create b/d/b
-         918 s0 mkdir b/b
-         1906 s0 rename b/d/b b/b/c
-         2817 s0 create e.txt
-         3986 s0 rm e.txt
-         5778 s0 empty b/b/d
-         6692 s0 kill
-         7210 s0 rm b
-         8706 s1 time b/b/c 1811144412
-         9491 s1 edit b/b/d",
-    );
+    passes(story_of(Bug::MadeDirectoryIsFull));
 }
 
 /// The root's permissions were changed elsewhere before any endpoint had said a word of the root: the change counted as
 /// agreed, and what stood here as a newer one.
 #[test]
 fn regression_the_first_change_of_the_root_is_a_change() {
-    passes(
-        "seed 500185 hosts 2 active 10000 queue 64 rows 100 alone
-         296 s0 create e.txt
-         0 s1 crash-in 1 1
-         3697 s0 mode / 451",
-    );
+    passes(story_of(Bug::EveryRootIsTheFirst));
 }
 
 /// Two rows told of one name, of which one node had left and the other come, when the name was empty: one alone was gone.
 #[test]
 fn regression_nobody_stands_under_an_empty_name() {
-    passes(
-        "seed 412003 hosts 3 active 10000 queue 64 rows 100 fanotify stepwise
-         730 s2 mkdir d
-         1096 s1 power 274298957149141
-         1586 s0 mkdir a
-         1911 s2 create d/e.txt
-         2734 s1 create e.txt
-         3013 s2 jump -604035554
-         3945 s2 edit d/e.txt
-         3945 s2 create d/b
-         4701 s0 rename d/b a/b
-         4701 s0 mode / 455
-         5218 s2 swap d/b d/e.txt
-         5773 s2 rm d/e.txt
-         0 s2 crash-in 4 0
-         7895 s2 rm d/b",
-    );
+    passes(story_of(Bug::OneLeavesTheName));
 }
 
 /// A file was renamed, and the look at its new name was answered before the older one at its old name: the file went back to
 /// where it was not, and was forgotten.
 #[test]
 fn regression_a_place_that_a_node_has_left_is_looked_at_again() {
-    passes(
-        "seed 503267 hosts 2 active 60000 queue 64 rows 100 damage fanotify
-         2889 s1 create e.txt
-         2907 s1 rename e.txt a",
-    );
+    passes(story_of(Bug::LeftPlaceNotLookedAt));
 }
 
 /// The row of what was offered was lost with the power, and a directory made in its place. When the feed told that the offer
@@ -537,44 +481,19 @@ fn regression_an_offer_does_not_stand_where_somebody_else_does() {
 /// A directory moved while its creation was being sent: it had two rows, one of which was gone. Hints went to that one.
 #[test]
 fn regression_of_two_nodes_with_one_inode_the_one_that_stands_is_told() {
-    passes(
-        "seed 512127 hosts 2 active 2000 queue 4 rows 100 fanotify alone
-         87 s0 mkdir c
-         542 s0 mkdir e.txt
-         619 s0 mkdir d
-         1397 s0 create c/c
-         1477 s0 create c/d
-         1477 s0 open c/c 169
-         1759 s0 rename c/c c/b
-         1759 s0 rm c/d
-         1766 s0 rename c d/d
-         1950 s0 put 169",
-    );
+    passes(story_of(Bug::GoneBeforeThatWhichStands));
 }
 
 /// What a cut-off apply had left was about to be deleted when a file of its name came: the file got another name in the share.
 #[test]
 fn regression_a_node_does_not_yield_to_one_whose_fate_is_not_known() {
-    passes(
-        "seed 523472 hosts 2 active 10000 queue 64 rows 100 damage fanotify alone
-         1827 s0 mkdir c
-         0 s1 crash-in 1 1
-         4313 s0 rm c
-         7223 s0 create c",
-    );
+    passes(story_of(Bug::YieldsToTheBusy));
 }
 
 /// A deletion was sent, its row lost with the power, and a new directory made: it was taken for the deleted one and removed.
 #[test]
 fn regression_a_deletion_whose_answer_was_lost_was_taken() {
-    passes(
-        "seed 528958 hosts 2 active 10000 queue 64 rows 100 fanotify alone
-         5637 s0 mkdir d
-         6894 s0 rm d
-         7300 s0 mode / 455
-         7984 s0 power 190692561112302
-         9190 s0 mkdir d",
-    );
+    passes(story_of(Bug::LostAnswerOfDeletionIgnored));
 }
 
 /// The time of the root had been applied when the agent was killed. Its permissions, which stand here in another form than in
@@ -627,20 +546,7 @@ fn regression_an_exchange_that_was_cut_off_is_no_edit() {
 /// was not seen.
 #[test]
 fn regression_a_directory_that_is_moved_beside_a_walk_is_listed() {
-    passes(
-        "seed 616501 hosts 2 active 10000 queue 64 rows 2 fanotify
-         460 s1 mkdir a
-         460 s1 create a/b
-         893 s1 rename a/b c
-         2887 s1 replace c
-         2902 s1 mkdir a/d
-         5439 s0 kill
-         5633 s0 hide a
-         5867 s0 create a/d/b
-         8009 s1 mkdir c/b
-         8009 s1 mkdir a/d/c
-         8019 s1 rename a/d c/b/a",
-    );
+    passes(story_of(Bug::WalkPassesTheMoved));
 }
 
 /// A file was placed over another one that the share had deleted, and the agent killed: what stood there counted as an edit of the

@@ -1,6 +1,8 @@
 //! As `regressions.rs`: stories of answers that were lost, several ends of an agent, and walks beside changes.
 
+use polder_sim::stories::{STORIES, story_of};
 use polder_sim::{Plan, run_twice};
+use polder_types::zoo::Bug;
 
 fn passes(story: &str) {
     let outcome = run_twice(&Plan::told(story));
@@ -11,26 +13,7 @@ fn passes(story: &str) {
 /// at what had been there before, and the other half counted as an old version, and was replaced.
 #[test]
 fn regression_an_opening_tells_of_offers_that_others_have_edited_since() {
-    passes(
-        "seed 711485 hosts 2 active 10000 queue 64 rows 100 stepwise
-         359 s0 mkdir d
-         1239 s0 create c
-         1239 s0 mode d 450
-         1348 s0 open c 31
-         1348 s0 create d/b
-         1785 s1 empty b
-         1785 s1 copy b a
-         1785 s1 edit b
-         1876 s0 create d/d
-         2514 s1 create a
-         2531 s1 save c
-         2531 s1 mode d/b 390
-         2713 s0 close 31
-         2713 s0 edit d/d
-         2731 s0 swap d/b c
-         0 s0 crash-in 4 1 83438537467589
-         5205 s1 office d/b",
-    );
+    passes(story_of(Bug::KeptAnswersIgnored));
 }
 
 /// The oracle: half of a swap was on the wire when the machine was set back, and with it the other half was gone.
@@ -63,15 +46,7 @@ fn regression_what_is_on_the_wire_when_a_machine_is_set_back_is_half_told() {
 /// what was in it was not told.
 #[test]
 fn regression_a_walk_compares_with_the_rows_of_whom_it_was_sent_to() {
-    passes(
-        "seed 821762 hosts 2 active 10000 queue 64 rows 2 fanotify slow
-         681 s0 mkdir e.txt
-         1203 s1 mkdir d
-         1894 s0 mkdir e.txt/d
-         2760 s0 power 139818557352875
-         3779 s0 rename e.txt d/b
-         5405 s0 mkdir e.txt",
-    );
+    passes(story_of(Bug::WalkKnowsByInode));
 }
 
 /// A directory was removed and made anew; its row had the new inode before its listing was there, which had been compared with no rows:
@@ -108,17 +83,7 @@ fn regression_a_directory_made_anew_is_compared_with_its_own_rows() {
 /// and looks at what was in it kept anybody from trying again.
 #[test]
 fn regression_nodes_that_wait_for_each_other_are_planned_together() {
-    passes(
-        "seed 914131 hosts 3 active 60000 queue 64 rows 100 damage fanotify
-         2212 s2 mkdir e.txt
-         3090 s2 rename e.txt a
-         0 s2 repeat 5 6168
-         28087 s1 create a/b
-         34170 s0 mkdir d
-         56158 s2 link a/b d/d
-         56415 s2 rm a
-         56450 s1 edit a/b",
-    );
+    passes(story_of(Bug::WaitsInACircle));
 }
 
 /// A file was placed, its agent killed, and moved in the share; killed again, and deleted there. It stood where the first version was,
@@ -147,56 +112,14 @@ fn regression_of_versions_with_the_same_bytes_the_one_at_this_place_was_applied(
 /// killed after the second, and what stood there counted as an edit.
 #[test]
 fn regression_a_version_of_which_one_step_was_written_down_is_not_agreed() {
-    passes(
-        "seed 937471 hosts 2 active 60000 queue 64 rows 100 fanotify alone
-         4272 s0 mkdir a
-         4272 s0 mode / 452
-         13710 s0 mkdir a/a
-         13923 s0 create a/a/c
-         0 s1 crash-in 5 0
-         17933 s0 rename a/a/c e.txt
-         18020 s0 create a/b
-         18164 s0 swap a/b e.txt
-         19140 s0 edit a/b
-         21708 s0 edit a/b
-         0 s1 crash-in 8 1",
-    );
+    passes(story_of(Bug::HalfAgreedIsAgreed));
 }
 
 /// Killed while it applied a version, and once more when a younger one had been read: of the younger one only the place was agreed, and
 /// the older one forgotten, so that its bytes conflicted with the next.
 #[test]
 fn regression_of_several_versions_the_one_with_the_same_bytes_was_applied() {
-    passes(
-        "seed 904570 hosts 2 active 60000 queue 64 rows 100 alone
-         0 s0 repeat 3 11
-         5655 s0 create e.txt
-         6939 s0 edit e.txt
-         8006 s0 rm e.txt
-         0 s0 repeat 8 9196
-         0 s1 repeat 7 5861
-         0 s1 crash-in 6 1
-         15202 s0 create a
-         15202 s0 create d
-         0 s0 repeat 22 7176
-         17848 s0 create c
-         18059 s0 create e.txt
-         18681 s0 create a
-         0 s1 repeat 14 4261
-         0 s1 repeat 15 7964
-         25966 s0 rename e.txt c
-         29493 s0 mkdir e.txt
-         29493 s0 mkdir e.txt/d
-         32202 s0 rm d
-         34030 s0 create e.txt/c
-         35234 s0 mode e.txt/d 455
-         35234 s0 edit e.txt/c
-         0 s1 crash-in 24 1
-         35633 s0 edit e.txt/c
-         0 s1 crash-in 25 4
-         40030 s0 edit e.txt/c
-         41580 s0 office e.txt/c",
-    );
+    passes(story_of(Bug::YoungestLeftoverFirst));
 }
 
 /// The oracle: a displaced file that somebody had written to was put back, and the fact of that was on its way to the engine.
@@ -266,24 +189,27 @@ fn regression_a_batch_asks_for_its_opening_again() {
 /// before, and was taken for what the share has. An edit here then went over the other's (a loss, 1015126).
 #[test]
 fn regression_an_offer_tells_only_of_what_it_changed() {
-    passes(
-        "seed 1015126 hosts 3 active 60000 queue 64 rows 100 damage stepwise
-         2345 s1 create a
-         2708 s2 rm a
-         0 s0 crash-in 1 0 257960496701811
-         5200 s0 create b
-         10357 s0 create d
-         13014 s2 clone
-         13333 s2 rm b
-         17804 s1 rename b a
-         20611 s2 rename d e.txt
-         21199 s2 edit e.txt
-         22518 s0 mkdir c
-         25547 s2 kill
-         26916 s2 mkdir a
-         27914 s0 create d
-         27914 s0 mkdir c/b
-         29199 s0 create c/a
-         0 s2 lose 25",
-    );
+    passes(story_of(Bug::OfferRowIsWhole));
+}
+
+/// After a set-back the row of a directory was dropped while a walk that had told of it was on its way into it: it found no rows by its inode, and
+/// what had been removed in it was not missed (1036543).
+#[test]
+fn regression_a_directory_whose_row_is_dropped_beside_a_walk_is_listed() {
+    passes(story_of(Bug::DroppedDirectoryPassed));
+}
+
+/// A file was deleted, and the answer lost with the life. The next life heard of it before its walk came by: what the row had said counted as what
+/// stood on the disk, and was created anew (1031931).
+#[test]
+fn regression_what_was_deleted_before_this_life_does_not_stand_here() {
+    passes(story_of(Bug::OfferedStandsAsBefore));
+}
+
+/// Whatever shows a bug of the zoo shows nothing without it.
+#[test]
+fn every_story_of_the_zoo_passes() {
+    for (_, story) in STORIES {
+        passes(story);
+    }
 }

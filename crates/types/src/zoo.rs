@@ -54,6 +54,10 @@ bugs! {
 
     /// A version of which one step was written down counts as applied, whatever a cut-off apply has left of the others.
     HalfAgreedIsAgreed,
+    /// A time that somebody set on what an apply has left counts as the version's.
+    LeftoverTakesTime,
+    /// A directory that a cut-off apply has made in the place of another one is taken for that.
+    LeftoverDirectoryInherits,
     /// Of two versions that cut-off applies may have left, the younger is taken although the older has the bytes or the place.
     YoungestLeftoverFirst,
     /// Nodes that were planned apart wait for each other for as long as anything is looked at.
@@ -162,6 +166,8 @@ bugs! {
     ChildrenOfGoneForgotten,
     /// A node that went while it was offered is forgotten at once.
     GoneWhileOffered,
+    /// The same where its directory goes, and it with that.
+    GoneInsideWhileOffered,
     /// What is kept of a conflict is seen before its node has the new content.
     KeptSeenTooEarly,
     /// What is kept of a conflict is not looked at afterwards.
@@ -186,10 +192,16 @@ bugs! {
     /// What the service keeps of a batch is not taken: the feed alone tells what became of it, and only of a node that nobody
     /// changed since.
     KeptAnswersIgnored,
+    /// Answers that an opening has kept are taken, and the place in history that they are of is not remembered.
+    KeptAnswersOfNowhere,
     /// All of an offer's row is what the share has, also what the offer did not change.
     OfferRowIsWhole,
     /// What was seen before a lost answer was known stays a node of its own.
     LostAnswerMakesTwins,
+    /// What was offered before this life, and accepted, stands as its old row says, although nobody has seen it so.
+    OfferedStandsAsBefore,
+    /// A directory whose row is dropped while a walk is under way is not listed for itself.
+    DroppedDirectoryPassed,
     /// A batch whose answer was lost is planned again before the feed was read.
     RetriesBeforeFeed,
     /// An id that the share has known is offered again and again.
@@ -346,6 +358,7 @@ impl Bug {
             | Self::LooksLoseTheirDirectory
             | Self::LookWithoutDirectoryForgotten
             | Self::MovedIsStillThere
+            | Self::GoneInsideWhileOffered
             | Self::ReadOfMovedFile
             | Self::OurWorkMovesTimes
             | Self::TimesCollide

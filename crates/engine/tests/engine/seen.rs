@@ -189,6 +189,25 @@ pub fn a_look_whose_directory_is_not_there_is_made_later() {
     assert!(creates(&bench, "f"), "{:?}", bench.sent);
 }
 
+/// Something new is offered, moved into a directory, and goes with that, all before the answer comes: the share hears of it.
+#[test]
+pub fn what_goes_with_its_directory_while_it_is_offered_is_gone() {
+    let link = || LookFound::Entry(seen_link(NEW_INO, "f", "to", 5));
+    let mut bench = Bench::at_rest(Vec::new());
+    bench.hint(ROOT_INO, Some("f"));
+    bench.look(&mut |_| link());
+    bench.wait(2, 10);
+    let (job, _, groups) = bench.find_send().expect("it is offered");
+    bench.hints(&[(ROOT_INO, Some("f")), (DIR_INO, Some("f"))]);
+    bench.look(&mut |at| if at.dir.uid == DIR { link() } else { LookFound::Nothing });
+    bench.hint(ROOT_INO, Some("d"));
+    bench.look(&mut |_| LookFound::Nothing);
+    bench.accept(job, &groups);
+    bench.settle(&mut all(|_| LookFound::Nothing));
+    assert!(creates(&bench, "f") && bench.is_in_sync(), "{:?}", bench.sent);
+    assert_eq!(bench.cloud(groups[0].ops[0].uid()), None, "{:?}", bench.sent);
+}
+
 /// Two files exchange their names: both move, and nothing is read or sent anew.
 #[test]
 pub fn a_swap_is_two_moves() {

@@ -28,6 +28,7 @@ fn zoo_of_the_engine() {
         (Bug::AdoptedWithoutItsInside, seen::a_directory_that_is_adopted_is_compared_with_its_rows),
         (Bug::LooksLoseTheirDirectory, seen::looks_follow_a_directory_that_gets_another_id),
         (Bug::LookWithoutDirectoryForgotten, seen::a_look_whose_directory_is_not_there_is_made_later),
+        (Bug::GoneInsideWhileOffered, seen::what_goes_with_its_directory_while_it_is_offered_is_gone),
         (Bug::MovedIsStillThere, seen::a_swap_is_two_moves),
         (Bug::ReadOfMovedFile, seen::a_file_that_moves_while_it_is_read_stands_where_it_went),
         (Bug::OurWorkMovesTimes, seen::the_time_that_an_apply_moves_is_nobodys_edit),

@@ -9,7 +9,7 @@ use polder_engine::{
     Apply, ApplyAct, ApplyResult, ApplyStep, Dir, Event, Failure, FailureClass, JobId, Place, SeenDir,
     SeenEntry,
 };
-use polder_types::{Attrs, Content, Name, NodeUid, RelPath, Stamp, Timestamp};
+use polder_types::{Attrs, Content, FileIdent, Name, NodeUid, RelPath, Stamp, Timestamp};
 
 use super::Host;
 use super::recycle::Displaced;
@@ -36,7 +36,8 @@ pub struct Applying {
     results: Vec<ApplyResult>,
     moved: Vec<(RelPath, RelPath, bool)>,
     made: BTreeSet<u64>,
-    touched: Vec<u64>,
+    /// Directories, held as open files are: a number may be another one's by the end.
+    touched: Vec<(u64, FileIdent)>,
     changed: Vec<u64>,
     sync_all: bool,
     displaced: Vec<(NodeUid, Name)>,
@@ -93,9 +94,9 @@ impl Applying {
         self.steps.len()
     }
 
-    pub(super) fn touch_dir(&mut self, dir: u64) {
-        if !self.touched.contains(&dir) {
-            self.touched.push(dir);
+    pub(super) fn touch_dir(&mut self, dir: u64, ident: FileIdent) {
+        if !self.touched.contains(&(dir, ident)) {
+            self.touched.push((dir, ident));
         }
     }
 
@@ -275,7 +276,7 @@ impl Host {
             });
             if let Some(ino) = there.filter(|_| self.mounted) {
                 self.disk.set_meta(ino, None, Some(mtime));
-                applying.touch_dir(ino);
+                applying.touch_dir(ino, self.disk.ident(ino));
             }
         }
         let count = applying.touched.len() + applying.changed.len();
@@ -283,11 +284,17 @@ impl Host {
             self.make_durable();
         } else if count > 0 {
             self.disk.fsync(RECYCLE);
-            applying.touched.iter().chain(&applying.changed).for_each(|ino| self.disk.fsync(*ino));
+            let touched = applying.touched.iter().map(|(ino, _)| ino);
+            touched.chain(&applying.changed).for_each(|ino| self.disk.fsync(*ino));
         }
-        let there = applying.touched.iter().filter(|ino| self.disk.get(**ino).is_some());
-        let now =
-            |ino: &u64| SeenDir { stamp: self.disk.stamp(*ino), attrs: self.disk.inode(*ino).attrs.clone() };
+        let there = applying
+            .touched
+            .iter()
+            .filter(|(ino, ident)| self.disk.get(*ino).is_some_and(|_| self.disk.ident(*ino) == *ident));
+        let now = |(ino, _): &(u64, FileIdent)| SeenDir {
+            stamp: self.disk.stamp(*ino),
+            attrs: self.disk.inode(*ino).attrs.clone(),
+        };
         let dirs = there.map(now).collect();
         let places: Vec<_> = applying.steps.iter().filter_map(displaces).collect();
         let displaced = applying.displaced.into_iter().map(|(uid, entry)| {

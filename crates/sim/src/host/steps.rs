@@ -38,7 +38,7 @@ impl Host {
                     return Err(Stop::Refused(None));
                 }
                 self.disk.touch(ROOT, None, attrs, mtime);
-                applying.touch_dir(ROOT);
+                applying.touch_dir(ROOT, self.disk.ident(ROOT));
                 let now = Some(self.disk.entry(ROOT, &at.name));
                 Ok(ApplyResult::Done { now, other: None, exact: true })
             }
@@ -120,7 +120,7 @@ impl Host {
     }
 
     fn placed(&self, applying: &mut Applying, at: &Target, staged: &Staged) {
-        applying.touch_dir(at.0);
+        applying.touch_dir(at.0, self.disk.ident(at.0));
         if self.disk.names(staged.ino).is_some() {
             applying.made_dir(staged.ino);
         }
@@ -202,7 +202,7 @@ impl Host {
             return Err(self.refused(keep));
         }
         self.disk.rename((STAGING, &staged.name), (keep.0, &keep.1));
-        applying.touch_dir(keep.0);
+        applying.touch_dir(keep.0, self.disk.ident(keep.0));
         self.disk.exchange((at.0, &at.1), (keep.0, &keep.1));
         self.placed(applying, at, staged);
         Ok(self.done(at, Some(keep), exact))
@@ -258,8 +258,8 @@ impl Host {
             return Err(Stop::Failed(polder_engine::Failure { class, text: "rename: invalid".into() }));
         }
         self.disk.rename((source.0, &source.1), (target.0, &target.1));
-        applying.touch_dir(source.0);
-        applying.touch_dir(target.0);
+        applying.touch_dir(source.0, self.disk.ident(source.0));
+        applying.touch_dir(target.0, self.disk.ident(target.0));
         if self.disk.names(ino).is_some() {
             applying.dir_moved(from, to, false);
         }
@@ -288,8 +288,8 @@ impl Host {
         }
         let exact = self.stamp_at(&first) == Some(*expect) && self.stamp_at(&second) == Some(*expect_with);
         self.disk.exchange((first.0, &first.1), (second.0, &second.1));
-        applying.touch_dir(first.0);
-        applying.touch_dir(second.0);
+        applying.touch_dir(first.0, self.disk.ident(first.0));
+        applying.touch_dir(second.0, self.disk.ident(second.0));
         applying.dir_moved(from, to, true);
         Ok(self.done(&second, Some(&first), exact))
     }
@@ -316,7 +316,7 @@ impl Host {
                 let entry = self.recycle_name(uid, expect);
                 self.disk.rename((at.0, &at.1), (RECYCLE, &entry));
             }
-            applying.touch_dir(at.0);
+            applying.touch_dir(at.0, self.disk.ident(at.0));
             return Ok(done);
         }
         if !self.is_as_expected(&at, expect, kind) {
@@ -331,7 +331,7 @@ impl Host {
             return Err(self.refused(&(at.0, given)));
         }
         self.keep_recycled(applying, uid, &entry);
-        applying.touch_dir(at.0);
+        applying.touch_dir(at.0, self.disk.ident(at.0));
         Ok(done)
     }
 

@@ -30,21 +30,39 @@ impl World {
                 return Err(format!("not equal {} s after the last fault: {why}", HEAL_MS / 1000));
             }
         }
-        self.moves = 0;
-        let still = self.time + STILL_MS;
-        self.run_until(still)?;
-        let unequal = self.unequal()?;
-        if !unequal.is_empty() || !self.all_in_sync() {
-            return Err(format!("did not stay equal: {}", self.why(unequal)));
-        }
-        let damaged = !unreadable(&self.service).is_empty() || !self.unavailable().is_empty();
-        if self.moves > 0 && !damaged {
-            return Err(format!("{} batches or applies although all was equal", self.moves));
-        }
+        let damaged = self.stand_still()?;
         self.check_waiting()?;
         self.check_placeholders();
         self.violation.clone().map_or(Ok(()), Err)?;
         self.check_contents(damaged)
+    }
+
+    /// Nothing happens where all is equal, but that bytes which were damaged are stored anew: then nothing from there on. Whether any are
+    /// damaged still.
+    fn stand_still(&mut self) -> Result<bool, String> {
+        loop {
+            let was_damaged = self.is_damaged();
+            self.moves = 0;
+            let still = self.time + STILL_MS;
+            self.run_until(still)?;
+            let unequal = self.unequal()?;
+            if !unequal.is_empty() || !self.all_in_sync() {
+                return Err(format!("did not stay equal: {}", self.why(unequal)));
+            }
+            let damaged = self.is_damaged();
+            if was_damaged && !damaged {
+                continue;
+            }
+            if self.moves > 0 && !damaged {
+                return Err(format!("{} batches or applies although all was equal", self.moves));
+            }
+            return Ok(damaged);
+        }
+    }
+
+    /// Whether bytes of the share cannot be had, or not by some server.
+    fn is_damaged(&self) -> bool {
+        !unreadable(&self.service).is_empty() || !self.unavailable().is_empty()
     }
 
     /// No loss (I1), no version without its bytes (I14).

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use polder_types::EndpointId;
 
 use super::{Kind, What, World};
-use crate::ghost::{live_tokens, tokens_of_disk};
+use crate::ghost::{Others, live_tokens, tokens_of_disk};
 use crate::host::Host;
 use crate::host::gate::Gate;
 use crate::rng::Rng;
@@ -204,10 +204,7 @@ impl World {
         for (_, token) in staged {
             after.remove(&token);
         }
-        // What others have displaced was a version of the share, and does not come back by itself.
-        let others = self.hosts.iter().filter(|other| other.nth != host);
-        let others = others.flat_map(|other| other.disk.tokens_below(crate::disk::ROOT));
-        let others = others.map(|(_, token)| token).collect();
+        let others = Others::of(self.hosts.iter().filter(|other| other.nth != host));
         self.ghost.lost_locally(&self.service, &before, &after, &others);
         if running {
             self.start_later(host);
@@ -223,12 +220,11 @@ impl World {
 
     fn revert(&mut self, host: usize) {
         let Some((disk, store)) = self.checkpoints.remove(&host) else { return };
-        let mut all = tokens_of_disk(&self.hosts[host].disk);
-        all.extend(tokens_of_disk(&disk));
-        self.ghost.half_told(&all, &self.service);
+        let visible = Others::of(std::iter::once(&self.hosts[host])).visible;
+        self.ghost.half_told(&visible, &self.service);
         // A batch may be on the wire still.
         if let Some(opening) = self.hosts[host].link.and_then(|link| link.open) {
-            self.reverted.insert(opening, all);
+            self.reverted.insert(opening, visible);
         }
         self.machine(host, |server| {
             server.programs.clear();
@@ -258,9 +254,8 @@ impl World {
             return;
         }
         self.set_back = true;
-        let after = live_tokens(&self.service);
-        let everywhere = self.hosts.iter().flat_map(|host| tokens_of_disk(&host.disk)).collect();
-        self.ghost.lost_centrally(&before, &after, &everywhere);
+        let others = Others::of(self.hosts.iter());
+        self.ghost.lost_centrally(&self.service, &before, &others);
         self.disconnect_all();
     }
 

@@ -58,7 +58,7 @@ impl World {
     /// A fact comes back after a while.
     pub(super) fn reply(&mut self, host: usize, life: u64, session: Option<u64>, event: Event) {
         let delay = match session {
-            Some(_) => 2 + self.delay(host, 60),
+            Some(_) => self.way(host),
             None => self.delay(host, 20),
         };
         self.push(self.time + delay, What::Fact { host, life, session, event });

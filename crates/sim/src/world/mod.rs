@@ -248,7 +248,7 @@ pub struct World {
     /// Faults of a told story, by host, kind and number.
     told: BTreeMap<(usize, &'static str, u64), Deed>,
     checkpoints: BTreeMap<usize, (Disk, polder_sync::mem::MemStore)>,
-    /// What machines had when they were set back, by the opening that was theirs.
+    /// What users saw on machines when they were set back, by the opening that was theirs.
     reverted: BTreeMap<InstanceId, BTreeSet<Token>>,
     hints_due: Vec<bool>,
     set_back: bool,
@@ -260,6 +260,8 @@ pub struct World {
 const HEAL_MS: u64 = 20 * 60_000;
 /// How long it must then stay still.
 const STILL_MS: u64 = 3 * 60_000;
+/// The longest way of a message to a service that is far away.
+const FAR_MS: u64 = 1_000;
 /// More steps than this are no work but a circle.
 const STEPS_MAX: u64 = 40_000;
 
@@ -372,6 +374,11 @@ impl World {
     fn delay(&mut self, host: usize, max: u64) -> u64 {
         let nth = self.hosts[host].count("delay");
         Rng::of(self.plan.seed, [11, host as u64, nth]).below(max)
+    }
+
+    /// How long a message is on its way between a server and the service.
+    fn way(&mut self, host: usize) -> u64 {
+        2 + self.delay(host, if self.plan.far { FAR_MS } else { 60 })
     }
 
     fn one(&mut self, what: What) {

@@ -79,7 +79,7 @@ impl World {
             let request = Box::new(Request { nth: 0, ..request.clone() });
             self.push(self.time + ms, What::Request { host, life, session, request });
         }
-        let delay = 2 + self.delay(host, 60);
+        let delay = self.way(host);
         self.push(self.time + delay, What::Request { host, life, session, request: Box::new(request) });
     }
 
