@@ -248,7 +248,7 @@ def act_as(act, path):
             for at in (0, SIZE // 2, SIZE - 1000):
                 os.pread(file.fileno(), 1000, at)
                 # Nobody flushes for a part; others do, at any moment.
-                subprocess.run(["sync", "--file-system", Path(path).parent], check=True)
+                subprocess.run(["sync", "--file-system", Path(path).parent.parent], check=True)
     elif act == "write":
         with open(path, "r+b", buffering=0) as file:
             os.pwrite(file.fileno(), EDIT, EDIT_AT)
