@@ -410,6 +410,58 @@ pub const STORIES: &[(Bug, &str)] = &[
          12000 s0 rename a b/a
          12010 s1 rename b a/b",
     ),
+    // Tiered files: the process ends between two calls, or somebody writes in time.
+    (
+        Bug::PunchedBeforeMarked,
+        "seed 1 hosts 2 active 60000 tiers 3
+         6000 s0 create a
+         20000 s0 tier a
+         0 s0 cut-off 1 2",
+    ),
+    (
+        Bug::LeavesAsItIs,
+        "seed 1 hosts 2 active 60000 tiers 3
+         6000 s0 create a
+         20000 s0 tier a
+         20001 s0 edit a",
+    ),
+    (
+        Bug::LeavesUnverified,
+        "seed 1 hosts 2 active 60000 tiers 3 damage
+         0 s0 bad 1 flipped
+         6000 s0 create a
+         20000 s0 tier a",
+    ),
+    (
+        Bug::ResidentBeforeLastByte,
+        "seed 1 hosts 2 active 60000 tiers 3
+         6000 s0 create a
+         6000 s0 create b
+         6000 s0 create c
+         20000 s0 tier a
+         20000 s0 tier b
+         20000 s0 tier c
+         30000 s0 read a 0 1
+         30000 s0 read b 0 1
+         30000 s0 read c 0 1",
+    ),
+    (
+        Bug::UnmarkedBeforeCut,
+        "seed 1 hosts 2 active 60000 tiers 3
+         6000 s0 create a
+         20000 s0 tier a
+         30000 s0 cut a
+         0 s0 cut-off 2 3",
+    ),
+    (
+        Bug::AppliedPinsNothing,
+        "seed 1 hosts 2 active 60000 tiers 3 history prune
+         6000 s0 create a
+         20000 s0 tier a
+         29000 s0 unmount
+         30000 s1 edit a
+         55000 s0 mount",
+    ),
 ];
 
 /// The first story of a bug.
