@@ -60,8 +60,8 @@ pub struct SeenEntry {
     pub attrs: Arc<Attrs>,
     /// The target, for a symlink alone.
     pub target: Option<Box<[u8]>>,
-    /// What a file is known to have without being read: it is a placeholder of ours, or was recalled and did not change since.
-    pub stands_for: Option<StandsFor>,
+    /// What a file is known to have without being read: it is a placeholder of ours, or was recalled and did not change since. Boxed: most files have none.
+    pub stands_for: Option<Box<StandsFor>>,
 }
 
 /// A directory itself as it was seen.

@@ -352,7 +352,8 @@ impl Applier<'_> {
         }
         let seen = Seen { name: at.name.clone(), kind: Some(staged.kind()), stamp: *stamp, links: 1 };
         let target = staged.target().map(Into::into);
-        let stands_for = staged.stands_for().cloned().map(|content| StandsFor { content, version: None });
+        let stands_for =
+            staged.stands_for().cloned().map(|content| Box::new(StandsFor { content, version: None }));
         Some(Found { seen, attrs: Some(attrs.clone()), target, stands_for })
     }
 

@@ -115,9 +115,14 @@ impl Attributes {
     }
 
     /// What `name` in `dir` stands for, if it is a placeholder of our root.
-    pub(crate) fn stands_for(&self, dir: BorrowedFd<'_>, name: &CStr, ident: FileIdent) -> Option<StandsFor> {
+    pub(crate) fn stands_for(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        ident: FileIdent,
+    ) -> Option<Box<StandsFor>> {
         let (pledge, content) = self.marks.as_ref()?.content(dir, name, ident)?;
-        Some(StandsFor { content, version: Some((pledge.node, pledge.since)) })
+        Some(Box::new(StandsFor { content, version: Some((pledge.node, pledge.since)) }))
     }
 
     /// Attributes of `name` in `dir` (of `dir` itself for an empty name), of which `stat` was just taken.

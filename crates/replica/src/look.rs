@@ -41,7 +41,7 @@ pub struct Found {
     /// The text of a symlink.
     pub target: Option<Box<[u8]>>,
     /// Of a placeholder of this root: the content that it stands for. Its stamp is that of its mark.
-    pub stands_for: Option<StandsFor>,
+    pub stands_for: Option<Box<StandsFor>>,
 }
 
 /// The end of a listing.

@@ -270,7 +270,7 @@ fn known_entry(found: Found, known: Option<&Known>) -> SeenEntry {
     let mut entry = seen_entry(found);
     if let (None, Some(known)) = (&entry.stands_for, known) {
         let content = known.content(&entry.seen.stamp);
-        entry.stands_for = content.map(|content| StandsFor { content, version: None });
+        entry.stands_for = content.map(|content| Box::new(StandsFor { content, version: None }));
     }
     entry
 }

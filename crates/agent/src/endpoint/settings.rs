@@ -43,7 +43,7 @@ pub(super) fn settings(common: &Common, assignment: &Assignment, is_first: bool)
         filter: Arc::new(filter),
         initial,
         brake: if brake.enabled { braked } else { unbraked },
-        ..Settings::new(&*common.server_name)
+        ..Settings::new(&common.server_name)
     })
 }
 

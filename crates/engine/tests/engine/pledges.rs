@@ -23,7 +23,8 @@ fn bytes(len: u64) -> Content {
 fn placeholder(since: u64) -> SeenEntry {
     let stamp = Stamp { size: SIZE, ..stamp(FILE_INO, 1) };
     let seen = Seen { name: name("f"), kind: Some(Kind::File), stamp, links: 1 };
-    let stands_for = Some(StandsFor { content: bytes(SIZE), version: Some((NODE, Seq(since))) });
+    let stands_for = StandsFor { content: bytes(SIZE), version: Some((NODE, Seq(since))) };
+    let stands_for = Some(Box::new(stands_for));
     SeenEntry { seen, attrs: attrs(OLD).into(), target: None, stands_for }
 }
 
