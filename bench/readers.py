@@ -523,9 +523,8 @@ def service_unreachable(world):
 
 
 def service_away_for_long(world):
-    """An error in the end, not a wait without end; afterwards all of it."""
-    # rsync reads on after each error, and then a second time: half a minute for each piece.
-    readings = world.readings([name for name in READERS if not name.startswith("rsync")])
+    """An error in the end, not a wait without end, also for who reads on after errors, as rsync does, twice; afterwards all of it."""
+    readings = world.readings()
     world.stop_service()
     for one in readings:
         one.begin()
@@ -534,6 +533,13 @@ def service_away_for_long(world):
     check(well == 0, f"{well} have bytes without a service")
     check(time.monotonic() - began > 20, "gave up early")
     world.cluster.start_service()
+
+    def comes_again():
+        try:
+            return any(one.path.exists() and one.path.read_bytes() == one.stored for one in readings)
+        except OSError:
+            return False
+    wait_for("the first bytes", comes_again, 15)
     all_intact(world, readings)
 
 

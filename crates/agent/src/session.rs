@@ -12,7 +12,7 @@ use polder_api::grpc::convert::{self, Assignment};
 use polder_api::grpc::{PROTOCOL_VERSION, Reason, pb};
 use polder_engine::Unreachable;
 use polder_types::ShareId;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -30,7 +30,17 @@ const REPEAT_TICKS: u64 = 300;
 /// A session that lived so long was good: the next wait is the shortest.
 const GOOD: Duration = Duration::from_secs(10);
 
+/// How soon it is tried again at the earliest when somebody waits for the service.
+const WANTED_AFTER: Duration = Duration::from_millis(500);
+
 static NUMBER: AtomicU64 = AtomicU64::new(1);
+/// A process has one session.
+static WANTED: Notify = Notify::const_new();
+
+/// Somebody waits for the service: the next try to reach it is soon.
+pub(crate) fn wanted() {
+    WANTED.notify_one();
+}
 
 /// Keeps a session for ever.
 pub(crate) async fn keep(hub: Arc<Hub>) {
@@ -50,8 +60,17 @@ pub(crate) async fn keep(hub: Arc<Hub>) {
             wait = WAIT_MIN;
         }
         let jitter = u64::from(random::<1>()[0]) * wait.as_millis() as u64 / 512;
-        tokio::time::sleep(wait / 2 + Duration::from_millis(jitter)).await;
-        let limit = if matches!(why, Unreachable::Network(_)) { WAIT_MAX / 12 } else { WAIT_MAX };
+        let is_network = matches!(why, Unreachable::Network(_));
+        let is_wanted = async {
+            tokio::time::sleep(WANTED_AFTER).await;
+            match is_network {
+                true => WANTED.notified().await,
+                // Nobody's waiting changes the answer.
+                false => std::future::pending().await,
+            }
+        };
+        let _ = tokio::time::timeout(wait / 2 + Duration::from_millis(jitter), is_wanted).await;
+        let limit = if is_network { WAIT_MAX / 12 } else { WAIT_MAX };
         wait = (wait * 2).min(limit);
     }
 }

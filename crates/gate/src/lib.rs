@@ -12,6 +12,7 @@ mod fs;
 mod holder;
 mod interrupt;
 mod keep;
+mod motion;
 mod mount;
 mod pool;
 pub mod ports;
@@ -30,5 +31,5 @@ pub use keep::{
     unmount,
 };
 pub use mount::clear_stale;
-pub use session::{Connection, Gate, GateError, Settings};
+pub use session::{Connection, Gate, GateError, Moving, Settings};
 pub use shared::STATE_BYTES;

@@ -5,6 +5,7 @@
 //!
 //! The leader looks again before it sleeps where that pays (`spin.rs`).
 
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -108,6 +109,25 @@ struct Session {
 #[derive(Clone)]
 pub struct Gate(Arc<Session>);
 
+/// Names that are being changed beneath the mount.
+pub struct Moving {
+    session: Arc<Session>,
+    names: Vec<(Node, CString)>,
+}
+
+impl Moving {
+    /// Runs a change of them, while no name is changed through the mount. It must not wait for anybody who uses the mount.
+    pub fn alone<T>(&self, change: impl FnOnce() -> T) -> T {
+        self.session.fs.alone(change)
+    }
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        self.session.fs.end_motion(&self.names);
+    }
+}
+
 /// How a connection is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -176,6 +196,9 @@ impl Gate {
         if resumed.is_some() {
             // Before anything is read: what this worker has read already would come again, under another number.
             session.device.tell(&Notice::Resend).doing("ask for what was not answered")?;
+            // What was changed beneath the mount by the worker before, or without any, and nobody told of.
+            // Before Linux 6.16 the kernel cannot be told so: such a name shows the old file until it is changed again, or falls out of the cache.
+            let _ = session.device.tell(&Notice::Epoch);
         }
         session.start_reader(Some(1)).map_err(GateError::Thread)?;
         let watch = session.clone();
@@ -215,6 +238,16 @@ impl Gate {
     pub fn name_changed(&self, directory: Node, name: &[u8]) -> Result<(), Errno> {
         self.0.device.tell(&Notice::Name { parent: directory.0, name })?;
         self.0.device.tell(&Notice::Node { node: directory.0, data: true })
+    }
+
+    /// Names will be changed beneath the mount. Until what is answered is dropped, which comes after [`Gate::name_changed`] of each, nobody renames or
+    /// removes by them what the kernel does not show there. Those that no request can name are passed over.
+    pub fn moving<'a>(&self, names: impl IntoIterator<Item = (Node, &'a [u8])>) -> Moving {
+        let name = |(node, name): (Node, &[u8])| Some((node, CString::new(name).ok()?));
+        let moving =
+            Moving { session: Arc::clone(&self.0), names: names.into_iter().filter_map(name).collect() };
+        self.0.fs.begin_motion(&moving.names);
+        moving
     }
 
     /// Attributes or bytes of a node have changed by other hands than the mount's. The same holds as for [`Gate::name_changed`].

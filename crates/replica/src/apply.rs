@@ -61,6 +61,17 @@ pub fn apply(
     attributes: &mut Attributes,
     batch: Batch<'_>,
 ) -> BatchResult {
+    apply_alone(root, recycle, attributes, batch, &|step| step())
+}
+
+/// The same, with each step that changes names run by `alone`, exactly once. What stands in the way of it must not wait for the end of the batch.
+pub fn apply_alone(
+    root: &Root,
+    recycle: &Arc<Recycle>,
+    attributes: &mut Attributes,
+    batch: Batch<'_>,
+    alone: &dyn Fn(&mut dyn FnMut()),
+) -> BatchResult {
     let Batch { steps, dir_times, server, filter } = batch;
     let count = steps.len();
     let begun = prove(root).and_then(|()| make_staged_durable(root, &steps)).and_then(|()| Walker::new(root));
@@ -91,7 +102,7 @@ pub fn apply(
             .after
             .iter()
             .all(|needed| matches!(results.get(*needed as usize), Some(StepResult::Done { .. })));
-        let result = if ready { applier.step(step) } else { Ok(StepResult::Skipped) };
+        let result = if ready { applier.step_alone(step, alone) } else { Ok(StepResult::Skipped) };
         results.push(match result {
             Ok(result) => result,
             Err(Stop::Refused(found)) => StepResult::Refused { found: found.map(|found| *found) },
@@ -182,6 +193,16 @@ pub(crate) struct Target {
 }
 
 impl Applier<'_> {
+    fn step_alone(&mut self, step: Step, alone: &dyn Fn(&mut dyn FnMut())) -> Acted {
+        // May wait for who gives the file up, and changes no name.
+        if matches!(step.act, Act::Touch { .. }) {
+            return self.step(step);
+        }
+        let (mut step, mut acted) = (Some(step), None);
+        alone(&mut || acted = step.take().map(|step| self.step(step)));
+        acted.unwrap_or(Ok(StepResult::Skipped))
+    }
+
     fn step(&mut self, step: Step) -> Acted {
         match step.act {
             Act::Place { at, staged, over: None } => self.place(&at, staged),

@@ -49,7 +49,7 @@ mod walk;
 mod watch;
 mod xattrs;
 
-pub use apply::apply;
+pub use apply::{apply, apply_alone};
 pub use attributes::{AttrPolicy, Attributes, OwnerPolicy};
 pub use error::{ErrorClass, FsError};
 pub use identity::Identity;

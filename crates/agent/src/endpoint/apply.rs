@@ -84,7 +84,7 @@ impl Applier {
     pub(crate) fn apply(&mut self, apply: Apply) -> Applied {
         let mut staged = self.stage(&apply.steps);
         let mut places: BTreeMap<_, _> = apply.steps.iter().filter_map(displaces).collect();
-        let changes = self.disk.tiered.is_some().then(|| Changes::of(&apply));
+        let changes = self.disk.tiered.as_ref().map(|tiered| Changes::of(&apply, tiered));
         let mut results: Vec<Option<ApplyResult>> = apply.steps.iter().map(|_| None).collect();
         // Steps whose content could not be had are left out; the numbers that others wait for move accordingly.
         let mut number: Vec<Option<u32>> = Vec::with_capacity(apply.steps.len());
@@ -106,8 +106,12 @@ impl Applier {
         let filter = self.disk.filter();
         let dir_times = apply.dir_times.iter().map(|(dir, time)| (Arc::new(dir_at(dir)), *time)).collect();
         let batch = Batch { steps, dir_times, server: &self.disk.server_name, filter: &filter };
-        let done =
-            polder_replica::apply(&self.disk.root, &self.disk.recycle, &mut self.hands.attributes, batch);
+        let alone = |step: &mut dyn FnMut()| match &changes {
+            Some(changes) => changes.alone(step),
+            None => step(),
+        };
+        let (root, recycle) = (&self.disk.root, &self.disk.recycle);
+        let done = polder_replica::apply_alone(root, recycle, &mut self.hands.attributes, batch, &alone);
         if let (Some(tiered), Some(changes)) = (&self.disk.tiered, changes) {
             changes.tell(tiered, &done);
         }

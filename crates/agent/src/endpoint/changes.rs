@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use polder_engine::{Apply, ApplyAct, Place};
+use polder_gate::Moving;
 use polder_replica::{BatchResult, Found, StepResult};
 use polder_types::{FileIdent, Name};
 
@@ -14,12 +15,15 @@ pub(crate) struct Changes {
     nodes: BTreeSet<FileIdent>,
     /// Directories of each step: what was displaced may have got another name in one of them.
     dirs: Vec<Vec<Option<FileIdent>>>,
+    /// The gate knows of the names from here on, until it has told the kernel.
+    moving: Option<Moving>,
 }
 
 impl Changes {
-    /// Of a batch.
-    pub(crate) fn of(apply: &Apply) -> Self {
-        let mut changes = Self { names: BTreeSet::new(), nodes: BTreeSet::new(), dirs: Vec::new() };
+    /// Of a batch, which begins now.
+    pub(crate) fn of(apply: &Apply, tiered: &Tiered) -> Self {
+        let mut changes =
+            Self { names: BTreeSet::new(), nodes: BTreeSet::new(), dirs: Vec::new(), moving: None };
         for step in &apply.steps {
             let (places, node) = match &step.act {
                 ApplyAct::Place { at, over, .. } => {
@@ -40,7 +44,16 @@ impl Changes {
             changes.names.extend(places.into_iter().map(|Place { dir, name }| (dir.ident, name.clone())));
         }
         changes.nodes.extend(apply.dir_times.iter().filter_map(|(dir, _)| dir.ident));
+        changes.moving = tiered.names_move(changes.names.iter().map(|(dir, name)| (*dir, name.as_bytes())));
         changes
+    }
+
+    /// Carries out a step of it while no name is changed through the gate.
+    pub(crate) fn alone(&self, step: &mut dyn FnMut()) {
+        match &self.moving {
+            Some(moving) => moving.alone(step),
+            None => step(),
+        }
     }
 
     /// Has the kernel ask again. No lock may be held that a reader needs.
@@ -55,6 +68,7 @@ impl Changes {
         }
         self.nodes.extend(done.dirs.iter().map(|(stamp, _)| stamp.ident));
         tiered.names_changed(self.names.iter().map(|(dir, name)| (*dir, name.as_bytes())));
+        drop(self.moving.take());
         for node in self.nodes {
             tiered.node_changed(node);
         }

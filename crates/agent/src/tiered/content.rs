@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::files::{Brought, FileState, Held, ident_of, key_of};
 use super::queue::Failed;
-use super::{Inner, Keep, RECALL_WAIT_MAX, Residency, TieredError, Use};
+use super::{Inner, Keep, Residency, TieredError, Use};
 
 /// How often it is looked whether a reader still lives.
 const GONE_LOOK: Duration = Duration::from_millis(60);
@@ -221,10 +221,24 @@ impl Inner {
         let from = fetch.piece.saturating_mul(PIECE_BYTES);
         loop {
             match self.bring(ident_of(fetch.node), from, from.saturating_add(PIECE_BYTES)) {
-                Err(Failed::Share(_)) if begin.elapsed() < RECALL_WAIT_MAX && !self.queue.is_ended() => {
+                Err(Failed::Share(_)) if self.queue.is_ended() => {
+                    break Err(Failed::Share("the endpoint ends".into()));
+                }
+                Err(Failed::Share(why)) if self.patience.is_over(begin.elapsed()) => {
+                    self.patience.was_in_vain();
+                    break Err(Failed::Share(why));
+                }
+                Err(Failed::Share(_)) => {
+                    crate::session::wanted();
                     std::thread::sleep(again_after(begin.elapsed()));
                 }
-                outcome => return outcome,
+                Ok(brought) => {
+                    if brought.bytes > 0 {
+                        self.patience.came();
+                    }
+                    break Ok(brought);
+                }
+                failed => break failed,
             }
         }
     }
@@ -325,7 +339,8 @@ impl Content for Port {
         let inner = &self.0;
         let ident = inner.ident(file)?;
         let state: Arc<FileState> = inner.files.get(ident);
-        let until = Instant::now() + RECALL_WAIT_MAX;
+        let begin = Instant::now();
+        let is_late = || inner.patience.is_over(begin.elapsed());
         let mut allowed = None;
         loop {
             let here = {
@@ -351,20 +366,25 @@ impl Content for Port {
                 Allowance::Refuse => return Err(Errno::ACCESS),
                 Allowance::Serve => match inner.read_through(ident, offset, out) {
                     Ok(Some(count)) => {
+                        inner.patience.came();
                         inner.uses.recalled(who, count as u64);
                         return Ok(count);
                     }
                     Ok(None) => continue,
-                    Err(Failed::Share(_)) if Instant::now() < until => {
+                    Err(Failed::Share(_)) if !is_late() => {
                         if interrupt.is_raised() {
                             return Err(Errno::INTR);
                         }
-                        let waited =
-                            RECALL_WAIT_MAX.saturating_sub(until.saturating_duration_since(Instant::now()));
-                        std::thread::sleep(again_after(waited));
+                        crate::session::wanted();
+                        std::thread::sleep(again_after(begin.elapsed()));
                         continue;
                     }
-                    Err(why) => return Err(told(why)),
+                    Err(why) => {
+                        if matches!(why, Failed::Share(_)) {
+                            inner.patience.was_in_vain();
+                        }
+                        return Err(told(why));
+                    }
                 },
                 Allowance::Recall => state.wants_whole.store(true, Ordering::Release),
             }
@@ -382,7 +402,7 @@ impl Content for Port {
                 }
                 Err(error) => return Err(errno(&error)),
             }
-            if Instant::now() >= until {
+            if is_late() {
                 return Err(Errno::IO);
             }
         }

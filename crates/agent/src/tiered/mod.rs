@@ -16,6 +16,7 @@ mod list;
 mod looks;
 mod marks;
 mod mount;
+mod patience;
 mod queue;
 mod removals;
 mod together;
@@ -27,9 +28,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use polder_gate::Gate;
 use polder_gate::ports::Node;
 use polder_gate::tree::Tree;
+use polder_gate::{Gate, Moving};
 use polder_replica::{Marked, Root, StateReaders};
 use polder_tiering::{Allowance, Cause, Lane, PIECE_BYTES, Program, Stays};
 use polder_types::{EndpointId, FileIdent, NodeUid, RelPath};
@@ -37,6 +38,7 @@ use polder_types::{EndpointId, FileIdent, NodeUid, RelPath};
 use crate::chunks::Fetcher;
 use changes::Changes;
 use files::{Files, key_of};
+use patience::Patience;
 use queue::{Failed, Queue, Wish};
 use removals::Removals;
 
@@ -45,8 +47,6 @@ pub(crate) use looks::ensure_nobody_looks;
 pub(crate) use mount::{Gates, Mounted, clear_dead, may_be_placeholder};
 
 const LOCK: &str = "no holder of this lock panics";
-/// How long a program waits for bytes that do not come; then it gets an error.
-const RECALL_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How much of a file is asked for at once when all of it is wanted.
 const WINDOW_BYTES: u64 = 64 << 20;
 /// Files that are looked at together.
@@ -75,6 +75,7 @@ struct Inner {
     removals: Removals,
     files: Files,
     queue: Queue,
+    patience: Patience,
     known: Arc<Known>,
     uses: Arc<dyn Uses>,
     source: Mutex<Option<Source>>,
@@ -389,6 +390,18 @@ impl Tiered {
         Arc::clone(&self.0.known)
     }
 
+    /// Names in directories are about to stand for something else by our own doing; until what is answered is dropped, which comes after
+    /// [`Tiered::names_changed`], no program changes by them what the kernel does not show it.
+    pub(crate) fn names_move<'a>(
+        &self,
+        names: impl IntoIterator<Item = (Option<FileIdent>, &'a [u8])>,
+    ) -> Option<Moving> {
+        let node = |dir: FileIdent| self.0.tree.node_of_inode(dir.ino, dir.generation);
+        // A directory that is made only now is not in the kernel's cache.
+        let names = names.into_iter().filter_map(|(dir, name)| Some((node(dir?)?, name)));
+        Some(self.0.gate()?.moving(names))
+    }
+
     /// Names in directories stand for something else by our own doing: the kernel is to ask again. No lock may be held that a reader needs.
     pub(crate) fn names_changed<'a>(&self, names: impl IntoIterator<Item = (Option<FileIdent>, &'a [u8])>) {
         let Some(gate) = self.0.gate() else { return };
@@ -463,7 +476,6 @@ impl Inner {
         cause: Option<Cause>,
         is_over: &dyn Fn() -> bool,
     ) -> Result<(), TieredError> {
-        let until = Instant::now() + RECALL_WAIT_MAX;
         let state = self.files.get(ident);
         // Which pieces are absent is known once the file is taken up; the first piece is fetched by whoever takes it up.
         let (size, absent) = {
@@ -480,7 +492,8 @@ impl Inner {
         };
         let len = len.min(WINDOW_BYTES);
         let wish = Wish { lane, key: key_of(ident), stream, offset, len, size, absent, cause };
-        self.queue.wait_for(&wish, until, is_over)
+        let begin = Instant::now();
+        self.queue.wait_for(&wish, &|| self.patience.is_over(begin.elapsed()), is_over)
     }
 
     /// Brings a whole placeholder; its size. Nothing is done for a resident file.
@@ -528,7 +541,11 @@ impl Inner {
     ) -> Result<bool, TieredError> {
         loop {
             match self.take_up(ident, state) {
-                Err(Failed::Share(_)) if begin.elapsed() < RECALL_WAIT_MAX && !self.queue.is_ended() => (),
+                Err(Failed::Share(_))
+                    if !self.patience.is_over(begin.elapsed()) && !self.queue.is_ended() =>
+                {
+                    ()
+                }
                 outcome => return outcome.map_err(TieredError::from),
             }
             if is_over() {

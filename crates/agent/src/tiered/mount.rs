@@ -119,6 +119,7 @@ impl Mounted {
             removals: Removals::default(),
             files: Files::default(),
             queue: Queue::default(),
+            patience: Default::default(),
             known: Arc::default(),
             uses,
             source: Mutex::default(),

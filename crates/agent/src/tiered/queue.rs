@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use polder_tiering::{Asked, Cause, Fetch, Lane, Reader, Recalls};
 use polder_types::NodeUid;
@@ -129,11 +129,11 @@ impl Default for Queue {
 }
 
 impl Queue {
-    /// Has pieces fetched and waits until they are here. Ends early when `is_over` says so (`Cancelled`), and at the latest at `until`.
+    /// Has pieces fetched and waits until they are here. Ends early when `is_over` says so (`Cancelled`), and when `is_late` does.
     pub(super) fn wait_for(
         &self,
         wish: &Wish,
-        until: Instant,
+        is_late: &dyn Fn() -> bool,
         is_over: &dyn Fn() -> bool,
     ) -> Result<(), TieredError> {
         let reader = Reader(self.next_reader.fetch_add(1, Ordering::Relaxed));
@@ -160,7 +160,7 @@ impl Queue {
             if is_over() {
                 return Err(TieredError::Cancelled);
             }
-            if Instant::now() >= until {
+            if is_late() {
                 return Err(TieredError::Share("too many programs wait for recalls".into()));
             }
             std::thread::sleep(counted.poll());
@@ -172,7 +172,7 @@ impl Queue {
             }
             let why = if is_over() {
                 TieredError::Cancelled
-            } else if Instant::now() >= until {
+            } else if is_late() {
                 TieredError::Share("it did not answer in time".into())
             } else {
                 answer = waiter.answered.wait_timeout(answer, counted.poll()).expect(LOCK).0;
@@ -261,8 +261,9 @@ mod tests {
         }
     }
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_millis(300)
+    fn soon() -> impl Fn() -> bool {
+        let begin = std::time::Instant::now();
+        move || begin.elapsed() >= Duration::from_millis(300)
     }
 
     #[test]
@@ -276,7 +277,7 @@ mod tests {
             );
         }
         let queue = Queue::default();
-        let over = queue.wait_for(&wish(0, 1, &[0]), soon(), &|| true);
+        let over = queue.wait_for(&wish(0, 1, &[0]), &soon(), &|| true);
         assert!(matches!(over, Err(TieredError::Cancelled)));
         assert_eq!(queue.waiting.load(Ordering::Relaxed), 0, "counted while they wait");
     }
@@ -286,7 +287,7 @@ mod tests {
         let queue = Queue::default();
         std::thread::scope(|scope| {
             let readers: Vec<_> = (0..2)
-                .map(|_| scope.spawn(|| queue.wait_for(&wish(5, 100, &[0]), soon(), &|| false)))
+                .map(|_| scope.spawn(|| queue.wait_for(&wish(5, 100, &[0]), &soon(), &|| false)))
                 .collect();
             let fetch = queue.next().unwrap();
             assert_eq!(fetch.piece, 0);
@@ -301,14 +302,14 @@ mod tests {
     fn a_reader_ends_by_failure_by_signal_and_by_time() {
         let queue = Queue::default();
         std::thread::scope(|scope| {
-            let fails = scope.spawn(|| queue.wait_for(&wish(0, 1, &[0]), soon(), &|| false));
+            let fails = scope.spawn(|| queue.wait_for(&wish(0, 1, &[0]), &soon(), &|| false));
             let fetch = queue.next().unwrap();
             queue.settle(fetch, &Err(Failed::NoSpace), |_| ());
             assert!(matches!(fails.join().unwrap(), Err(TieredError::NoSpace)));
         });
-        let over = queue.wait_for(&wish(0, 1, &[0]), soon(), &|| true);
+        let over = queue.wait_for(&wish(0, 1, &[0]), &soon(), &|| true);
         assert!(matches!(over, Err(TieredError::Cancelled)));
-        let late = queue.wait_for(&wish(0, 1, &[0]), Instant::now(), &|| false);
+        let late = queue.wait_for(&wish(0, 1, &[0]), &|| true, &|| false);
         assert!(matches!(late, Err(TieredError::Share(_))));
         assert!(queue.state.lock().unwrap().waiters.is_empty());
         queue.end();

@@ -14,11 +14,13 @@ mod once;
 mod opens;
 mod xattrs;
 
+use std::ffi::CString;
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
 use crate::interrupt::Interrupt;
+use crate::motion::Motion;
 use crate::ports::{Attributes, Caller, Component, Content, Entry, Namespace, Node};
 use crate::proto::{
     AttributesOut, EntryOut, Header, Lifetime, Operation, RESENT, Request, SetAttrIn, StatxOut,
@@ -111,6 +113,7 @@ pub(crate) struct FileSystem {
     content: Arc<dyn Content>,
     shared: Arc<Shared>,
     opens: Opens,
+    motion: Motion,
     tell: Box<dyn Tell>,
 }
 
@@ -122,7 +125,22 @@ impl FileSystem {
         opens: Opens,
         tell: Box<dyn Tell>,
     ) -> Self {
-        Self { namespace, content, shared, opens, tell }
+        Self { namespace, content, shared, opens, motion: Motion::default(), tell }
+    }
+
+    /// Names will be changed beneath the mount; until [`FileSystem::end_motion`], which comes after the kernel was told.
+    pub(crate) fn begin_motion(&self, names: &[(Node, CString)]) {
+        self.motion.begin(&*self.namespace, names);
+    }
+
+    /// The kernel was told of them.
+    pub(crate) fn end_motion(&self, names: &[(Node, CString)]) {
+        self.motion.end(names);
+    }
+
+    /// Runs a change beneath the mount while no name is changed through it.
+    pub(crate) fn alone<T>(&self, change: impl FnOnce() -> T) -> T {
+        self.motion.alone(change)
     }
 
     /// Nobody can write to the node any more.
@@ -253,7 +271,16 @@ impl FileSystem {
             // By who exports the mount by handle.
             b"." => self.namespace.entry(parent),
             b".." => self.namespace.parent(parent),
-            _ => self.namespace.lookup(parent, Component::new(name)?),
+            _ => {
+                let name = Component::new(name)?;
+                let found = self.namespace.lookup(parent, name);
+                match &found {
+                    Ok(entry) => self.motion.tell((parent, name), entry.node.0),
+                    Err(Errno::NOENT) => self.motion.tell((parent, name), 0),
+                    Err(_) => (),
+                }
+                found
+            }
         };
         match found {
             Ok(entry) => self.put_entry(call.out, &entry),

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::once::{Acted, Before};
 use super::{Answer, Call, FileSystem, Stop, is_hidden};
-use crate::ports::{Component, DirEntry, Make, Node};
+use crate::ports::{Component, DirEntry, Entry, Make, Node};
 use crate::proto::{DirectoryOut, EntryOut, Lifetime, ReadIn};
 
 const S_IFMT: u32 = 0o170_000;
@@ -84,7 +84,7 @@ impl FileSystem {
             true => self.namespace.remove_directory(parent, name),
             false => self.namespace.unlink(parent, name),
         };
-        self.once(call, before, is_done, act)?;
+        self.once(call, &[(parent, name)], before, is_done, act)?;
         Ok(())
     }
 
@@ -107,8 +107,16 @@ impl FileSystem {
             let moved = self.at(to.0, to.1)? == before.subject;
             Ok(moved && self.at(from.0, from.1)? != before.subject)
         };
-        self.once(call, before, is_done, || self.namespace.rename(from, to, flags))?;
+        self.once(call, &[from, to], before, is_done, || self.namespace.rename(from, to, flags))?;
         Ok(())
+    }
+
+    /// What stands at a name that was listed. A name in motion is left to a look-up.
+    fn listed(&self, directory: Node, name: Component<'_>) -> Result<Entry, Errno> {
+        match self.motion.told((directory, name)) {
+            Some(_) => Err(Errno::AGAIN),
+            None => self.namespace.lookup(directory, name),
+        }
     }
 
     pub(super) fn read_directory(&self, call: &mut Call<'_>, read: &ReadIn, is_plus: bool) -> Answer {
@@ -126,8 +134,7 @@ impl FileSystem {
             let found = match name {
                 b"." | b".." => None,
                 _ => {
-                    let found =
-                        Component::new(entry.name).and_then(|name| self.namespace.lookup(directory, name));
+                    let found = Component::new(entry.name).and_then(|name| self.listed(directory, name));
                     match found {
                         Ok(found) => Some(found),
                         // Vanished since it was listed.

@@ -9,8 +9,9 @@
 use rustix::io::Errno;
 
 use super::{Answer, Call, FileSystem, Stop};
+use crate::motion::At;
 use crate::ports::{Component, Node};
-use crate::shared::Progress;
+use crate::shared::{Progress, RingSlot};
 
 /// What stood at the names before; 0 for nothing.
 #[derive(Debug, Clone, Copy)]
@@ -30,15 +31,31 @@ pub(super) enum Acted<T> {
 
 impl FileSystem {
     /// Carries out what cannot be repeated. `before` looks at the names, `is_done` tells by what stands there now whether it was carried out.
+    /// `ESTALE` while the kernel shows something else at one of the names.
     pub(super) fn once<T>(
         &self,
         call: &mut Call<'_>,
+        names: &[At<'_>],
         before: impl FnOnce() -> Result<Before, Errno>,
         is_done: impl FnOnce(Before) -> Result<bool, Errno>,
         act: impl FnOnce() -> Result<T, Errno>,
     ) -> Result<Acted<T>, Stop> {
         let unique = call.unique();
         let noted = if call.is_resent() { self.shared.progress(unique) } else { None };
+        // What was begun was allowed to be; refused now, the kernel would have it done a second time, to whatever stands there since.
+        let is_new = noted.is_none();
+        let carry_out = || self.once_noted(call, noted, before, is_done, act);
+        self.motion.through(&*self.namespace, names, is_new, carry_out)
+    }
+
+    fn once_noted<T>(
+        &self,
+        call: &mut Call<'_>,
+        noted: Option<(Progress, RingSlot<'_>)>,
+        before: impl FnOnce() -> Result<Before, Errno>,
+        is_done: impl FnOnce(Before) -> Result<bool, Errno>,
+        act: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<Acted<T>, Stop> {
         let slot = match noted {
             Some((Progress::Done, slot)) => {
                 call.leaves.ring = Some(slot.keep());
@@ -54,7 +71,7 @@ impl FileSystem {
             }
             None => {
                 let Before { subject, displaced } = before()?;
-                self.shared.begin(unique, subject, displaced)
+                self.shared.begin(call.unique(), subject, displaced)
             }
         };
         match act() {
@@ -90,7 +107,7 @@ impl FileSystem {
         let before = || Ok(Before { subject: 0, displaced: self.at(parent, name)? });
         // A name that was free and is taken now was made by us.
         let is_done = |before: Before| Ok(before.displaced == 0 && self.at(parent, name)? != 0);
-        self.once(call, before, is_done, act)
+        self.once(call, &[(parent, name)], before, is_done, act)
     }
 
     /// The entry that was made, now or earlier, as the reply.

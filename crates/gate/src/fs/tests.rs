@@ -1,5 +1,7 @@
 //! The file system without a kernel: messages in, replies out, over ports that live in memory.
 
+mod motion;
+
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};

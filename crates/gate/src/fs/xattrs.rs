@@ -117,7 +117,7 @@ impl FileSystem {
         let before =
             || Ok(Before { subject: u64::from(has(self.namespace.xattr(node, name))?), displaced: 0 });
         let is_done = |before: Before| Ok(before.subject == 0 && has(self.namespace.xattr(node, name))?);
-        self.once(call, before, is_done, act)?;
+        self.once(call, &[], before, is_done, act)?;
         Ok(())
     }
 
@@ -130,7 +130,7 @@ impl FileSystem {
             Err(Errno::NODATA) => Ok(true),
             Err(errno) => Err(errno),
         };
-        self.once(call, before, is_done, || self.namespace.remove_xattr(node, name))?;
+        self.once(call, &[], before, is_done, || self.namespace.remove_xattr(node, name))?;
         Ok(())
     }
 }

@@ -304,6 +304,8 @@ pub enum Notice<'a> {
     },
     /// What was not answered is to be sent again.
     Resend,
+    /// All names are to be looked up again at their next use. Linux 6.16; `EINVAL` before.
+    Epoch,
 }
 
 /// A notice as it is written to the device.
@@ -311,6 +313,7 @@ pub fn notice(notice: &Notice<'_>) -> Vec<u8> {
     const INVAL_INODE: i32 = 2;
     const INVAL_ENTRY: i32 = 3;
     const RESEND: i32 = 7;
+    const INC_EPOCH: i32 = 8;
     let mut out = vec![0; REPLY_HEADER_BYTES];
     let code = match notice {
         Notice::Node { node, data } => {
@@ -329,6 +332,7 @@ pub fn notice(notice: &Notice<'_>) -> Vec<u8> {
             INVAL_ENTRY
         }
         Notice::Resend => RESEND,
+        Notice::Epoch => INC_EPOCH,
     };
     let header = reply_header(0, -code, out.len() - REPLY_HEADER_BYTES);
     out[..REPLY_HEADER_BYTES].copy_from_slice(&header);
@@ -381,6 +385,7 @@ mod tests {
         let init = InitOut { max_readahead: 1, flags: 2, max_background: 3, max_write: 4, max_pages: 5 };
         assert_eq!(len(&|out| init.put(out)), 64);
         assert_eq!(notice(&Notice::Resend).len(), 16);
+        assert_eq!(notice(&Notice::Epoch).len(), 16);
         assert_eq!(notice(&Notice::Node { node: 1, data: true }).len(), 40);
         assert_eq!(notice(&Notice::Name { parent: 1, name: b"abc" }).len(), 16 + 16 + 4);
     }

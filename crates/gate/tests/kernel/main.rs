@@ -8,6 +8,7 @@ mod support;
 
 mod deaths;
 mod model;
+mod motion;
 mod posix;
 mod readers;
 mod signals;

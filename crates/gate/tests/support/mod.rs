@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
+use polder_gate::ports::Node;
 use polder_gate::tree::Tree;
 use polder_gate::{EXIT_AGAIN, Gate, Handed, Holder, Settings};
+use rustix::fs::CWD;
 
 use store::{Marks, Store};
 
@@ -37,7 +39,10 @@ pub fn work() -> ExitCode {
         let gate = Gate::start(handed.connection, tree, store, &settings)?;
         if let Some(again) = std::env::var_os(AGAIN) {
             std::fs::write(Path::new(&again).with_file_name("serving"), std::process::id().to_string())?;
+            let names = Path::new(&again).with_file_name("motion");
             std::thread::spawn(move || exit_when_told(Path::new(&again)));
+            let gate = gate.clone();
+            std::thread::spawn(move || move_when_told(&gate, &names));
         }
         Ok(gate.wait()?)
     };
@@ -72,6 +77,37 @@ pub fn hold(
 pub fn hold_and_tell(tree: &Path, point: &Path, told: &Path, worker: impl Fn() -> Command) -> ExitCode {
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(told).unwrap();
     hold(tree, point, worker, |worker| writeln!(file, "{worker}").unwrap())
+}
+
+/// While a file is there, the names in it (one a line, at the root) are in motion; then the kernel is told of them. Each is answered by a file
+/// that comes, or goes. What lies staged under such a name is exchanged for it.
+fn move_when_told(gate: &Gate, told: &Path) {
+    let answer = told.with_file_name("in-motion");
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(2));
+    loop {
+        let Ok(text) = std::fs::read_to_string(told) else {
+            pause();
+            continue;
+        };
+        let moving = gate.moving(text.lines().map(|name| (Node::ROOT, name.as_bytes())));
+        for name in text.lines() {
+            let (staged, at) =
+                (told.with_file_name("staged").join(name), told.with_file_name("tree").join(name));
+            if staged.exists() {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                moving.alone(|| rustix::fs::renameat_with(CWD, &staged, CWD, &at, flags)).unwrap();
+            }
+        }
+        std::fs::write(&answer, "").unwrap();
+        while told.exists() {
+            pause();
+        }
+        for name in text.lines() {
+            gate.name_changed(Node::ROOT, name.as_bytes()).unwrap();
+        }
+        drop(moving);
+        std::fs::remove_file(&answer).unwrap();
+    }
 }
 
 /// Ends this worker, in the middle of whatever it does, when its number stands in a file.
