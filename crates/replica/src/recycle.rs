@@ -176,7 +176,13 @@ impl Recycle {
     /// Whether somebody has written, or may still write, to a displaced file. Stores through a mapping are told as
     /// well: the file was clean when its content was read, so the first store has moved its time.
     pub fn since(&self, entry: &RecycledName) -> Result<Since, FsError> {
-        let Some(file) = open_file(self.dir(), &entry.0)? else { return Ok(Since::AtRest) };
+        let file = match open_file(self.dir(), &entry.0) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(Since::AtRest),
+            // Somebody has it for himself at this moment: expiry, which looks whether it may go. It is looked at again.
+            Err(error) if error.class == ErrorClass::Busy => return Ok(Since::Open),
+            Err(error) => return Err(error),
+        };
         // The lease first: what it excludes cannot happen after the look.
         let lease = ReadLease::try_take(file.as_fd());
         let seen = self.entry(entry.0.clone(), CName::new(&entry.0).as_c_str())?;

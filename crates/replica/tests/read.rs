@@ -357,6 +357,48 @@ fn the_opened_file_is_what_is_told() {
     assert_ne!(e.stamp("f").ident, old.ident);
 }
 
+/// Expiry takes a file for itself to look at it; whoever watches for writes meanwhile comes again, and tells nobody of an error.
+#[test]
+fn who_has_a_displaced_file_for_himself_is_waited_for() {
+    use polder_replica::{Act, Since};
+    use std::io::BufRead;
+    use std::process::{Command, Stdio};
+    let dir = tempfile::tempdir().unwrap();
+    let e = Endpoint::new(dir.path());
+    let expect = e.write("f", b"old");
+    let act = Act::Remove { at: e.place("f"), kind: Kind::File, expect };
+    assert!(is_done(&e.apply_one(act)));
+    let mut entries = Vec::new();
+    let mut take = |entry| {
+        entries.push(entry);
+        ControlFlow::Continue(())
+    };
+    e.recycle.list(&mut take).unwrap();
+    let entry = entries.pop().unwrap();
+    let script = "import fcntl, os, signal, sys\n\
+        signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+        file = os.open(sys.argv[1], os.O_RDONLY)\n\
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+        print('held', flush=True)\n\
+        sys.stdin.read()";
+    let area = e.file(".polder/recycle");
+    let file = std::fs::read_dir(area).unwrap().next().unwrap().unwrap().path();
+    let mut holder = Command::new("python3")
+        .args(["-c", script])
+        .arg(file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut held = String::new();
+    std::io::BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut held).unwrap();
+    assert_eq!(held, "held\n");
+    assert_eq!(e.recycle.since(&entry.name).unwrap(), Since::Open);
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    assert_eq!(e.recycle.since(&entry.name).unwrap(), Since::AtRest);
+}
+
 /// The recycle area lets go of nothing that somebody still uses, or that is not what was read (I4).
 #[test]
 fn i4_recycled_bytes_leave_only_at_rest() {
