@@ -541,13 +541,10 @@ impl Inner {
         is_over: &dyn Fn() -> bool,
     ) -> Result<bool, TieredError> {
         loop {
-            match self.take_up(ident, state) {
-                Err(Failed::Share(_))
-                    if !self.patience.is_over(begin.elapsed()) && !self.queue.is_ended() =>
-                {
-                    ()
-                }
-                outcome => return outcome.map_err(TieredError::from),
+            let outcome = self.take_up(ident, state);
+            let is_away = matches!(outcome, Err(Failed::Share(_)));
+            if !is_away || self.patience.is_over(begin.elapsed()) || self.queue.is_ended() {
+                return outcome.map_err(TieredError::from);
             }
             if is_over() {
                 return Err(TieredError::Cancelled);

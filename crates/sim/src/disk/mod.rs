@@ -275,7 +275,7 @@ impl Disk {
         });
         let stands_for =
             marked.or_else(|| known().map(|token| StandsFor { content: content_of(token), version: None }));
-        SeenEntry { seen, attrs: inode.attrs.clone(), target, stands_for }
+        SeenEntry { seen, attrs: inode.attrs.clone(), target, stands_for: stands_for.map(Box::new) }
     }
 
     /// What an inode is.

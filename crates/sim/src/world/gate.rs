@@ -410,7 +410,8 @@ impl World {
         };
         let held = !is_absent(token) && content.direct_chunks().all(sound);
         let known = all_contents(&self.service).contains(&content);
-        if !(held && known) && !self.set_back {
+        let is_held = held && known;
+        if !is_held && !self.set_back {
             self.violated(format!("s{host} freed the bytes {token}, which the share does not hold verified"));
         }
     }
