@@ -220,12 +220,9 @@ async fn wait(request: &Mount, endpoint: &Endpoint, progress: &Progress) -> Resu
     let (mut well, mut names) = (Instant::now(), 0);
     loop {
         let status = status(request, endpoint).await;
-        match &status {
-            Ok(Some(status)) => {
-                (names..status.nodes).for_each(|_| progress.add_item());
-                names = names.max(status.nodes);
-            }
-            Ok(None) | Err(_) => (),
+        if let Ok(Some(status)) = &status {
+            (names..status.nodes).for_each(|_| progress.add_item());
+            names = names.max(status.nodes);
         }
         let why = match status {
             Ok(Some(status)) => match standing(&status, polder_agent::is_mounted(&request.dir)) {
