@@ -46,7 +46,10 @@ fn stamp(root: &Root, path: &str) -> Stamp {
     let (dir, name) = path.split_last().unwrap();
     let mut attributes = Attributes::new(AttrPolicy::default(), Arc::default()).with_marks_of(root);
     let at = DirAt { path: dir, ident: None };
-    match look(&mut Walker::new(root).unwrap(), &mut attributes, &at, &[name.clone()]).unwrap().pop() {
+    match look(&mut Walker::new(root).unwrap(), &mut attributes, &at, std::slice::from_ref(name))
+        .unwrap()
+        .pop()
+    {
         Some(Look::Found(found)) => found.seen.stamp,
         other => panic!("{other:?}"),
     }
