@@ -22,6 +22,7 @@ use rustix::io::Errno;
 use crate::error::{Doing, ErrorClass, FsError};
 use crate::ident::{CName, kind, stamp_at, stamp_fd};
 use crate::lease::{ReadLease, sole_user};
+use crate::presence::is_stamp_of_mark;
 use crate::read::{Piece, open_file};
 use crate::root::{Root, RootError};
 use crate::walk::{Dir, open_beneath};
@@ -162,6 +163,10 @@ impl Recycle {
         let (stat, stamp) = stamp_at(self.dir(), c_name).doing("stat", name.as_bytes())?;
         let expected = parse(&name);
         let left_at = self.left_at.lock().expect("no holder of this lock panics").get(&name).copied();
+        // A placeholder that was recalled since has another change time although nobody wrote to it; whoever writes moves its
+        // modification time.
+        let was_recalled = |left_at: &Timestamp| left_at.secs < 0 && !is_stamp_of_mark(&stamp);
+        let left_at = left_at.filter(|left_at| !was_recalled(left_at));
         Ok(Recycled {
             uid: expected.map(|(uid, ..)| uid),
             kind: kind(&stat),

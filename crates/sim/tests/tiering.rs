@@ -234,3 +234,31 @@ fn a_machine_that_is_set_back_keeps_placeholders() {
         assert_eq!(tree(&tells(&story(one, two), &[(READ, 1)])), ["a=2"]);
     }
 }
+
+/// A placeholder is being recalled while it is deleted elsewhere: the recall ends in the recycle area, where a file that looks
+/// otherwise was taken for one that somebody had written to. It came back beside its place, as an edit that nobody made.
+#[test]
+fn what_is_recalled_in_the_recycle_area_does_not_come_back() {
+    let outcome = run("seed 5001773 hosts 3 active 10000 queue 64 rows 100 tiers 6 fanotify
+         1800 s0 create c
+         1842 s0 mkdir a
+         2263 s0 rename c a/e.txt
+         3345 s0 office a/e.txt
+         3367 s2 symlink e.txt 4
+         4136 s2 rename e.txt b
+         4176 s0 mkdir d
+         4191 s1 rm e.txt
+         4288 s1 symlink a/e.txt 4
+         4433 s2 tier a/e.txt
+         5259 s2 mkdir a/b
+         5278 s1 tier a/e.txt
+         5415 s2 restart
+         5583 s1 tier a/e.txt
+         5719 s0 mkdir d/c
+         5738 s1 kill
+         6714 s1 rm b
+         6766 s0 mode / 449
+         6801 s1 recall a/e.txt
+         9764 s0 rm a");
+    assert!(!tree(&outcome).iter().any(|line| line.starts_with("e-s1")), "{:?}", outcome.tree);
+}

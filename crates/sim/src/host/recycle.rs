@@ -81,7 +81,10 @@ impl Host {
         let stamp = self.disk.stamp(ino);
         let looks_unchanged =
             parse(entry).is_some_and(|(_, size, mtime)| (size, mtime) == (stamp.size, stamp.mtime));
-        let untouched = self.recycle.left_at.get(entry).map(|left| *left == stamp.ctime);
+        // A placeholder that was recalled since has another change time although nobody wrote to it.
+        let left_at = self.recycle.left_at.get(entry);
+        let left_at = left_at.filter(|left| left.secs >= 0 || polder_replica::is_stamp_of_mark(&stamp));
+        let untouched = left_at.map(|left| *left == stamp.ctime);
         if !looks_unchanged || untouched == Some(false) {
             return Since::Written;
         }

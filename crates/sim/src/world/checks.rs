@@ -21,7 +21,7 @@ impl World {
         loop {
             let next = self.time + 2_000;
             self.run_until(next)?;
-            let at_rest = self.all_in_sync() && self.all_know_the_head() && self.check_waiting().is_ok();
+            let at_rest = self.all_in_sync() && self.all_know_the_head() && self.gates_rest();
             if at_rest && self.unequal()?.is_empty() {
                 break;
             }

@@ -455,6 +455,12 @@ impl World {
         stand_for.into_iter().find(|(_, token)| !self.can_be_read(*token))
     }
 
+    /// Whether nobody waits, nor has just written to what was displaced meanwhile.
+    pub(super) fn gates_rest(&self) -> bool {
+        let rests = |host: &crate::host::Host| !host.gate.on || host.recycle.watched.is_empty();
+        self.check_waiting().is_ok() && self.hosts.iter().all(rests)
+    }
+
     /// Nobody waits for ever.
     pub(super) fn check_waiting(&self) -> Result<(), String> {
         let waits = self.hosts.iter().find_map(|host| {
