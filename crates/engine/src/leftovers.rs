@@ -330,3 +330,55 @@ fn base_of(here: &LocalNode, version: &CloudNode, synced: Option<&SyncedNode>) -
     // A walk passes over what looks as its row says: only what was agreed whole may.
     Some(if whole { SyncedNode { stamp: here.stamp, ..row } } else { row })
 }
+
+#[cfg(test)]
+mod tests {
+    use polder_types::{AttrsHash, Content, FileIdent, Placed};
+
+    use super::*;
+
+    const APPLIED: Timestamp = Timestamp { secs: 20, nanos: 0 };
+
+    fn stamp(mtime: Timestamp) -> Stamp {
+        let ident = FileIdent { ino: 7, generation: 1 };
+        Stamp { ident, ctime: Timestamp::new(90, 0), mtime, size: 0 }
+    }
+
+    /// The version that an apply has placed, what was agreed before it, and what stands here with this time.
+    fn placed_over(mtime: Timestamp) -> (CloudNode, SyncedNode, LocalNode) {
+        let at = Placed { parent: NodeUid::ROOT, name: "f".parse().unwrap() };
+        let (content, attrs) = (Content::empty_file(), AttrsHash([1; 16]));
+        let version =
+            CloudNode { at: at.clone(), content: content.clone(), attrs, mtime: APPLIED, since: Seq(5) };
+        let before = SyncedNode {
+            content: Content::Symlink(b"before"[..].into()),
+            since: Seq(4),
+            ..SyncedNode::applied(
+                &CloudNode { mtime: Timestamp::new(10, 0), ..version.clone() },
+                stamp(Timestamp::new(10, 0)),
+            )
+        };
+        let content = LocalContent::Stored(content);
+        let here = LocalNode { at, kind: Kind::File, content, attrs, mtime, stamp: stamp(mtime) };
+        (version, before, here)
+    }
+
+    #[test]
+    fn what_an_apply_left_is_agreed_with_its_time() {
+        let (version, before, here) = placed_over(APPLIED);
+        let row = base_of(&here, &version, Some(&before)).unwrap();
+        assert_eq!((row.mtime_share, row.stamp), (APPLIED, here.stamp));
+    }
+
+    /// Somebody has set another time since: it is not the one that was agreed, and is sent.
+    #[test]
+    fn a_time_that_was_set_on_a_leftover_is_not_agreed() {
+        let (version, before, here) = placed_over(Timestamp::new(30, 0));
+        for synced in [Some(&before), None] {
+            let row = base_of(&here, &version, synced).unwrap();
+            assert_eq!(row.content, version.content, "its bytes are");
+            assert_ne!(row.stamp.mtime, here.stamp.mtime, "{row:?}");
+            assert_ne!(row.mtime_share, here.mtime, "{row:?}");
+        }
+    }
+}
