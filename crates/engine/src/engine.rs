@@ -387,6 +387,11 @@ impl Engine {
         }
     }
 
+    /// Whether a vanished name is waited for. A hold of a node about which nothing differs any more holds nothing.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.holds.keys().any(|uid| self.overlay.get(*uid).is_some())
+    }
+
     /// When a node that failed is tried again: doubling, with jitter of a quarter.
     pub(crate) fn backoff_ms(&mut self, tries: u32) -> u64 {
         let (first, longest) = self.settings.backoff_ms;

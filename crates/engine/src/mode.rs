@@ -59,7 +59,7 @@ impl Engine {
             && quiet
             && seen
             && !self.session.backlog
-            && self.holds.is_empty()
+            && !self.is_holding()
             && (planted(Bug::MergeEndsTooEarly) || !self.is_any_doomed(store)?)
         {
             self.session.mode = Mode::Steady;

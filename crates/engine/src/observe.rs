@@ -509,6 +509,7 @@ impl Engine {
             }
             None => {
                 self.overlay.forget(uid);
+                self.holds.remove(&uid);
                 self.problems.solved(uid);
                 self.changed(uid);
             }

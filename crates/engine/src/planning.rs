@@ -349,6 +349,9 @@ impl Engine {
             }
         }
         self.overlay.forget(from);
+        if let Some(until) = self.holds.remove(&from) {
+            self.holds.insert(to, until);
+        }
         self.dirs_known.clear();
         self.looks.rekey(from, to);
         self.scan.rekey(from, to);

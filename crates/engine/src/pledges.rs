@@ -65,8 +65,14 @@ impl Engine {
             return Ok(false);
         }
         let view = View { store, overlay: &self.overlay };
-        let is_elsewhere =
-            view.local(node)?.is_some() || self.work.is_busy(node) || store.synced(node)?.is_some();
+        let (there, row) = (view.local(node)?, store.synced(node)?);
+        let stamps = [there.as_ref().map(|there| there.stamp), row.as_ref().map(|row| row.stamp)];
+        if node != uid && stamps.into_iter().flatten().any(|stamp| stamp.ident == here.stamp.ident) {
+            // Another name of the file that stands for its node, which a user has made: nothing is left over here.
+            self.pledges.remove(&uid);
+            return Ok(false);
+        }
+        let is_elsewhere = there.is_some() || self.work.is_busy(node) || row.is_some();
         if node != uid && !is_elsewhere {
             self.pledges.remove(&uid);
             self.rekey(store, uid, node)?;

@@ -113,7 +113,7 @@ impl Engine {
         let busy = left > self.problems.of_work()
             || self.scan.is_open()
             || !self.looks.is_done()
-            || !self.holds.is_empty()
+            || self.is_holding()
             || self.work.running() > 0
             || self.session.wants_feed()
             || !self.session.is_ready();

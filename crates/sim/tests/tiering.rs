@@ -262,3 +262,41 @@ fn what_is_recalled_in_the_recycle_area_does_not_come_back() {
          9764 s0 rm a");
     assert!(!tree(&outcome).iter().any(|line| line.starts_with("e-s1")), "{:?}", outcome.tree);
 }
+
+/// A user gives a placeholder a second name in the moment of a rename: neither name is what a lost row has left.
+#[test]
+fn a_second_name_of_a_placeholder_is_a_users() {
+    let outcome = run("seed 2000641 hosts 2 active 60000 queue 64 rows 100 tiers 3 fanotify alone
+         35247 s0 create d
+         42033 s0 tier d
+         42617 s0 rename d a
+         42617 s0 link a b");
+    assert_eq!(outcome.tree.len(), 2, "{:?}", outcome.tree);
+}
+
+/// A placeholder is renamed over a file that nobody else knows yet.
+#[test]
+fn a_placeholder_takes_the_name_of_a_new_file() {
+    run("seed 2003662 hosts 3 active 10000 queue 64 rows 100 tiers 7 fanotify
+         2724 s1 create d
+         2802 s0 create e.txt
+         2985 s0 rename e.txt d
+         5463 s2 tier d-s0
+         5843 s2 copy d b
+         6050 s2 rename d-s0 b");
+}
+
+/// A name that vanished is waited for no longer once nothing of its node is left, here or in the share.
+#[test]
+fn what_is_gone_on_both_sides_is_not_waited_for() {
+    run("seed 2001587 hosts 2 active 10000 queue 64 rows 100 tiers 2 fanotify arrive history
+         1407 s1 create d
+         2213 s1 mode / 449
+         2258 s1 create a
+         2316 s1 rename a e.txt
+         2329 s1 rename d b
+         2354 s1 create c
+         4280 s1 rename b c
+         5275 s1 swap e.txt c
+         5434 s1 rm c");
+}

@@ -100,6 +100,14 @@ impl Host {
         rescued
     }
 
+    /// Whether what is watched still is open, so that no other look would tell anything.
+    pub fn displaced_are_looked_at(&self) -> bool {
+        self.recycle.watched.iter().all(|one| {
+            let ino = self.disk.lookup(RECYCLE, &one.entry);
+            ino.is_some_and(|ino| self.disk.inode(ino).opened > 0)
+        })
+    }
+
     /// Another look at those that were open.
     pub fn look_after_displaced(&mut self) -> Vec<Event> {
         let watched = std::mem::take(&mut self.recycle.watched);

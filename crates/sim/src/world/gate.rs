@@ -455,9 +455,9 @@ impl World {
         stand_for.into_iter().find(|(_, token)| !self.can_be_read(*token))
     }
 
-    /// Whether nobody waits, nor has just written to what was displaced meanwhile.
+    /// Whether nobody waits, nor has just written to what was displaced meanwhile. Who has such a file open may keep it so for ever.
     pub(super) fn gates_rest(&self) -> bool {
-        let rests = |host: &crate::host::Host| !host.gate.on || host.recycle.watched.is_empty();
+        let rests = |host: &crate::host::Host| !host.gate.on || host.displaced_are_looked_at();
         self.check_waiting().is_ok() && self.hosts.iter().all(rests)
     }
 
