@@ -33,26 +33,25 @@ impl Catch {
     }
 }
 
-/// Bugs of this level that no hunt has caught yet. They are hunted when they are asked for.
+/// Bugs of this level that no hunt has caught yet, in 20,000 seeds. They are hunted when they are asked for.
 ///
-/// Since an opening tells what became of open batches, it is rare that a life has looked at a place before it hears of its own offers: 12,000 seeds
-/// show no harm. The stories of the two about leftovers showed it until looks at directories were drawn otherwise; they wait for new ones.
-///
-/// The others are of tiered files, and were not hunted yet: they need a power cut that keeps certain changes, a store in a moment, or bytes that come
-/// late.
+/// Since an opening tells what became of open batches, it is rare that a life has looked at a place before it hears of its own offers. A hunt
+/// found one seed on a state between two changes, which shows nothing any more.
+/// The stories of the two about leftovers showed them until looks at directories were drawn otherwise; a test of what a leftover agrees on
+/// stands beside its code. The last needs a recall that a new version of the file overtakes.
 pub const OPEN: &[Bug] = &[
     Bug::OfferStandsWhereOthersDo,
     Bug::LeftoverTakesTime,
     Bug::LeftoverDirectoryInherits,
-    Bug::PunchedBeforeMarkIsDurable,
-    Bug::LeavesWithoutWriteBack,
-    Bug::UnmarkedBeforeDurable,
     Bug::FillsOtherVersion,
 ];
 
 /// A seed that caught each bug when somebody looked last. It is tried first, so that a hunt of all takes seconds; when the
 /// simulation draws otherwise than then, the bug is hunted from the first seed on.
 const KNOWN: &[(Bug, u64)] = &[
+    (Bug::PunchedBeforeMarkIsDurable, 57),
+    (Bug::LeavesWithoutWriteBack, 8284),
+    (Bug::UnmarkedBeforeDurable, 1422),
     (Bug::DeleteBeatsEditHere, 2),
     (Bug::DeleteBeatsEditInShare, 0),
     (Bug::ConflictCopyDropped, 1),
