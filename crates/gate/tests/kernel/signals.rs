@@ -1,4 +1,4 @@
-//! Whoever waits for the share can be killed. Row 16 of the third issue.
+//! Whoever waits for the share can be killed.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,17 +12,24 @@ const SIZE: u64 = 700_001;
 
 const MMAP: &str = "import mmap,sys;f=open(sys.argv[1],'rb');m=mmap.mmap(f.fileno(),0,prot=mmap.PROT_READ);print('ready',flush=True);m[99999]";
 
+/// A program that SIGINT ends, also where what runs the tests was started in the background and ignores it.
+fn with_default_signals(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", program]);
+    command
+}
+
 fn start(mounted: &Mounted, how: &str, name: &str) -> Child {
     let path = format!("mnt/{name}");
     let mut command = match how {
-        "buffered" => Command::new("cat"),
+        "buffered" => with_default_signals("cat"),
         "direct" => {
-            let mut dd = Command::new("dd");
+            let mut dd = with_default_signals("dd");
             dd.args(["iflag=direct", "bs=64k", &format!("if={path}"), "of=/dev/null", "status=none"]);
             dd
         }
         "write" => {
-            let mut dd = Command::new("dd");
+            let mut dd = with_default_signals("dd");
             dd.args([
                 "if=/dev/zero",
                 "bs=10",
