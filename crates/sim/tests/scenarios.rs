@@ -4,21 +4,11 @@
 //! In a tree `a=2` is the file `a` with the second content that anybody wrote, `d/` a directory, `gone` a node that was
 //! deleted.
 
-use polder_sim::{Outcome, Plan, World};
+mod told;
 
-/// Runs a story; its outcome, once all oracles were content.
-fn run(story: &str) -> Outcome {
-    let outcome = World::new(Plan { trace: true, ..Plan::told(story) }).run();
-    if let Some(failure) = &outcome.failure {
-        panic!("{}\n{failure}\n{story}", outcome.trace.join("\n"));
-    }
-    outcome
-}
+use polder_sim::Outcome;
 
-/// What the share holds in the end, without the numbers of nodes.
-fn tree(outcome: &Outcome) -> Vec<&str> {
-    outcome.tree.iter().filter_map(|line| line.split(" #").next()).collect()
-}
+use told::{run, tree};
 
 /// Runs a story and compares what the share holds in the end.
 fn tells(story: &str, want: &[&str]) -> Outcome {

@@ -1,21 +1,11 @@
 //! Scenarios of `docs/semantics.md` about tiered files, each as a told run of the simulation: what the gate gives and frees is
 //! checked by its oracles, what is said here is what only the story shows.
 
-use polder_sim::{Outcome, Plan, World};
+mod told;
 
-/// Runs a story; its outcome, once all oracles were content.
-fn run(story: &str) -> Outcome {
-    let outcome = World::new(Plan { trace: true, ..Plan::told(story) }).run();
-    if let Some(failure) = &outcome.failure {
-        panic!("{}\n{failure}\n{story}", outcome.trace.join("\n"));
-    }
-    outcome
-}
+use polder_sim::Outcome;
 
-/// What the share holds in the end, without the numbers of nodes.
-fn tree(outcome: &Outcome) -> Vec<&str> {
-    outcome.tree.iter().filter_map(|line| line.split(" #").next()).collect()
-}
+use told::{run, tree};
 
 /// How often something was noted.
 fn count(outcome: &Outcome, what: &[&str]) -> usize {
