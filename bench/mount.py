@@ -139,6 +139,8 @@ def quota(world):
     world.mount("--cache-quota", "1MiB")
     for number in range(4):
         world.put(world.a, f"many/{number}", content(f"many {number}", 700 * KIB))
+    # A server that has not noticed its own files yet says that it is in sync.
+    wait_for("their names", lambda: all((world.b / f"many/{number}").exists() for number in range(4)), SOON)
     world.settled()
     for number in range(4):
         same(world.b / f"many/{number}", world.files[f"many/{number}"], f"many/{number}")
