@@ -141,18 +141,9 @@ impl Plan {
             page_rows: *rng.pick(&[2, 100, 100]),
             stepwise: rng.chance(50),
             small_limits: rng.chance(70),
-            alone: false,
-            hurry: false,
-            slow: false,
-            tiers: 0,
-            wishes: 0,
-            cut_offs: 0,
-            arrive: false,
-            history: false,
-            far: false,
-            trace: false,
-            hash_all: true,
             script: None,
+            // What is drawn apart.
+            ..Self::plain(seed, 0, 0)
         }
     }
 

@@ -7,13 +7,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use polder_engine::Phase;
-use polder_replica::{
-    AttrPolicy, ClearError, DirAt, PartEnd, Root, Scan, ScanOptions, ScanPart, Scanned, StateReader,
-};
-use polder_sync::Filter;
+use polder_replica::{ClearError, DirAt, PartEnd, Root, Scan, ScanOptions, ScanPart, Scanned, StateReader};
 use polder_types::{NodeUid, RelPath, Seq};
 
-use super::{LOCK, Shown, Thread};
+use super::{LOCK, Shown, Thread, settings};
 use crate::status;
 
 /// Threads of the comparison.
@@ -123,17 +120,13 @@ impl Thread {
 
     /// Compares the whole disk with what was agreed on. Nobody changes it any more, but for who has a file open from before.
     fn ensure_as_agreed(&self, root: &Arc<Root>) -> Result<(), String> {
-        let filters = &self.assignment.filters;
-        let filter = if filters.default_skip_list { Filter::defaults() } else { Filter::none() };
-        let filter = filter.with(&filters.exclude_globs).map_err(|error| error.to_string())?;
-        let policy =
-            AttrPolicy { privilege_bits: self.assignment.apply_privileged_attrs, ..AttrPolicy::default() };
+        let filter = settings::filter(&self.assignment).map_err(|error| error.to_string())?;
         let options = ScanOptions {
             threads: SCAN_THREADS,
             recursive: true,
             credit: u64::from(u32::MAX),
             rows: Some(NodeUid::ROOT),
-            policy,
+            policy: settings::attr_policy(&self.assignment),
         };
         let (database, case) = (root.database_path(), self.assignment.case);
         let readers = || StateReader::open(&database, case);

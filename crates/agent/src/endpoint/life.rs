@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use polder_api::grpc::convert::{Assignment, InitialDownload};
 use polder_engine::{Announced, Command, Effect, Engine, Event, Level, LogLine, Now, Phase, Started};
-use polder_replica::{AttrPolicy, Root, StateDb, StateReaders};
+use polder_replica::{Root, StateDb, StateReaders};
 use polder_sync::TreeStore;
 use polder_types::{Author, EndpointId, GroupAnswer, InstanceId, Refusal};
 use tokio::sync::Semaphore;
@@ -17,7 +17,7 @@ use super::disk::Disk;
 use super::jobs::Jobs;
 use super::network::{self, Announcement, FeedReader, Opening, Outcome};
 use super::rate::{Moved, Rate};
-use super::settings::{note_united, settings};
+use super::settings::{attr_policy, note_united, settings};
 use super::turn::Turn;
 use super::{Decision, Ended, Input, LOCK, Shown, Thread};
 use crate::chunks::{Fetcher, Lanes, Packing, Places, Remote, Share, Store, random};
@@ -89,8 +89,7 @@ impl Life {
         own(&mut db, assignment.endpoint)?;
         let is_first = db.note(NOTE_ARRIVED)?.is_none();
         let settings = settings(&thread.common, assignment, is_first)?;
-        let policy =
-            AttrPolicy { privilege_bits: assignment.apply_privileged_attrs, ..AttrPolicy::default() };
+        let policy = attr_policy(assignment);
         let filter = Arc::clone(&settings.filter);
         let disk = Disk::new(
             root,

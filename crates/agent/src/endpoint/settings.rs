@@ -5,16 +5,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use polder_api::grpc::convert::{Assignment, InitialUpload};
 use polder_engine::{BrakeSettings, InitialMode, Settings};
-use polder_sync::Filter;
+use polder_replica::AttrPolicy;
+use polder_sync::{Filter, FilterError};
 
 use super::Common;
 use crate::{StateDir, status};
 
 /// The engine's settings of an endpoint. `is_first`: nothing has been in sync, as far as the database knows.
 pub(super) fn settings(common: &Common, assignment: &Assignment, is_first: bool) -> Result<Settings> {
-    let filters = &assignment.filters;
-    let filter = if filters.default_skip_list { Filter::defaults() } else { Filter::none() };
-    let filter = filter.with(&filters.exclude_globs).context("read the filters of the endpoint")?;
+    let filter = filter(assignment).context("read the filters of the endpoint")?;
     let brake = &assignment.brake;
     let defaults = BrakeSettings::default();
     let was_united = common.state.is_united(assignment.endpoint);
@@ -45,6 +44,18 @@ pub(super) fn settings(common: &Common, assignment: &Assignment, is_first: bool)
         brake: if brake.enabled { braked } else { unbraked },
         ..Settings::new(&common.server_name)
     })
+}
+
+/// Which names take part.
+pub(super) fn filter(assignment: &Assignment) -> Result<Filter, FilterError> {
+    let filters = &assignment.filters;
+    let filter = if filters.default_skip_list { Filter::defaults() } else { Filter::none() };
+    filter.with(&filters.exclude_globs)
+}
+
+/// Which attributes are applied and compared.
+pub(super) fn attr_policy(assignment: &Assignment) -> AttrPolicy {
+    AttrPolicy { privilege_bits: assignment.apply_privileged_attrs, ..AttrPolicy::default() }
 }
 
 /// An authority is one until both sides were united once, and that outlives its database: what a server with a lost one does not have, others may
