@@ -53,9 +53,12 @@ class World:
         return os.path.ismount(self.b)
 
     def is_plain(self):
-        """Whether the folder is laid out plainly: a mount may be away because the holder has just died, too."""
+        """Whether the folder is laid out plainly. A mount whose holder has just died counts as none, and is an error to look into."""
         laid_out = (self.b / ".polder" / tree for tree in ("tree", "tree.new", "tree.old"))
-        return not self.is_mounted() and not any(tree.exists() for tree in laid_out)
+        try:
+            return not self.is_mounted() and not any(tree.exists() for tree in laid_out)
+        except OSError:
+            return False
 
     def is_shown(self):
         """Whether all its files are seen: they move one by one. A mount whose holder died is an error until the next one takes it away."""
