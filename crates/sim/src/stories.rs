@@ -6,6 +6,19 @@ use polder_types::zoo::Bug;
 /// The bug, and the story that shows it.
 pub const STORIES: &[(Bug, &str)] = &[
     (
+        Bug::InodeOfWhoHadItFirst,
+        "seed 2048782 hosts 2 active 10000 queue 4 rows 100 fanotify
+         1119 s0 create e.txt
+         1119 s0 create d
+         4393 s0 edit e.txt
+         5187 s1 rename d c
+         5569 s1 mode c 386
+         6367 s0 rename d e.txt
+         6585 s1 swap e.txt c
+         7013 s0 restart
+         8171 s0 rename e.txt c",
+    ),
+    (
         Bug::LeftoverDirectoryInherits,
         "seed 1080684 hosts 3 active 60000 queue 64 rows 100 damage fanotify stepwise small alone
          354 s0 create d
