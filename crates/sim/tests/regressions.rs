@@ -491,6 +491,13 @@ fn regression_an_inode_is_of_the_node_that_had_it_last() {
     passes(story_of(Bug::InodeOfWhoHadItFirst));
 }
 
+/// The same, but that it was moved back under its first name: it became the old version of the node that had left that name. As an edit of that
+/// node the same bytes were none.
+#[test]
+fn regression_who_brings_the_same_bytes_keeps_its_id() {
+    passes(story_of(Bug::SameBytesChangeIds));
+}
+
 /// The oracle: a file got a second name, its permissions were changed through that, and it was gone, all before anybody looked. The kernel
 /// tells that name alone: the next walk of everything finds the change.
 #[test]

@@ -363,6 +363,9 @@ impl Bug {
             | Self::LookWithoutDirectoryForgotten
             | Self::MovedIsStillThere
             | Self::GoneInsideWhileOffered
+            | Self::OfferStandsWhereOthersDo
+            | Self::LeftoverTakesTime
+            | Self::LeftoverDirectoryInherits
             | Self::ReadOfMovedFile
             | Self::OurWorkMovesTimes
             | Self::TimesCollide
