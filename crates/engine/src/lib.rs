@@ -17,6 +17,7 @@ mod durable;
 mod effect;
 mod engine;
 mod event;
+mod identity;
 mod leftovers;
 mod looks;
 mod mode;

@@ -183,27 +183,6 @@ impl Engine {
         self.take_name(store, at, entry, standing_node, known.map(|(uid, _)| uid), batch)
     }
 
-    /// A node known by an inode, if it can be the one that was seen: same kind. With the place where it still stands
-    /// as far as known.
-    fn known_elsewhere(
-        &self,
-        store: &dyn TreeStore,
-        uid: NodeUid,
-        kind: Kind,
-        seen_at: &Placed,
-    ) -> Result<Option<(NodeUid, Option<Placed>)>, TreeError> {
-        if uid == NodeUid::ROOT {
-            return Ok(None);
-        }
-        let view = View { store, overlay: &self.overlay };
-        if let Some(node) = view.local(uid)? {
-            let elsewhere = node.at != *seen_at;
-            return Ok((node.kind == kind).then_some((uid, elsewhere.then_some(node.at))));
-        }
-        let row = store.synced(uid)?;
-        Ok(row.filter(|row| row.content.kind() == kind).map(|_| (uid, None)))
-    }
-
     /// A name is taken by an inode that did not stand there before.
     fn take_name(
         &mut self,
@@ -236,6 +215,7 @@ impl Engine {
             (_, Some(uid)) if is_dir => uid,
             // Back in its agreed place, or in the one that the share gave it: what stood there does not take its id over.
             (_, Some(uid)) if belongs && !planted(Bug::ReturnTakesOtherId) => uid,
+            (Some(heir), Some(uid)) if self.brings_the_same(store, uid, heir)? => uid,
             (Some(heir), _) => heir,
             (None, Some(known)) => known,
             (None, None) => self.new_uid(),
@@ -261,13 +241,6 @@ impl Engine {
             self.compare_with_own_rows(store, uid, ident)?;
         }
         self.evict_others(store, &key, uid)
-    }
-
-    /// Whether a node was agreed to stand under a key, or stands there in the share.
-    fn belongs_at(&self, store: &dyn TreeStore, uid: NodeUid, key: &Key) -> Result<bool, TreeError> {
-        let agreed = store.synced(uid)?.map(|row| row.at);
-        let wanted = store.cloud(uid)?.map(|node| node.at);
-        Ok(agreed.into_iter().chain(wanted).any(|at| self.overlay.key(&at) == *key))
     }
 
     /// A directory is back, and is listed: what was gone with it stands as its rows say until then. A walk tells what is
@@ -305,33 +278,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// The node that was agreed to stand at a place and vanished from it: a new file there takes its id. A node that
-    /// only comes by (known, and agreed elsewhere) takes it only while the name is missed.
-    fn vanished_from(
-        &self,
-        store: &dyn TreeStore,
-        at: &Placed,
-        kind: Kind,
-        known: Option<NodeUid>,
-    ) -> Result<Option<NodeUid>, TreeError> {
-        let key = self.overlay.key(at);
-        let newcomer = match known {
-            None => true,
-            Some(known) => store.synced(known)?.is_none(),
-        };
-        for uid in store.synced_all_at(key.0, &key.1)? {
-            if !matches!(self.overlay.get(uid), Some(None)) || known == Some(uid) {
-                continue;
-            }
-            let missed = self.holds.get(&uid).is_some_and(|until| *until > self.now.mono_ms);
-            let same_kind = store.synced(uid)?.is_some_and(|row| row.content.kind() == kind);
-            if same_kind && (missed || newcomer) {
-                return Ok(Some(uid));
-            }
-        }
-        Ok(None)
     }
 
     /// An empty name: nobody stands there. Two rows may say so while one of them has left and the other has come.

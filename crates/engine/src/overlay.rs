@@ -25,6 +25,11 @@ pub(crate) struct Overlay {
     by_ident: BTreeSet<(FileIdent, NodeUid)>,
     /// Directories among the nodes that are gone: while there is none, nobody's ancestors need be asked.
     gone_dirs: BTreeSet<NodeUid>,
+    /// Who was seen last with an inode, and is gone since. Its synced row may name another inode, and rows of nodes that are gone
+    /// for longer may still name this one.
+    left_by: BTreeMap<FileIdent, NodeUid>,
+    /// The same by node.
+    left: BTreeMap<NodeUid, FileIdent>,
 }
 
 impl Overlay {
@@ -93,11 +98,22 @@ impl Overlay {
     }
 
     pub(crate) fn put_gone(&mut self, uid: NodeUid, is_dir: bool) {
+        let seen = self.get(uid).flatten().map(|node| node.stamp.ident);
+        let last = seen.or_else(|| self.left.get(&uid).copied());
         self.forget(uid);
         self.nodes.insert(uid, None);
         if is_dir {
             self.gone_dirs.insert(uid);
         }
+        if let Some(ident) = last {
+            self.left.insert(uid, ident);
+            self.left_by.insert(ident, uid);
+        }
+    }
+
+    /// The node that is gone and was the last that was seen with this inode, if that was not as its row says.
+    fn left_by(&self, ident: FileIdent) -> Option<NodeUid> {
+        self.left_by.get(&ident).copied()
     }
 
     /// The synced row holds again, or the node is no more.
@@ -112,6 +128,11 @@ impl Overlay {
             }
             Some(None) | None => {
                 self.gone_dirs.remove(&uid);
+                if let Some(ident) = self.left.remove(&uid)
+                    && self.left_by.get(&ident) == Some(&uid)
+                {
+                    self.left_by.remove(&ident);
+                }
             }
         }
     }
@@ -176,26 +197,40 @@ impl View<'_> {
         }
     }
 
-    /// Who is known on disk by this inode.
+    /// Who is known on disk by this inode. Several rows may name it: the inode of a file that was renamed over another one has
+    /// become that one's, and the row of the node that it came from says what it was until that node's fate is settled. So the one
+    /// that stands goes before those that are gone, and of these the one that had it last.
     pub(crate) fn by_ident(&self, ident: FileIdent) -> Result<Option<NodeUid>, TreeError> {
         if let Some(uid) = self.overlay.by_ident(ident) {
             return Ok(Some(uid));
         }
-        let mut gone = None;
+        let (mut stands, mut gone) = (None, None);
         for uid in self.store.synced_all_by_ident(ident)? {
-            match self.overlay.get(uid) {
+            let place = match self.overlay.get(uid) {
                 // It stands as its row says.
-                None => return Ok(Some(uid)),
+                None => &mut stands,
                 // Gone: it comes back.
-                Some(None) if gone.is_none() => gone = Some(uid),
+                Some(None) => &mut gone,
                 // There are others like it, or it is present with another inode.
-                _ => (),
-            }
+                Some(Some(_)) => continue,
+            };
             if planted(Bug::GoneBeforeThatWhichStands) {
-                return Ok(gone);
+                return Ok(Some(uid));
+            }
+            // An inode's change time grows with each name that it gets.
+            let ctime = self.store.synced(uid)?.map(|row| row.stamp.ctime);
+            if place.is_none_or(|(_, last)| ctime > last && !planted(Bug::InodeOfWhoHadItFirst)) {
+                *place = Some((uid, ctime));
             }
         }
-        Ok(gone)
+        let left = self.overlay.left_by(ident).filter(|_| !planted(Bug::InodeOfWhoHadItFirst));
+        if stands.is_none()
+            && let Some(uid) = left
+            && self.store.synced(uid)?.is_some()
+        {
+            return Ok(Some(uid));
+        }
+        Ok(stands.or(gone).map(|(uid, _)| uid))
     }
 }
 

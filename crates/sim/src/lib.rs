@@ -28,7 +28,7 @@ pub mod world;
 pub mod zoo;
 
 pub use disk::Times;
-pub use plan::Plan;
+pub use plan::{Plan, Tiering};
 pub use world::{AtGates, Outcome, World};
 
 /// Runs a seed twice: the second run must be the first again.

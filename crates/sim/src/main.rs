@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use polder_sim::{AtGates, Outcome, Plan, World, run_twice, shrink};
+use polder_sim::{AtGates, Outcome, Plan, Tiering, World, run_twice, shrink};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -13,6 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const HELP: &str = "\
 polder-sim --seeds N [--from S] [--once] [--threads T]
                                            runs N seeds; --once: each once instead of twice
+           [--tiering never|always]        in no run a server tiers, or in every one (else in half of them); with --seed too
 polder-sim --seed S [--trace] [--shrink]   runs one seed; says all that happens; tells a failing one in few lines
 polder-sim --told FILE [--trace]           runs a story";
 
@@ -26,6 +27,7 @@ struct Arguments {
     trace: bool,
     once: bool,
     shrink: bool,
+    tiering: Tiering,
 }
 
 fn arguments() -> anyhow::Result<Arguments> {
@@ -39,6 +41,13 @@ fn arguments() -> anyhow::Result<Arguments> {
             "--from" => found.from = number()?,
             "--threads" => found.threads = number()?.max(1),
             "--seed" => found.one = Some(number()?),
+            "--tiering" => {
+                found.tiering = match words.next().as_deref() {
+                    Some("never") => Tiering::Never,
+                    Some("always") => Tiering::Always,
+                    _ => bail!("--tiering never or always"),
+                };
+            }
             "--told" => found.told = Some(words.next().context("a file is missing")?),
             "--trace" => found.trace = true,
             "--once" => found.once = true,
@@ -60,7 +69,10 @@ fn main() -> anyhow::Result<()> {
         return single(Plan { trace: arguments.trace, ..Plan::told(&story) }, false);
     }
     if let Some(seed) = arguments.one {
-        return single(Plan { trace: arguments.trace, ..Plan::of(seed) }, arguments.shrink);
+        return single(
+            Plan { trace: arguments.trace, ..Plan::of_kind(seed, arguments.tiering) },
+            arguments.shrink,
+        );
     }
     many(&arguments)
 }
@@ -99,7 +111,7 @@ fn many(arguments: &Arguments) -> anyhow::Result<()> {
                 return;
             }
             let seed = arguments.from + nth;
-            let outcome = run(&Plan::of(seed), arguments.once);
+            let outcome = run(&Plan::of_kind(seed, arguments.tiering), arguments.once);
             steps.fetch_add(outcome.steps, Relaxed);
             gates.lock().expect("nobody panics with the lock").add(outcome.at_gates);
             if let Some(failure) = outcome.failure {

@@ -5,6 +5,18 @@ use crate::disk::{Times, Watch};
 use crate::rng::Rng;
 use crate::story::Line;
 
+/// In which runs servers tier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tiering {
+    /// In half of them, as the seed says.
+    #[default]
+    Drawn,
+    /// In none.
+    Never,
+    /// In all.
+    Always,
+}
+
 /// What a run does.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -99,7 +111,12 @@ pub struct Plan {
 impl Plan {
     /// A run in which the seed switches faults on and off.
     pub fn of(seed: u64) -> Self {
-        Self::drawn(seed).varied()
+        Self::of_kind(seed, Tiering::Drawn)
+    }
+
+    /// The same where servers tier in no run, or in every one: a seed's run of the other kind is another run.
+    pub fn of_kind(seed: u64, tiering: Tiering) -> Self {
+        Self::drawn(seed).varied(tiering)
     }
 
     /// The same without what [`Plan::of`] varies: users that are alone or in a hurry, slow threads, a service that is far away.
@@ -149,7 +166,7 @@ impl Plan {
 
     /// Some runs have users in a hurry, slow threads, users at one server only, or a service that is far away. Drawn apart, so that the other runs stay
     /// what they are.
-    fn varied(self) -> Self {
+    fn varied(self, tiering: Tiering) -> Self {
         let mut rng = Rng::new(self.seed, 3);
         let mut one_in_eight = || rng.below(8) == 0;
         let (alone, hurry, slow, far) = (one_in_eight(), one_in_eight(), one_in_eight(), one_in_eight());
@@ -157,13 +174,14 @@ impl Plan {
         // No fault that takes what a server or the share knows, and nobody who writes at the others.
         let alone = |plan: Self| Self { races: 0, set_backs: 0, reverts: 0, clones: 0, forgets: 0, ..plan };
         let plan = if plan.alone { alone(plan) } else { plan };
-        plan.tiering()
+        plan.tiering(tiering)
     }
 
     /// In half of the runs some servers tier, or all. Drawn apart, as the others.
-    fn tiering(self) -> Self {
+    fn tiering(self, tiering: Tiering) -> Self {
         let mut rng = Rng::new(self.seed, 15);
-        if rng.chance(50) {
+        let without = rng.chance(50);
+        if tiering == Tiering::Never || tiering == Tiering::Drawn && without {
             return self;
         }
         let all = (1 << self.hosts) - 1;

@@ -6,84 +6,30 @@ use polder_types::zoo::Bug;
 /// The bug, and the story that shows it.
 pub const STORIES: &[(Bug, &str)] = &[
     (
-        Bug::LeftoverDirectoryInherits,
-        "seed 1080684 hosts 3 active 60000 queue 64 rows 100 damage fanotify stepwise small alone
-         354 s0 create d
-         3178 s0 create e.txt
-         3178 s0 create a
-         0 s0 repeat 2 5396
-         0 s2 crash-in 3 0
-         9653 s0 kill
-         10848 s0 rm e.txt
-         12628 s0 save a
-         14062 s0 mode / 453
-         15348 s1 kill
-         16705 s0 save d
-         0 s2 crash-in 9 1
-         19289 s0 create c
-         19289 s0 rename d e.txt
-         19289 s0 create e.txt
-         0 s1 repeat 12 3437
-         25599 s0 mkdir d
-         25757 s0 save e.txt
-         25757 s0 create d/e.txt
-         27845 s0 mkdir d/d
-         27845 s0 rename d/e.txt d/d/b
-         28703 s1 kill
-         29002 s0 rename c d/c
-         29564 s0 mkdir d/d/c
-         34373 s0 mkdir d/d/a
-         34373 s0 rename e.txt d/c
-         35817 s0 rename d/d d/e.txt
-         38349 s0 rm d
-         38349 s0 office a
-         0 s1 crash-in 24 1
-         41126 s0 rename a e.txt
-         41802 s0 create b
-         42598 s0 mkdir d
-         43601 s0 create a
-         0 s1 crash-in 28 1
-         45430 s0 edit e.txt
-         46361 s0 symlink d/d 2
-         0 s1 crash-in 29 2",
+        Bug::InodeOfWhoHadItFirst,
+        "seed 2048782 hosts 2 active 10000 queue 4 rows 100 fanotify
+         1119 s0 create e.txt
+         1119 s0 create d
+         4393 s0 edit e.txt
+         5187 s1 rename d c
+         5569 s1 mode c 386
+         6367 s0 rename d e.txt
+         6585 s1 swap e.txt c
+         7013 s0 restart
+         8171 s0 rename e.txt c",
     ),
     (
-        Bug::LeftoverTakesTime,
-        "seed 1027320 hosts 3 active 60000 queue 64 rows 100 stepwise
-         1123 s0 mkdir e.txt
-         0 s0 lose-answer 4
-         0 s0 lose 6
-         3864 s2 rename e.txt d
-         0 s2 lose 6
-         4291 s1 mkdir d/c
-         4604 s2 create c
-         5330 s0 create a
-         7348 s1 symlink d/b 0
-         0 s2 lose 14
-         8107 s1 save c
-         8147 s1 swap a c
-         0 s0 crash-in 4 0 128187409506592
-         0 s2 lose-answer 15
-         11619 s2 rm a
-         11660 s0 edit a
-         11681 s1 rm a
-         12030 s0 mode / 450
-         12394 s0 create b
-         12408 s0 rm d/b
-         12423 s1 rm d/c
-         12554 s0 create d/c/e.txt
-         0 s2 lose 19
-         0 s1 lose-answer 25
-         0 s0 lose 18
-         0 s1 lose-answer 30
-         0 s0 crash-in 5 0
-         19193 s0 mkdir d/a
-         0 s1 lose-answer 34
-         22207 s0 mode a 385
-         22209 s1 replace b
-         0 s1 crash-in 12 0 13161863459968
-         24120 s0 swap d/c/e.txt a
-         24183 s1 time a 1707356119",
+        Bug::SameBytesChangeIds,
+        "seed 2048782 hosts 2 active 10000 queue 4 rows 100 fanotify
+         1119 s0 create e.txt
+         1119 s0 create d
+         4393 s0 edit e.txt
+         5187 s1 rename d c
+         5569 s1 mode c 386
+         6367 s0 rename d e.txt
+         6585 s1 swap e.txt c
+         6900 s0 rename e.txt d
+         7013 s0 restart",
     ),
     (
         Bug::KeptAnswersOfNowhere,

@@ -213,3 +213,92 @@ fn every_story_of_the_zoo_passes() {
         passes(story);
     }
 }
+
+/// A time was set on what a cut-off apply had left: it counted as the version's. (It speaks no more since looks at directories are drawn otherwise;
+/// the engine's test of it does.)
+#[test]
+fn regression_a_time_that_was_set_on_a_leftover_is_sent() {
+    passes(
+        "seed 1027320 hosts 3 active 60000 queue 64 rows 100 stepwise
+         1123 s0 mkdir e.txt
+         0 s0 lose-answer 4
+         0 s0 lose 6
+         3864 s2 rename e.txt d
+         0 s2 lose 6
+         4291 s1 mkdir d/c
+         4604 s2 create c
+         5330 s0 create a
+         7348 s1 symlink d/b 0
+         0 s2 lose 14
+         8107 s1 save c
+         8147 s1 swap a c
+         0 s0 crash-in 4 0 128187409506592
+         0 s2 lose-answer 15
+         11619 s2 rm a
+         11660 s0 edit a
+         11681 s1 rm a
+         12030 s0 mode / 450
+         12394 s0 create b
+         12408 s0 rm d/b
+         12423 s1 rm d/c
+         12554 s0 create d/c/e.txt
+         0 s2 lose 19
+         0 s1 lose-answer 25
+         0 s0 lose 18
+         0 s1 lose-answer 30
+         0 s0 crash-in 5 0
+         19193 s0 mkdir d/a
+         0 s1 lose-answer 34
+         22207 s0 mode a 385
+         22209 s1 replace b
+         0 s1 crash-in 12 0 13161863459968
+         24120 s0 swap d/c/e.txt a
+         24183 s1 time a 1707356119",
+    );
+}
+
+/// A directory that a cut-off apply had made in the place of another one, which the share had deleted, was taken for that one. (As above.)
+#[test]
+fn regression_a_directory_that_is_a_leftover_is_the_shares() {
+    passes(
+        "seed 1080684 hosts 3 active 60000 queue 64 rows 100 damage fanotify stepwise small alone
+         354 s0 create d
+         3178 s0 create e.txt
+         3178 s0 create a
+         0 s0 repeat 2 5396
+         0 s2 crash-in 3 0
+         9653 s0 kill
+         10848 s0 rm e.txt
+         12628 s0 save a
+         14062 s0 mode / 453
+         15348 s1 kill
+         16705 s0 save d
+         0 s2 crash-in 9 1
+         19289 s0 create c
+         19289 s0 rename d e.txt
+         19289 s0 create e.txt
+         0 s1 repeat 12 3437
+         25599 s0 mkdir d
+         25757 s0 save e.txt
+         25757 s0 create d/e.txt
+         27845 s0 mkdir d/d
+         27845 s0 rename d/e.txt d/d/b
+         28703 s1 kill
+         29002 s0 rename c d/c
+         29564 s0 mkdir d/d/c
+         34373 s0 mkdir d/d/a
+         34373 s0 rename e.txt d/c
+         35817 s0 rename d/d d/e.txt
+         38349 s0 rm d
+         38349 s0 office a
+         0 s1 crash-in 24 1
+         41126 s0 rename a e.txt
+         41802 s0 create b
+         42598 s0 mkdir d
+         43601 s0 create a
+         0 s1 crash-in 28 1
+         45430 s0 edit e.txt
+         46361 s0 symlink d/d 2
+         0 s1 crash-in 29 2",
+    );
+}

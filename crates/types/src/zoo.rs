@@ -125,6 +125,10 @@ bugs! {
     OfferStandsWhereOthersDo,
     /// Of two nodes with one inode the one that is gone is taken, though the other stands there.
     GoneBeforeThatWhichStands,
+    /// Of nodes with one inode that are gone, not the one that had it last is taken.
+    InodeOfWhoHadItFirst,
+    /// A file that is moved over another one with the same agreed bytes becomes that one.
+    SameBytesChangeIds,
     /// A node takes another name because of one whose fate is not known yet.
     YieldsToTheBusy,
     /// Whether a deletion whose answer was lost was taken, the feed does not tell.
@@ -359,6 +363,9 @@ impl Bug {
             | Self::LookWithoutDirectoryForgotten
             | Self::MovedIsStillThere
             | Self::GoneInsideWhileOffered
+            | Self::OfferStandsWhereOthersDo
+            | Self::LeftoverTakesTime
+            | Self::LeftoverDirectoryInherits
             | Self::ReadOfMovedFile
             | Self::OurWorkMovesTimes
             | Self::TimesCollide

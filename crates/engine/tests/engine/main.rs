@@ -4,6 +4,7 @@
 mod bench;
 mod directories;
 mod history;
+mod leftovers;
 mod pledges;
 mod refusal;
 mod seen;

@@ -2,7 +2,7 @@
 
 use polder_types::zoo::{Bug, Level, assert_all_caught, assert_second_lines, plant};
 
-use crate::{directories, refusal, seen, told};
+use crate::{directories, leftovers, refusal, seen, told};
 
 #[test]
 fn zoo_of_the_engine() {
@@ -29,6 +29,12 @@ fn zoo_of_the_engine() {
         (Bug::LooksLoseTheirDirectory, seen::looks_follow_a_directory_that_gets_another_id),
         (Bug::LookWithoutDirectoryForgotten, seen::a_look_whose_directory_is_not_there_is_made_later),
         (Bug::GoneInsideWhileOffered, seen::what_goes_with_its_directory_while_it_is_offered_is_gone),
+        (Bug::LeftoverTakesTime, leftovers::a_time_that_was_set_on_what_an_apply_has_left_is_sent),
+        (Bug::LeftoverDirectoryInherits, leftovers::a_directory_that_an_apply_has_left_is_not_the_one_before),
+        (
+            Bug::OfferStandsWhereOthersDo,
+            leftovers::what_was_offered_does_not_stand_where_somebody_else_was_seen,
+        ),
         (Bug::MovedIsStillThere, seen::a_swap_is_two_moves),
         (Bug::ReadOfMovedFile, seen::a_file_that_moves_while_it_is_read_stands_where_it_went),
         (Bug::OurWorkMovesTimes, seen::the_time_that_an_apply_moves_is_nobodys_edit),

@@ -120,12 +120,16 @@ impl Disk {
     /// Gives an inode a free name.
     pub fn attach(&mut self, dir: u64, name: &Name, ino: u64) {
         self.set_names(&[(dir, name, Some(ino))]);
+        if self.inode(ino).links > 1 && self.names(ino).is_none() {
+            self.stranger_came(dir, name);
+        }
     }
 
     /// Takes a name away. What has no name and is not open is gone.
     pub fn detach(&mut self, dir: u64, name: &Name) {
         let ino = self.lookup(dir, name).expect("the name was looked up");
         self.set_names(&[(dir, name, None)]);
+        self.stranger_went((dir, name), None, self.inode(ino).links > 0);
         self.drop_if_gone(ino);
     }
 
@@ -137,6 +141,8 @@ impl Disk {
             return;
         }
         self.set_names(&[(from.0, from.1, None), (to.0, to.1, Some(ino))]);
+        self.stranger_went(to, None, over.is_some_and(|over| self.inode(over).links > 0));
+        self.stranger_went(from, Some(to), true);
         over.into_iter().for_each(|over| self.drop_if_gone(over));
     }
 
@@ -215,6 +221,7 @@ impl Disk {
         (inode.mtime, inode.ctime) = (time, time);
         self.log(time, Change::Data(ino, token), None);
         if let Some((dir, name)) = at {
+            self.changed_through(dir, name);
             self.hint(dir, Some(name));
         }
         Ok(())
@@ -263,7 +270,10 @@ impl Disk {
         self.set_meta(ino, new, mtime);
         let itself = self.watch == Watch::Fanotify && self.names(ino).is_some();
         match at {
-            Some((dir, name)) if !itself => self.hint(dir, Some(name)),
+            Some((dir, name)) if !itself => {
+                self.changed_through(dir, name);
+                self.hint(dir, Some(name));
+            }
             _ => self.hint(ino, None),
         }
     }

@@ -7,6 +7,7 @@ mod content;
 mod durable;
 mod kernel;
 mod presence;
+mod strangers;
 #[cfg(test)]
 mod tests;
 
@@ -108,6 +109,7 @@ pub struct Disk {
     pub own: bool,
     /// Changes that the watcher was not told: stores to mappings, what happened while nobody watched.
     pub untold: bool,
+    strangers: strangers::Strangers,
     durable: Option<Durable>,
     /// Bytes that files may have together.
     pub room: u64,
@@ -147,6 +149,7 @@ impl Disk {
             watch: Watch::Inotify,
             own: false,
             untold: false,
+            strangers: strangers::Strangers::default(),
             durable: None,
             room: u64::MAX,
             used: 0,

@@ -71,12 +71,15 @@ fn denied() -> Failure {
 
 impl Host {
     /// `statx` of all names that are asked for. "Nothing" stands only below a root that is still ours afterwards.
-    pub fn look(&self, places: &[LookAt]) -> Vec<Look> {
+    pub fn look(&mut self, places: &[LookAt]) -> Vec<Look> {
         places.iter().map(|at| self.look_at(at)).collect()
     }
 
-    fn look_at(&self, at: &LookAt) -> Look {
+    fn look_at(&mut self, at: &LookAt) -> Look {
         let ident = at.dir.ident.unwrap_or_default();
+        if let (Some(dir), Some(name)) = (self.disk.open(&at.dir), &at.name) {
+            self.disk.looked_at(dir, name);
+        }
         let found = match (self.disk.open(&at.dir), &at.name) {
             (None, _) => LookFound::DirGone,
             (Some(dir), Some(_)) if self.disk.unreadable.contains(&dir) => LookFound::Failed(denied()),
@@ -181,8 +184,9 @@ impl Host {
     }
 
     /// A directory against the synced rows. What changed since its names were read makes the listing void.
-    fn compare(&self, reading: Reading) -> Listed {
+    fn compare(&mut self, reading: Reading) -> Listed {
         let Reading { path, rows, dir, before, names } = reading;
+        names.iter().for_each(|name| self.disk.looked_at(dir, name));
         let part =
             ListPart { dir: before.ident, differ: Vec::new(), missing: Vec::new(), end: Some(ListEnd::Void) };
         if self.disk.get(dir).is_none_or(|_| self.disk.ident(dir) != before.ident) {
