@@ -8,8 +8,8 @@ use libc::{
     FAN_ATTRIB, FAN_CLASS_NOTIF, FAN_CLOEXEC, FAN_CLOSE_WRITE, FAN_CREATE, FAN_DELETE,
     FAN_EVENT_INFO_TYPE_DFID, FAN_EVENT_INFO_TYPE_DFID_NAME, FAN_EVENT_ON_CHILD, FAN_MARK_ADD,
     FAN_MARK_FILESYSTEM, FAN_MARK_IGNORE_SURV, FAN_MODIFY, FAN_MOVED_FROM, FAN_MOVED_TO, FAN_NONBLOCK,
-    FAN_ONDIR, FAN_Q_OVERFLOW, FAN_REPORT_DFID_NAME, FAN_UNLIMITED_MARKS, FAN_UNLIMITED_QUEUE,
-    FANOTIFY_METADATA_VERSION,
+    FAN_ONDIR, FAN_Q_OVERFLOW, FAN_REPORT_DFID_NAME, FAN_REPORT_TID, FAN_UNLIMITED_MARKS,
+    FAN_UNLIMITED_QUEUE, FANOTIFY_METADATA_VERSION,
 };
 use polder_types::{FileIdent, Name};
 use rustix::fs::{Mode, OFlags};
@@ -18,9 +18,10 @@ use rustix::io::Errno;
 use crate::STATE_DIR;
 use crate::error::{Doing, FsError};
 use crate::ident::{device, ident_of_handle, statx_fd};
+use crate::quiet::KeptBack;
 use crate::root::Root;
 use crate::sys::{self, Handle};
-use crate::watch::{Hint, Hints, Noticed, Source};
+use crate::watch::{Hint, Hints, Noticed, OwnEvents, Source};
 
 const EVENTS: u64 = FAN_CREATE
     | FAN_DELETE
@@ -47,12 +48,21 @@ pub(crate) struct Fanotify {
     places: Places,
     /// Our own process, whose events are left out.
     own: Option<i32>,
+    /// What threads of ours do that tell of it when they are done.
+    kept_back: Option<KeptBack>,
     buffer: Vec<u8>,
 }
 
 impl Fanotify {
-    pub(crate) fn new(root: &Arc<Root>, own_events: bool) -> Result<Self, FsError> {
-        let flags = FAN_CLOEXEC
+    pub(crate) fn new(root: &Arc<Root>, own: &OwnEvents) -> Result<Self, FsError> {
+        let (own, kept_back) = match own {
+            OwnEvents::LeftOut => (Some(std::process::id() as i32), None),
+            OwnEvents::Told(quiet) => (None, quiet.clone().map(KeptBack::new)),
+        };
+        // Who did it: a process, or where it matters one of its threads.
+        let who = if kept_back.is_some() { FAN_REPORT_TID } else { 0 };
+        let flags = who
+            | FAN_CLOEXEC
             | FAN_NONBLOCK
             | FAN_CLASS_NOTIF
             | FAN_UNLIMITED_QUEUE
@@ -62,8 +72,8 @@ impl Fanotify {
         let places = Places::new(root)?;
         // Events name directories by handle. Who may mark a file system but not open handles would be told of changes
         // and never find where: then inotify is the better one.
-        let own = sys::name_to_handle(places.root_fd.as_fd(), c"").doing("find the handle of", b".")?;
-        sys::open_by_handle(places.root_fd.as_fd(), &own, libc::O_PATH | libc::O_DIRECTORY)
+        let handle = sys::name_to_handle(places.root_fd.as_fd(), c"").doing("find the handle of", b".")?;
+        sys::open_by_handle(places.root_fd.as_fd(), &handle, libc::O_PATH | libc::O_DIRECTORY)
             .doing("open by its handle", b".")?;
         // The state directory first, so that not even our first write to it is queued. Linux before 6.0 has no such
         // marks; then these events are read and dropped.
@@ -76,13 +86,12 @@ impl Fanotify {
         let flags = FAN_MARK_ADD | FAN_MARK_FILESYSTEM;
         sys::fanotify_mark(group.as_fd(), flags, EVENTS, places.root_fd.as_fd())
             .doing("watch the file system of", b".")?;
-        let own = (!own_events).then(|| std::process::id() as i32);
-        Ok(Self { group, places, own, buffer: vec![0; BUFFER_BYTES] })
+        Ok(Self { group, places, own, kept_back, buffer: vec![0; BUFFER_BYTES] })
     }
 
     /// One event; `None` when it is not for us.
     fn hint(&mut self, event: &Event<'_>) -> Option<Hint> {
-        if self.own == Some(event.pid) {
+        if self.own == Some(event.who) {
             return None;
         }
         let moved = event.mask & (FAN_MOVED_FROM | FAN_MOVED_TO) != 0;
@@ -97,7 +106,11 @@ impl Fanotify {
             return None;
         }
         let arrived = is_dir && event.mask & (FAN_CREATE | FAN_MOVED_TO) != 0;
-        Some(Hint { dir, name, arrived })
+        let hint = Hint { dir, name, arrived };
+        match &mut self.kept_back {
+            Some(kept_back) => kept_back.keep(event.who, hint),
+            None => Some(hint),
+        }
     }
 }
 
@@ -106,7 +119,14 @@ impl Source for Fanotify {
         &self.group
     }
 
+    fn other_fd(&self) -> Option<&OwnedFd> {
+        Some(&self.kept_back.as_ref()?.quiet().ended)
+    }
+
     fn drain(&mut self, hints: &mut Hints) -> Result<Vec<Noticed>, FsError> {
+        if let Some(kept_back) = &mut self.kept_back {
+            kept_back.begin_round();
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut overflow = false;
         let mut reads = 0;
@@ -118,7 +138,12 @@ impl Source for Fanotify {
             }
             reads += 1;
             let len = match rustix::io::read(&self.group, &mut buffer[..]) {
-                Ok(0) | Err(Errno::AGAIN) => break Ok(()),
+                Ok(0) | Err(Errno::AGAIN) => {
+                    if let Some(kept_back) = &mut self.kept_back {
+                        kept_back.end_round(hints);
+                    }
+                    break Ok(());
+                }
                 Ok(len) => len,
                 Err(Errno::INTR) => continue,
                 Err(errno) => break Err(FsError::new("read", b"events", errno)),
@@ -145,7 +170,8 @@ impl Source for Fanotify {
 /// One event in the kernel's bytes.
 struct Event<'a> {
     mask: u64,
-    pid: i32,
+    /// The process, or the thread, by its number.
+    who: i32,
     info: &'a [u8],
 }
 
@@ -161,8 +187,8 @@ impl<'a> Event<'a> {
         }
         let (event, rest) = bytes.split_at_checked(len)?;
         let mask = u64::from_ne_bytes(*event.get(8..)?.first_chunk()?);
-        let pid = i32::from_ne_bytes(*event.get(20..)?.first_chunk()?);
-        Some((Self { mask, pid, info: &event[header_len..] }, rest))
+        let who = i32::from_ne_bytes(*event.get(20..)?.first_chunk()?);
+        Some((Self { mask, who, info: &event[header_len..] }, rest))
     }
 
     /// Directory and name; the name is `None` when the event is about the directory itself.
@@ -312,7 +338,7 @@ mod tests {
         let (first, rest) = Event::parse(&bytes).unwrap();
         let (at, name) = first.place().unwrap();
         assert_eq!(ident_of_handle(&at), Some(FileIdent { ino: 7, generation: 9 }));
-        assert_eq!((first.mask, first.pid, name.unwrap().as_bytes()), (FAN_CREATE, 42, &b"a\xff"[..]));
+        assert_eq!((first.mask, first.who, name.unwrap().as_bytes()), (FAN_CREATE, 42, &b"a\xff"[..]));
         let (second, rest) = Event::parse(rest).unwrap();
         assert_eq!(second.place().unwrap().1, None);
         assert!(rest.is_empty());

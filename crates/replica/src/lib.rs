@@ -35,6 +35,7 @@ mod owners;
 mod place;
 mod point;
 mod presence;
+mod quiet;
 mod read;
 mod recycle;
 mod reserve;
@@ -70,6 +71,7 @@ pub use presence::{
     judge_mark, make_file_durable, marked, marked_at, pledged_content, re_point, set_marked_mtime,
     stamp_of_open,
 };
+pub use quiet::{Quiet, QuietWork};
 pub use read::{PIECE_BYTES, Piece, Proof, Read, ReadDone, ReadOptions, read, read_ranges};
 pub use recycle::{Recycle, Recycled, RecycledName, Released, Since};
 pub use root::{Root, RootError, STATE_DIR};
@@ -83,4 +85,4 @@ pub use steps::{Act, Batch, BatchResult, Over, Place, Step, StepResult, Unknown}
 pub use sys::give_memory_back;
 pub use volume::Volume;
 pub use walk::{Dir, DirAt, Walker};
-pub use watch::{Hint, Method, Noticed, WatchOptions, Watcher};
+pub use watch::{Hint, Method, Noticed, OwnEvents, WatchOptions, Watcher};

@@ -9,7 +9,7 @@
 //! stays open for weeks. Stores to a mapping raise none; they are found when the file is closed, by the next look, or by
 //! the slow scan.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use crate::error::{Doing, FsError};
 use crate::fanotify::Fanotify;
 use crate::inotify::Inotify;
+use crate::quiet::Quiet;
 use crate::root::Root;
 
 /// Something happened under a name.
@@ -57,12 +58,22 @@ pub enum Method {
 }
 
 /// How to watch.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct WatchOptions {
     /// Only this method; the best one otherwise.
     pub method: Option<Method>,
-    /// Tell our own changes too (fanotify; inotify cannot tell them apart).
-    pub own_events: bool,
+    /// What this process does itself.
+    pub own: OwnEvents,
+}
+
+/// What is told of changes that this process makes (fanotify; inotify cannot tell them apart, and tells all).
+#[derive(Debug, Clone, Default)]
+pub enum OwnEvents {
+    /// Nothing.
+    #[default]
+    LeftOut,
+    /// All of them; what these threads do only when they are done.
+    Told(Option<Arc<Quiet>>),
 }
 
 /// A watching thread, until dropped.
@@ -77,6 +88,10 @@ pub struct Watcher {
 pub(crate) trait Source: Send {
     /// The descriptor that becomes readable.
     fn fd(&self) -> &OwnedFd;
+    /// Another one, that becomes readable when there may be something to drain all the same.
+    fn other_fd(&self) -> Option<&OwnedFd> {
+        None
+    }
     /// Reads what is there into `hints`; what else is to be told comes back.
     fn drain(&mut self, hints: &mut Hints) -> Result<Vec<Noticed>, FsError>;
 }
@@ -104,7 +119,7 @@ impl Watcher {
 
     fn source(root: &Arc<Root>, options: WatchOptions) -> Result<(Method, Box<dyn Source>), FsError> {
         if options.method != Some(Method::Inotify) {
-            match Fanotify::new(root, options.own_events) {
+            match Fanotify::new(root, &options.own) {
                 Ok(source) => return Ok((Method::Fanotify, Box::new(source))),
                 Err(error) if options.method.is_some() => return Err(error),
                 Err(_) => (),
@@ -139,15 +154,14 @@ fn run(
     let mut drained: Option<Instant> = None;
     loop {
         {
-            let mut fds = [
-                PollFd::from_borrowed_fd(source.fd().as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
-            ];
+            let sources = [Some(stop), Some(source.fd()), source.other_fd()];
+            let waits = sources.into_iter().flatten();
+            let mut fds: Vec<_> = waits.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => (),
                 Err(errno) => return Err(FsError::new("wait for", b"events", errno)),
             }
-            if !fds[1].revents().is_empty() {
+            if !fds[0].revents().is_empty() {
                 return Ok(());
             }
         }

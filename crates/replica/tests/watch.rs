@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use common::*;
-use polder_replica::{Hint, Method, Noticed, WatchOptions, Watcher};
+use polder_replica::{Hint, Method, Noticed, OwnEvents, Quiet, WatchOptions, Watcher};
 use polder_types::{FileIdent, Name};
 
 struct Watched {
@@ -26,7 +26,7 @@ impl Watched {
         let e = Endpoint::new(base);
         prepare(&e);
         let (sink, told) = channel();
-        let options = WatchOptions { method: Some(method), own_events: true };
+        let options = WatchOptions { method: Some(method), own: OwnEvents::Told(None) };
         match Watcher::start(&e.root, options, Box::new(move |noticed| sink.send(noticed).unwrap_or(()))) {
             Ok(watcher) => Some(Self { e, watcher, told }),
             Err(error) => {
@@ -215,7 +215,7 @@ fn regression_attributes_of_a_tiered_root_are_told() {
         let root = Arc::new(polder_replica::Root::open(&path, endpoint).unwrap());
         assert!(root.is_tiered());
         let (sink, told) = channel();
-        let options = WatchOptions { method: Some(method), own_events: true };
+        let options = WatchOptions { method: Some(method), own: OwnEvents::Told(None) };
         let sink = Box::new(move |noticed| sink.send(noticed).unwrap_or(()));
         let Ok(watcher) = Watcher::start(&root, options, sink) else {
             eprintln!("SKIPPED: {method:?} is not permitted here");
@@ -235,6 +235,53 @@ fn regression_attributes_of_a_tiered_root_are_told() {
     }
 }
 
+/// What a thread does that said it is no news comes once, when it has done; what others do to the same names comes at once.
+#[test]
+fn quiet_work_is_told_when_it_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let e = Endpoint::new(dir.path());
+    e.mkdir("d");
+    let quiet = Quiet::new().unwrap();
+    let (sink, told) = channel();
+    let sink = Box::new(move |noticed| sink.send(noticed).unwrap_or(()));
+    let own = OwnEvents::Told(Some(Arc::clone(&quiet)));
+    let options = WatchOptions { method: Some(Method::Fanotify), own };
+    let Ok(watcher) = Watcher::start(&e.root, options, sink) else {
+        eprintln!("SKIPPED: fanotify is not permitted here");
+        return;
+    };
+    let told_until = |last: &str| {
+        let mut names = Vec::new();
+        wait_for("the last name", || {
+            if let Ok(Noticed::Hints(hints)) = told.try_recv() {
+                names.extend(hints.into_iter().filter_map(|hint| hint.name));
+            }
+            names.contains(&name(last))
+        });
+        names.iter().map(|name| name.to_string()).collect::<Vec<_>>()
+    };
+    let (outer, inner) = (quiet.begin(), quiet.begin());
+    let by_another =
+        |path: &str| std::thread::scope(|scope| scope.spawn(|| e.write(path, b"y")).join().unwrap());
+    for loud in ["loud", "quiet 07"] {
+        for at in 0..40 {
+            e.write(&format!("d/quiet {at:02}"), b"x");
+        }
+        by_another(&format!("d/{loud}"));
+        assert_eq!(told_until(loud), [loud]);
+    }
+    drop(inner);
+    e.write("d/quiet 00", b"z");
+    by_another("d/louder");
+    assert_eq!(told_until("louder"), ["louder"]);
+    drop(outer);
+    let quiet_names: Vec<_> = (0..40).map(|at| format!("quiet {at:02}")).collect();
+    assert_eq!(told_until("quiet 39"), quiet_names);
+    e.write("d/after", b"x");
+    assert_eq!(told_until("after"), ["after"]);
+    drop(watcher);
+}
+
 /// Repetitions are merged while the consumer is busy; nothing is lost.
 #[test]
 fn a_slow_consumer_gets_each_name_once() {
@@ -250,7 +297,7 @@ fn a_slow_consumer_gets_each_name_once() {
         }
         sink.send(noticed).unwrap_or(());
     });
-    let options = WatchOptions { method: Some(Method::Fanotify), own_events: true };
+    let options = WatchOptions { method: Some(Method::Fanotify), own: OwnEvents::Told(None) };
     let Ok(watcher) = Watcher::start(&e.root, options, sink) else {
         eprintln!("SKIPPED: fanotify is not permitted here");
         return;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use polder_engine::{Apply, Dir, Event, Hint, JobId, Lane, ListEnd, ListPart, LookAt};
 use polder_replica::{
-    Method, Noticed, PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, StateReaders, WatchOptions,
-    Watcher,
+    Method, Noticed, OwnEvents, PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, StateReaders,
+    WatchOptions, Watcher,
 };
 use polder_types::CaseRule;
 
@@ -265,7 +265,11 @@ fn start_watcher(disk: &Arc<Disk>, facts: &Facts) -> Option<Watcher> {
         }
     };
     // What users do through the gate is done by this process.
-    let options = WatchOptions { own_events: disk.root.is_tiered(), ..WatchOptions::default() };
+    let own = match &disk.tiered {
+        Some(tiered) => OwnEvents::Told(Some(tiered.quiet())),
+        None => OwnEvents::LeftOut,
+    };
+    let options = WatchOptions { own, ..WatchOptions::default() };
     Watcher::start(&disk.root, options, Box::new(tell))
         .inspect_err(|error| {
             tracing::warn!(

@@ -301,6 +301,7 @@ impl Inner {
 
     /// Fetches what is missing of a file between two bytes, and fills it in.
     pub(super) fn bring(&self, ident: FileIdent, from: u64, to: u64) -> Result<Brought, Failed> {
+        let _quiet = self.quiet.begin();
         let state = self.files.get(ident);
         if !self.take_up(ident, &state)? {
             return Ok(Brought::default());
@@ -415,6 +416,7 @@ impl Inner {
     /// Makes those of the files resident that are all here, if somebody is to have them whole. All of them stay locked until the last
     /// removal of a mark is durable.
     pub(super) fn settle_whole(&self, files: Vec<(FileIdent, &FileState, HeldLock<'_>)>) {
+        let _quiet = self.quiet.begin();
         let (mut due, mut presences, mut _locks) = (Vec::new(), Vec::new(), Vec::new());
         for (ident, state, mut held) in files {
             let is_whole = held.as_ref().is_some_and(|held| held.presence.is_whole());

@@ -70,6 +70,7 @@ impl Inner {
         let chunks = wishes.iter().flatten().flat_map(|wish| wish.chunks.iter().flatten());
         let verified = self.verified(&chunks.copied().collect());
         let looked: Vec<_> = wishes.into_iter().map(|wish| self.look(wish?, &verified)).collect();
+        let _quiet = self.quiet.begin();
         // All are marked before the first mark is made durable ([`Leaving`]).
         let leaving: Vec<_> =
             looked.iter().map(|looked| Some(self.begin(looked.as_ref().ok()?.going()?))).collect();

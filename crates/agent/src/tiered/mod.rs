@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use polder_gate::ports::Node;
 use polder_gate::tree::Tree;
 use polder_gate::{Gate, Moving};
-use polder_replica::{Marked, Root, StateReaders};
+use polder_replica::{Marked, Quiet, Root, StateReaders};
 use polder_tiering::{Allowance, Cause, Lane, PIECE_BYTES, Program, Stays};
 use polder_types::{EndpointId, FileIdent, NodeUid, RelPath};
 
@@ -79,6 +79,8 @@ struct Inner {
     queue: Queue,
     patience: Patience,
     known: Arc<Known>,
+    /// Threads that bring bytes or give them up: what they do to files is no news.
+    quiet: Arc<Quiet>,
     uses: Arc<dyn Uses>,
     source: Mutex<Option<Source>>,
     /// None before it is served, and after the mount was taken away: it holds this in turn.
@@ -385,6 +387,11 @@ impl Tiered {
     /// Lends what the present life of the endpoint has; before the first one, readers of absent bytes wait.
     pub(crate) fn lend(&self, fetcher: Fetcher, readers: StateReaders) {
         *self.0.source.lock().expect(LOCK) = Some(Source { fetcher, readers });
+    }
+
+    /// Who changes files without any news, for those who watch the disk.
+    pub(crate) fn quiet(&self) -> Arc<Quiet> {
+        Arc::clone(&self.0.quiet)
     }
 
     /// What recalled files hold, for those who look at the disk.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use polder_gate::errno::Errno;
 use polder_gate::tree::Tree;
 use polder_gate::{Connection, Gate, Heirlooms, Kept, Settings, ToHolder};
-use polder_replica::{Root, RootError};
+use polder_replica::{Quiet, Root, RootError};
 use polder_types::{Content, EndpointId, FileIdent};
 
 use super::changes::Changes;
@@ -121,6 +121,7 @@ impl Mounted {
             queue: Queue::default(),
             patience: Default::default(),
             known: Arc::default(),
+            quiet: Quiet::new().context("have quiet threads")?,
             uses,
             source: Mutex::default(),
             gate: Mutex::default(),

@@ -27,6 +27,7 @@ struct Small {
 impl Inner {
     /// Makes those of the files resident that are small and placeholders; how many bytes came for each that is resident now.
     pub(super) fn bring_together(&self, nodes: &[NodeUid], cancel: &Cancel) -> BTreeMap<NodeUid, u64> {
+        let _quiet = self.quiet.begin();
         let live = || nodes.iter().take_while(|_| !cancel.is_cancelled());
         let files: Vec<Small> = live().filter_map(|uid| self.small(*uid)).collect();
         let parts: Vec<_> = files.iter().map(|file| (&*file.state, 0..file.size)).collect();
