@@ -162,7 +162,8 @@ impl Tree {
         })
     }
 
-    fn path_to(&self, node: Node) -> Result<OwnedFd> {
+    /// A descriptor that serves for looking only (`O_PATH`).
+    pub fn path_to(&self, node: Node) -> Result<OwnedFd> {
         self.open_node(node, OFlags::PATH | OFlags::NOFOLLOW)
     }
 

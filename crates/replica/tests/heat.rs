@@ -129,3 +129,28 @@ fn a_row_takes_at_most_64_bytes() {
     let bytes = (pages() - before) * 4096 / ROWS as i64;
     assert!(bytes <= 64, "{bytes} bytes a row");
 }
+
+#[test]
+fn files_are_listed_with_their_paths() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut db = StateDb::open(&dir.path().join("state.db"), CaseRule::Sensitive).unwrap();
+    db.put_synced(node(1), Some(&row(NodeUid::ROOT, "d", 1, Content::Directory))).unwrap();
+    db.put_synced(node(2), Some(&row(node(1), "f", 1, Content::empty_file()))).unwrap();
+    db.put_synced(node(3), Some(&row(NodeUid::ROOT, "g", 1, Content::empty_file()))).unwrap();
+    db.put_synced(node(4), Some(&row(node(9), "of nobody", 1, Content::empty_file()))).unwrap();
+    db.commit(true).unwrap();
+    let reader = db.reader().unwrap();
+    let (mut found, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let (files, last) = reader.files_after(after, 2).unwrap();
+        let path = |names: Vec<Name>| names.iter().map(Name::to_string).collect::<Vec<_>>().join("/");
+        found.extend(files.into_iter().map(|(row, names)| (row.uid, path(names))));
+        pages += 1;
+        match last {
+            Some(_) => after = last,
+            None => break,
+        }
+    }
+    let wanted = [(node(2), "d/f".to_owned()), (node(3), "g".to_owned())];
+    assert_eq!((found.as_slice(), pages), (wanted.as_slice(), 3));
+}

@@ -1,5 +1,6 @@
 //! Facts of files, for policies and people.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use polder_replica::FileRow;
@@ -50,10 +51,8 @@ impl Inner {
             let reader = self.source()?.readers.get().map_err(|error| disk(&error))?;
             let reader: &polder_replica::StateReader = reader.borrow();
             let rows_max = PAGE_ROWS.min(count_max - found.len());
-            let (rows, last) = reader.files_after(after, rows_max).map_err(|error| disk(&error))?;
-            for row in rows {
-                let path = reader.path(row.uid).map_err(|error| disk(&error))?;
-                let Some(path) = path else { continue };
+            let (files, last) = reader.files_after(after, rows_max).map_err(|error| disk(&error))?;
+            for (row, path) in files {
                 match self.facts(&row, path.into_iter().collect()) {
                     Ok(facts) => found.push(facts),
                     // Gone, or another file by now.
@@ -72,9 +71,9 @@ impl Inner {
     /// What the disk tells of a file, without opening it.
     pub(super) fn facts(&self, row: &FileRow, path: RelPath) -> Result<TieredFile, TieredError> {
         let node = self.node(row.stamp.ident)?;
-        let (file, ..) = self.tree.locate(node).map_err(|_| TieredError::NoFile)?;
-        let meta = std::fs::File::from(file).metadata().map_err(|error| disk(&error))?;
-        let residency = self.residency_of(row.stamp.ident)?;
+        let file = std::fs::File::from(self.tree.path_to(node).map_err(|_| TieredError::NoFile)?);
+        let meta = file.metadata().map_err(|error| disk(&error))?;
+        let residency = self.residency_in(file.as_fd(), row.stamp.ident)?;
         let stays = match residency {
             Residency::Tiered { .. } => Some(Stays::Tiered),
             Residency::Orphaned => Some(Stays::NotSynced),

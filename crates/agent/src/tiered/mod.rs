@@ -25,6 +25,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -460,10 +461,15 @@ impl Inner {
     /// Whether a file's bytes are here. The file is not opened, which might wait for a lease.
     fn residency_of(&self, ident: FileIdent) -> Result<Residency, Failed> {
         let disk = |errno: polder_gate::errno::Errno| Failed::Disk(errno.to_string().into());
-        let (file, ..) = self.tree.locate(self.node(ident)?).map_err(disk)?;
+        let file = self.tree.path_to(self.node(ident)?).map_err(disk)?;
+        self.residency_in(file.as_fd(), ident)
+    }
+
+    /// The same with a descriptor at hand.
+    fn residency_in(&self, file: BorrowedFd<'_>, ident: FileIdent) -> Result<Residency, Failed> {
+        let disk = |errno: polder_gate::errno::Errno| Failed::Disk(errno.to_string().into());
         let marks = marks::Marks { root: Arc::clone(&self.root), changes: Arc::clone(&self.changes) };
-        use std::os::fd::AsFd;
-        Ok(match marks.marked(file.as_fd(), c"").map_err(disk)? {
+        Ok(match marks.marked(file, c"").map_err(disk)? {
             Marked::No => Residency::Resident,
             Marked::Copy(_) | Marked::Damaged => Residency::Orphaned,
             Marked::Ours(_) => {

@@ -129,9 +129,26 @@ impl StateReader {
         Ok(Some(AttrsHash(hash.try_into().map_err(|_| super::rows::corrupt("a hash"))?)))
     }
 
-    /// Regular files with ids after `after`, in the order of ids, among the next `rows_max` rows; and the last id that was looked at, if
-    /// there may be more.
+    /// Regular files with ids after `after` and their paths, in the order of ids, among the next `rows_max` rows; and the last id that was
+    /// looked at, if there may be more. Files to which the agreed tree does not lead are left out.
     pub fn files_after(
+        &self,
+        after: Option<NodeUid>,
+        rows_max: usize,
+    ) -> Result<(Vec<(FileRow, Vec<Name>)>, Option<NodeUid>), StateError> {
+        // One view of all: else each step up a path would lock the database anew.
+        let _view = self.connection.unchecked_transaction()?;
+        let (files, last) = self.rows_after(after, rows_max)?;
+        let mut placed = Vec::with_capacity(files.len());
+        for file in files {
+            if let Some(path) = self.path(file.uid)? {
+                placed.push((file, path));
+            }
+        }
+        Ok((placed, last))
+    }
+
+    fn rows_after(
         &self,
         after: Option<NodeUid>,
         rows_max: usize,
