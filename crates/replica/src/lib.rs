@@ -71,7 +71,7 @@ pub use presence::{
     judge_mark, make_file_durable, marked, marked_at, pledged_content, re_point, set_marked_mtime,
     stamp_of_open,
 };
-pub use quiet::{Quiet, QuietWork};
+pub use quiet::{Quiet, QuietWork, SilentWork};
 pub use read::{PIECE_BYTES, Piece, Proof, Read, ReadDone, ReadOptions, read, read_ranges};
 pub use recycle::{Recycle, Recycled, RecycledName, Released, Since};
 pub use root::{Root, RootError, STATE_DIR};

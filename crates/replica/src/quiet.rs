@@ -1,8 +1,9 @@
-//! Threads whose changes are told once, when they are done.
+//! Threads whose changes are told once, when they are done, or never.
 //!
 //! Where bytes of files come and go, each file is written to, gets its times back and loses a mark: five events and more, each of which
 //! would lead to a look and to planning, for what nobody has changed. Who does such work says so ([`Quiet::begin`]); the watcher keeps what that
-//! thread does back, and tells each name once when the work has ended. What others do to the same names is told at once, as ever.
+//! thread does back, and tells each name once when the work has ended. Threads whose work tells of itself by other ways are silent
+//! ([`Quiet::silence`]). What others do to the same names is told at once, as ever.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -29,6 +30,8 @@ struct Threads {
     active: HashMap<i32, u32>,
     /// Those that have ended since the watcher last asked.
     ended: HashSet<i32>,
+    /// Those of which nothing is told.
+    silent: HashSet<i32>,
 }
 
 /// Until it is dropped, in the same thread, what the thread changes is kept back.
@@ -50,9 +53,16 @@ impl Quiet {
 
     /// The calling thread changes nothing that is news, until what is returned is dropped.
     pub fn begin(self: &Arc<Self>) -> QuietWork {
-        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        let thread = this_thread();
         *self.threads.lock().expect(LOCK).active.entry(thread).or_default() += 1;
         QuietWork { quiet: Arc::clone(self), thread, _here: std::marker::PhantomData }
+    }
+
+    /// Whatever the calling thread changes is told in another way, until what is returned is dropped.
+    pub fn silence(self: &Arc<Self>) -> SilentWork {
+        let thread = this_thread();
+        self.threads.lock().expect(LOCK).silent.insert(thread);
+        SilentWork { quiet: Arc::clone(self), thread, _here: std::marker::PhantomData }
     }
 
     /// Those that have ended since this was last asked.
@@ -62,9 +72,25 @@ impl Quiet {
         std::mem::take(&mut self.threads.lock().expect(LOCK).ended)
     }
 
-    fn is_active(&self, thread: i32) -> bool {
-        self.threads.lock().expect(LOCK).active.contains_key(&thread)
+    fn way_of(&self, thread: i32) -> Way {
+        let threads = self.threads.lock().expect(LOCK);
+        match () {
+            () if threads.silent.contains(&thread) => Way::Never,
+            () if threads.active.contains_key(&thread) => Way::Later,
+            () => Way::Now,
+        }
     }
+}
+
+/// When what a thread does is told.
+enum Way {
+    Now,
+    Later,
+    Never,
+}
+
+fn this_thread() -> i32 {
+    rustix::thread::gettid().as_raw_nonzero().get()
 }
 
 impl Drop for QuietWork {
@@ -81,6 +107,20 @@ impl Drop for QuietWork {
         drop(threads);
         // It cannot be full: the watcher would have to be away for as many ends as there are numbers.
         let _ = rustix::io::write(&self.quiet.ended, &1u64.to_ne_bytes());
+    }
+}
+
+/// Until it is dropped, in the same thread, nothing is told of what the thread changes.
+#[derive(Debug)]
+pub struct SilentWork {
+    quiet: Arc<Quiet>,
+    thread: i32,
+    _here: std::marker::PhantomData<*const ()>,
+}
+
+impl Drop for SilentWork {
+    fn drop(&mut self) {
+        self.quiet.threads.lock().expect(LOCK).silent.remove(&self.thread);
     }
 }
 
@@ -109,8 +149,10 @@ impl KeptBack {
 
     /// Keeps back what is not to be told yet; gives the others back.
     pub(crate) fn keep(&mut self, thread: i32, hint: Hint) -> Option<Hint> {
-        if !self.ended.contains(&thread) && !self.quiet.is_active(thread) {
-            return Some(hint);
+        match self.quiet.way_of(thread) {
+            Way::Never => return None,
+            Way::Now if !self.ended.contains(&thread) => return Some(hint),
+            Way::Now | Way::Later => (),
         }
         self.hints.entry(thread).or_default().insert(hint);
         None

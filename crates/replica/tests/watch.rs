@@ -235,7 +235,7 @@ fn regression_attributes_of_a_tiered_root_are_told() {
     }
 }
 
-/// What a thread does that said it is no news comes once, when it has done; what others do to the same names comes at once.
+/// What a thread does that said it is no news comes once, when it has done, or never; what others do to the same names comes at once.
 #[test]
 fn quiet_work_is_told_when_it_has_ended() {
     let dir = tempfile::tempdir().unwrap();
@@ -277,6 +277,11 @@ fn quiet_work_is_told_when_it_has_ended() {
     drop(outer);
     let quiet_names: Vec<_> = (0..40).map(|at| format!("quiet {at:02}")).collect();
     assert_eq!(told_until("quiet 39"), quiet_names);
+    let silent = quiet.silence();
+    e.write("d/told otherwise", b"x");
+    by_another("d/loudest");
+    assert_eq!(told_until("loudest"), ["loudest"]);
+    drop(silent);
     e.write("d/after", b"x");
     assert_eq!(told_until("after"), ["after"]);
     drop(watcher);

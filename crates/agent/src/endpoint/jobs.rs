@@ -17,6 +17,7 @@ use super::disk::{Disk, dir_at, failure};
 use super::displaced::Displaced;
 use super::{Facts, LOCK, spawn_thread};
 use crate::chunks::Fetcher;
+use crate::tiered::Tiered;
 
 /// Threads that apply, per lane. More do not help: they share the volume and its journal.
 const APPLY_THREADS: usize = 2;
@@ -68,7 +69,12 @@ impl Jobs {
                 let applier =
                     Applier { disk: Arc::clone(disk), hands: disk.hands(), fetcher: fetcher.clone() };
                 let (facts, displaced) = (facts.clone(), displaced.clone());
-                spawn_thread(name, move || apply_all(&from, applier, &facts, &displaced));
+                let quiet = disk.tiered.as_ref().map(Tiered::quiet);
+                spawn_thread(name, move || {
+                    // What was applied is told by results, and as little to be looked at as where all own events are left out.
+                    let _silent = quiet.as_ref().map(|quiet| quiet.silence());
+                    apply_all(&from, applier, &facts, &displaced);
+                });
             }
             to
         };
