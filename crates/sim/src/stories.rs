@@ -19,6 +19,20 @@ pub const STORIES: &[(Bug, &str)] = &[
          8171 s0 rename e.txt c",
     ),
     (
+        Bug::TreeIsWholeWithoutFeed,
+        "seed 3015923 hosts 3 active 10000 queue 64 rows 2 far
+         1091 s0 create b
+         1524 s0 kill
+         2629 s2 create b
+         3392 s2 create a
+         3909 s0 kill
+         4802 s2 create e.txt
+         5436 s2 rm a
+         6438 s2 office e.txt
+         7956 s1 backup
+         9924 s1 set-back",
+    ),
+    (
         Bug::SameBytesChangeIds,
         "seed 2048782 hosts 2 active 10000 queue 4 rows 100 fanotify
          1119 s0 create e.txt

@@ -9,6 +9,13 @@ fn passes(story: &str) {
     assert_eq!(outcome.failure, None, "{story}");
 }
 
+/// A file changed while the tree was read, whose pages leave such a one to the feed. Before that was read the service was set back to before
+/// the change: neither told of the file.
+#[test]
+fn regression_the_tree_is_whole_once_the_feed_was_read() {
+    passes(story_of(Bug::TreeIsWholeWithoutFeed));
+}
+
 /// Half of a swap was told when the power went, and its answer lost. Somebody edited that half: the feed had the edit alone, the row stayed
 /// at what had been there before, and the other half counted as an old version, and was replaced.
 #[test]
