@@ -12,6 +12,8 @@ from pathlib import Path
 from cluster import Cluster, descendants, remove_folder, wait_for
 
 SKIPPED = 3
+# How long a worker may take to have its tree open.
+TREE_SECONDS = 60
 # How often what does not come in sync is let go, if it is held.
 LET_GO_SECONDS = 3
 
@@ -66,15 +68,25 @@ def lacks_of_a_gate(*programs):
     return f"no {', '.join(missing)}" if missing else None
 
 
-def real_tree(worker, endpoint):
-    """The tree behind an endpoint's mount, through a descriptor of the worker."""
-    for fd in os.listdir(f"/proc/{worker}/fd"):
-        try:
-            if os.readlink(f"/proc/{worker}/fd/{fd}") == str(endpoint / ".polder" / "tree"):
-                return Path(f"/proc/{worker}/fd/{fd}")
-        except OSError:
-            pass
-    raise AssertionError("the worker has no tree open")
+def worker_of(cluster, name):
+    """The worker of a server's agent: its holder's only child. `None` between two."""
+    children = descendants(cluster.processes[name].pid)[1:]
+    return children[0] if children else None
+
+
+def real_tree(cluster, name, endpoint):
+    """The tree behind an endpoint's mount, through a descriptor of the worker, for as long as that one lives."""
+    def found():
+        worker = worker_of(cluster, name)
+        for fd in os.listdir(f"/proc/{worker}/fd") if worker else []:
+            try:
+                if os.readlink(f"/proc/{worker}/fd/{fd}") == str(endpoint / ".polder" / "tree"):
+                    return Path(f"/proc/{worker}/fd/{fd}")
+            except OSError:
+                pass
+        return None
+
+    return wait_for("a worker with the tree", found, TREE_SECONDS)
 
 
 class Tiered:
@@ -99,13 +111,12 @@ class Tiered:
         return self.cluster.run(*arguments, "--state", self.state, check=check)
 
     def worker(self):
-        """The worker of b: the holder's only child."""
-        children = descendants(self.cluster.processes["b"].pid)[1:]
-        return children[0] if children else None
+        """The worker of b; `None` between two."""
+        return worker_of(self.cluster, "b")
 
     def tree(self):
         """The real tree of b behind the mount."""
-        return real_tree(wait_for("the worker", self.worker, self.soon), self.b)
+        return real_tree(self.cluster, "b", self.b)
 
     def kill_worker(self):
         """Who was killed; `None` if there was nobody."""

@@ -3,6 +3,7 @@
 The benchmarks and the end-to-end programs know nothing of Polder's inside: what they measure is what a user has.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -20,21 +22,32 @@ def free_port():
         return listener.getsockname()[1]
 
 
+# What a look meets where something just goes, comes or changes over: a name that is gone since it was listed, a mount whose holder is dead until
+# the next one takes it away, a process that has ended.
+NOT_YET = {errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.ENOTCONN, errno.ECONNABORTED, errno.ESTALE}
+
+
 def wait_for(what, condition, seconds):
-    """Waits for a state with a bound; returns what the condition returned.
+    """Waits for a state with a bound; returns what the condition returned. A look that fails for one of `NOT_YET` has not found the state.
 
     A look counts for at most a second: while a machine stands still (suspended, or its processes frozen), nothing that
     is waited for can come true, and no patience is used up.
     """
     waited, last = 0.0, time.monotonic()
     while True:
-        result = condition()
+        result, met = None, None
+        try:
+            result = condition()
+        except OSError as error:
+            if error.errno not in NOT_YET:
+                raise
+            met = error
         if result:
             return result
         now = time.monotonic()
         waited, last = waited + min(now - last, 1.0), now
         if waited > seconds:
-            raise TimeoutError(f"{what} did not come true within {seconds} s")
+            raise TimeoutError(f"{what} did not come true within {seconds} s{f': {met}' if met else ''}")
         time.sleep(0.02)
 
 
@@ -71,6 +84,76 @@ def descendants(pid):
             continue
         todo.extend(int(child) for child in children)
     return found
+
+
+class SlowLine:
+    """A port that leads to another one; what comes back through it has a bounded rate, shared by all connections."""
+
+    def __init__(self, port, bytes_per_s):
+        self.port_behind, self.seconds_per_byte, self.turn = port, 1 / bytes_per_s, threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.carried = 0
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.socket()
+            # What waits in buffers is as good as come.
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+            try:
+                far.connect(("127.0.0.1", self.port_behind))
+            except OSError:
+                near.close()
+                continue
+            for one, other, is_slow in ((near, far, False), (far, near, True)):
+                threading.Thread(target=self.carry, args=(one, other, is_slow), daemon=True).start()
+
+    def carry(self, one, other, is_slow):
+        try:
+            while data := one.recv(4096):
+                if is_slow:
+                    with self.turn:
+                        time.sleep(len(data) * self.seconds_per_byte)
+                        self.carried += len(data)
+                other.sendall(data)
+        except OSError:
+            pass
+        for end in (one, other):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        self.listener.close()
+
+
+def signal_to(pid, sig):
+    try:
+        os.kill(pid, sig)
+    except ProcessLookupError:
+        pass
+
+
+def state_of(pid):
+    """The kernel's letter for what a process does; `X` when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
+
+
+def has_ended(pid):
+    """Whether nothing of a process runs: it may wait to be collected, and of its threads the first may end before the others."""
+    try:
+        return state_of(pid) in "ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1
+    except OSError:
+        return True
 
 
 def remove_folder(folder):
@@ -133,25 +216,30 @@ class Cluster:
         self.processes[name] = process
         return process
 
-    def kill(self, name, sig=signal.SIGKILL):
-        """Kills the process and its children, by pid; what the system does when memory runs out."""
+    def kill(self, name):
+        """Kills the process and its children, by pid; what the system does when memory runs out. Returns when all of them have ended: until then a worker
+        answers through its mount."""
         process = self.processes.pop(name)
-        for pid in descendants(process.pid):
-            try:
-                os.kill(pid, sig)
-            except ProcessLookupError:
-                pass
-        process.wait(30)
+        signal_to(process.pid, signal.SIGSTOP)
+        # Who has stopped starts nobody beside those that are listed.
+        wait_for(f"{name} to stand still", lambda: state_of(process.pid) in "TZX", 60)
+        pids = descendants(process.pid)
+        for pid in pids:
+            signal_to(pid, signal.SIGKILL)
+        wait_for(f"the end of {name}", lambda: all(has_ended(pid) for pid in pids), 60)
+        process.wait()
 
     def stop(self, name):
+        """Ends a process as its service manager would, which waits longer than a loaded machine takes; then kills it, and says so."""
         process = self.processes.get(name)
         if process is None:
             return
         process.terminate()
         try:
-            process.wait(15)
+            wait_for(f"the end of {name}", lambda: process.poll() is not None, 60)
             self.processes.pop(name)
-        except subprocess.TimeoutExpired:
+        except TimeoutError as error:
+            print(f"{error}: it is killed", flush=True)
             self.kill(name)
 
     def start_service(self, *extra):
@@ -161,12 +249,13 @@ class Cluster:
     def start_agent(self, name):
         self.spawn(name, "agent", "run", "--state", self.folder / f"state-{name}")
 
-    def register(self, name):
+    def register(self, name, url=None):
+        """Registers a server, which reaches the service at `url` from then on."""
         token = self.json("server", "token")["token"]
         token_file = self.folder / f"token-{name}"
         token_file.write_text(token)
         self.run(
-            "agent", "register", "--service", self.url, "--token-file", token_file,
+            "agent", "register", "--service", url or self.url, "--token-file", token_file,
             "--state", self.folder / f"state-{name}", "--name", name, "--ca-file", self.folder / "service" / "ca.pem",
         )
 

@@ -237,7 +237,7 @@ class World(cases.Tiered):
         """How long it takes from a worker's death until the next one has done what is asked: the median of some."""
         took = []
         for _ in range(7):
-            old = self.worker()
+            old = wait_for("a worker", self.worker, SOON)
             begin = time.monotonic()
             os.kill(old, signal.SIGKILL)
             answered()

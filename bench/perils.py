@@ -348,7 +348,8 @@ def emptied(world):
     # And by hand, without any mount: the mark of the endpoint goes first, then everything else.
     shelter.mkdir()
     (pair.volume.path / ".polder/identity").unlink()
-    shutil.rmtree(pair.volume.path / ".polder")
+    # What the agent writes there meanwhile goes too.
+    system("rm", "-rf", pair.volume.path / ".polder")
     for entry in pair.volume.path.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     pair.group.until_says(pair.server_a, "identity", "not there", "missing", "mark")

@@ -236,9 +236,13 @@ def programs(world):
     path = world.file("secret.bin", MIB)
     wait_for("it is tiered", lambda: world.here("tier", path).returncode == 0 and residency(path) == "tiered", SOON)
     world.set("--program-rule", "refuse,name=od")
-    time.sleep(3)
-    refused = subprocess.run(["od", path], capture_output=True)
-    check(refused.returncode != 0, "od was not refused")
+
+    def is_refused():
+        # What was read before the rule came is here.
+        world.here("tier", path)
+        return residency(path) == "tiered" and subprocess.run(["od", path], capture_output=True).returncode != 0
+
+    wait_for("od is refused", is_refused, SOON)
     check(subprocess.run(["cat", path], stdout=subprocess.DEVNULL).returncode == 0, "cat was refused")
     world.set("--program-rule", "none")
 

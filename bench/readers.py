@@ -25,13 +25,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
 from cases import check
-from cluster import peak_memory_bytes, resident_bytes, wait_for
+from cluster import SlowLine, peak_memory_bytes, resident_bytes, wait_for
 from perils import Volume
 from tiered import content, residency
 
 KIB, MIB = 1 << 10, 1 << 20
 SOON, LONG = 60, 300
 SIZE = 1_500_003
+# A file takes so long over a line of that many bytes a second.
+SLOW_SECONDS, SLOW_RATE = 45, 256 * KIB
 CROWD_SIZE, CROWD_MEMORY_MAX = 16 * KIB, 512 * MIB
 
 URING = r"""
@@ -543,6 +545,44 @@ def service_away_for_long(world):
     all_intact(world, readings)
 
 
+def slow_line(world):
+    """Behind a line that needs longer for a file than anybody waits for its first byte: a recall, a reader and a first write all have what they want."""
+    size, cluster, here = SLOW_SECONDS * SLOW_RATE, world.cluster, world.volume.path / "slow"
+    files = {how: content(how, size) for how in ("recalled", "read", "written")}
+    for name, data in files.items():
+        (cluster.folder / "new").write_bytes(data)
+        (cluster.folder / "new").rename(world.a / f"slowly {name}")
+    wait_for("their names", lambda: all((world.b / f"slowly {name}").exists() for name in files), SOON)
+    world.settled()
+    line = SlowLine(cluster.port, SLOW_RATE)
+    try:
+        cluster.register("slow", f"https://127.0.0.1:{line.port}")
+        cluster.start_agent("slow")
+        cluster.endpoint("slow", here, "data", "--tiering", "--free-space", "1%", "--initial-download", "namespace-only")
+        at = {name: here / f"slowly {name}" for name in files}
+        wait_for("names on the slow one", lambda: os.path.ismount(here) and all(path.exists() for path in at.values()), SOON)
+        for name, act in {
+            "recalled": lambda path: cluster.run("recall", path, "--state", cluster.folder / "state-slow"),
+            "read": lambda path: path.read_bytes(),
+            "written": lambda path: os.pwrite(os.open(path, os.O_WRONLY), files["written"][:1], 0),
+        }.items():
+            check(residency(at[name]) == "tiered", f"{name}: {residency(at[name])}")
+            began, before = time.monotonic(), line.carried
+            act(at[name])
+            took = time.monotonic() - began
+            check(line.carried - before > size * 0.9, f"{name}: {line.carried - before} bytes came through the line")
+            print(f"readers  {name} over a slow line in {took:.0f} s", flush=True)
+            check(at[name].read_bytes() == files[name], f"{name}: other bytes")
+    finally:
+        cluster.run("endpoint", "delete", "slow", "--yes", check=False)
+        cluster.stop("slow")
+        cases.unmount(here)
+        line.close()
+    for name in files:
+        (world.a / f"slowly {name}").unlink()
+    world.settled()
+
+
 def disk_full(world):
     """Bytes are given without being kept. Scenario 47."""
     readings = world.readings()
@@ -655,10 +695,10 @@ def crowd(world):
 
 
 CASES = [
-    alive, all_at_once, worker_killed_before, worker_killed_during, worker_starting, holder_dead, service_unreachable, service_away_for_long, disk_full,
-    corrupt_pack, signals, crowd,
+    alive, all_at_once, worker_killed_before, worker_killed_during, worker_starting, holder_dead, service_unreachable, service_away_for_long, slow_line,
+    disk_full, corrupt_pack, signals, crowd,
 ]
-LENGTHY = {"service_away_for_long"}
+LENGTHY = {"service_away_for_long", "slow_line"}
 
 
 def main():

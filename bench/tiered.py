@@ -346,7 +346,8 @@ def service_away(world):
                 began = time.monotonic()
                 reader.send_signal(sig)
                 reader.wait(SOON)
-                check(time.monotonic() - began < 1, f"{command[0]} was gone {time.monotonic() - began:.2f} s after the signal")
+                # A loaded machine may take its time, but nobody waits for the service any more.
+                check(time.monotonic() - began < 5, f"{command[0]} was gone {time.monotonic() - began:.2f} s after the signal")
         world.kill_worker()
         check(here.stat().st_size == len(data), "names, with a new worker and no service")
         same(resident, other, "resident, with a new worker and no service")

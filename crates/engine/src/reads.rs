@@ -18,6 +18,9 @@ use crate::{
 /// A file may be uploaded so often in a row before its interval grows.
 const HOT_FREE: u32 = 8;
 
+/// Files that are counted before those that cooled down are looked for.
+const HOT_FEW: usize = 10_000;
+
 /// A hot file that has not changed for so many of the first intervals is read at once.
 const HOT_REST: u64 = 5;
 
@@ -33,6 +36,8 @@ pub(crate) struct Reads {
     /// Read, and waiting for their packs.
     storing: BTreeMap<JobId, Storing>,
     hot: BTreeMap<NodeUid, Hot>,
+    /// Beyond so many, those that cooled down are forgotten.
+    hot_max: usize,
 }
 
 #[derive(Debug)]
@@ -124,8 +129,10 @@ impl Engine {
     fn heat(&mut self, uid: NodeUid) {
         let (first, longest) = self.settings.hot_ms;
         let now = self.now.mono_ms;
-        if self.reads.hot.len() > 10_000 {
+        if self.reads.hot.len() >= self.reads.hot_max.max(HOT_FEW) {
             self.reads.hot.retain(|_, hot| hot.last + longest > now);
+            // All may still be warm: to look through them again for each one more would cost the square of their number.
+            self.reads.hot_max = self.reads.hot.len() * 2;
         }
         let hot = self.reads.hot.entry(uid).or_insert(Hot {
             last: now,

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use polder_api::grpc::convert::{self, BadMessage, PackPlace};
 use polder_api::grpc::{Reason, limits, pb};
 use polder_chunk::{ChunkLocation, ChunkSlot, Pack, PackRef};
@@ -199,12 +199,12 @@ impl Remote {
         Ok(())
     }
 
-    /// Gets a range of a pack.
+    /// Gets a range of a pack. Bytes are counted as they come.
     pub(crate) async fn get(&self, url: &str, range: Range<u64>) -> Result<Bytes, RemoteError> {
         let open = self.open()?;
         let header = format!("bytes={}-{}", range.start, range.end - 1);
         let get = open.http.get(open.address(url)).header(http::header::RANGE, header);
-        let answer = get.send().await.map_err(hide_address)?;
+        let mut answer = get.send().await.map_err(hide_address)?;
         if answer.status() != http::StatusCode::PARTIAL_CONTENT {
             return Err(RemoteError::HttpStatus(answer.status()));
         }
@@ -212,10 +212,16 @@ impl Remote {
         if answer.content_length().is_some_and(|found| found != wanted) {
             return Err(RemoteError::Length { wanted, found: answer.content_length().unwrap_or(0) });
         }
-        let bytes = answer.bytes().await.map_err(hide_address)?;
-        self.count(0, bytes.len() as u64);
+        let mut bytes = BytesMut::with_capacity(usize::try_from(wanted).unwrap_or_default());
+        while let Some(part) = answer.chunk().await.map_err(hide_address)? {
+            self.count(0, part.len() as u64);
+            if (bytes.len() + part.len()) as u64 > wanted {
+                return Err(RemoteError::Length { wanted, found: (bytes.len() + part.len()) as u64 });
+            }
+            bytes.extend_from_slice(&part);
+        }
         if bytes.len() as u64 == wanted {
-            Ok(bytes)
+            Ok(bytes.freeze())
         } else {
             Err(RemoteError::Length { wanted, found: bytes.len() as u64 })
         }

@@ -19,7 +19,7 @@ use polder_types::{NodeUid, RelPath, Timestamp};
 use super::clock::{Clock, Moment};
 use super::inventory::{self, Pins, Wanted};
 use super::volume::Seat;
-use crate::tiered::{Cancel, Keep, Outcome, Residency, TieredError, TieredFile};
+use crate::tiered::{Cancel, Keep, Outcome, Residency, SMALL_BYTES, TieredError, TieredFile};
 
 /// How often a client is told how far the command is.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -209,7 +209,8 @@ pub(crate) fn carry_out(
     let (next, cancel) = (AtomicUsize::new(0), Cancel::default());
     let (to, from) = channel();
     let threads = order.threads.clamp(1, THREADS_MAX) as usize;
-    let parts = parts(&items, threads);
+    let goes_alone = |item: &Item| deed == Deed::Recall && order.by_heat && item.size > SMALL_BYTES;
+    let parts = parts(&items, threads, goes_alone);
     let work = |to: std::sync::mpsc::Sender<_>| {
         while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
             if cancel.is_cancelled() {
@@ -249,16 +250,18 @@ pub(crate) fn carry_out(
     Ok(moved)
 }
 
-/// Items that are carried out together: neighbours of one endpoint. Small enough that each thread gets some.
-fn parts(items: &[Item], threads: usize) -> Vec<&[Item]> {
+/// Items that are carried out together: neighbours of one endpoint. Small enough that each thread gets some. Small files of a part come back before
+/// its large ones: where there is an order, large ones are parts of their own.
+fn parts(items: &[Item], threads: usize, goes_alone: impl Fn(&Item) -> bool) -> Vec<&[Item]> {
     let count_max = items.len().div_ceil(threads).clamp(1, TOGETHER_FILES);
     let mut parts = Vec::new();
     let mut rest = items;
     while let Some(first) = rest.first() {
         let mut bytes = first.bytes;
+        let is_alone = goes_alone(first);
         let more = rest[1..].iter().take(count_max - 1).take_while(|item| {
             bytes = bytes.saturating_add(item.bytes);
-            item.endpoint == first.endpoint && bytes <= TOGETHER_BYTES
+            item.endpoint == first.endpoint && bytes <= TOGETHER_BYTES && !is_alone && !goes_alone(item)
         });
         let (part, after) = rest.split_at(1 + more.count());
         parts.push(part);

@@ -90,6 +90,18 @@ fn a_recall_by_heat_stops_where_the_policies_do() {
 }
 
 #[test]
+fn regression_a_colder_file_is_not_recalled_first_for_being_small() {
+    let (small, large) = (1 << 20, (1 << 20) + 1);
+    let world = World::new(100, &[&[(small, 4), (large, 3), (large, 2), (small, 1)]]);
+    for number in 1..=4 {
+        world.ports[0].change(number, |file| (file.tiered, file.on_disk) = (true, 0));
+    }
+    let (moved, _) = run(Deed::Recall, chosen(&world, 0, &[""]), &order(&world, true));
+    let recalled: Vec<_> = world.ports[0].recalled.lock().unwrap().iter().map(|(node, _)| *node).collect();
+    assert_eq!((moved.files_done, recalled), (4, vec![4, 3, 2, 1]), "the warmest first");
+}
+
+#[test]
 fn progress_is_told_while_one_file_follows_the_other() {
     let files: Vec<_> = (0..40).map(|days| (GIB, days)).collect();
     let world = World::new(100, &[&files]);

@@ -14,7 +14,7 @@ use super::clock::{Clock, Moment};
 use super::desk::Desk;
 use super::port::Port;
 use super::volume::{Keeper, Seat};
-use crate::tiered::{Cancel, Keep, Outcome, Recalled, Residency, TieredError, TieredFile};
+use crate::tiered::{Cancel, Keep, Outcome, Recalled, Residency, SMALL_BYTES, TieredError, TieredFile};
 
 pub(super) const GIB: u64 = 1 << 30;
 pub(super) const DAY: i64 = 86_400;
@@ -160,7 +160,15 @@ impl Port for Fake {
         _: Keep,
         _: &Cancel,
     ) -> Vec<Result<Recalled, TieredError>> {
-        nodes.iter().map(|node| self.recall_one(*node, lane)).collect()
+        // As the real one: small files come together, before all others.
+        let is_small = |node: NodeUid| {
+            let all = self.all.lock().unwrap();
+            all.get(&(self.number, node)).is_some_and(|file| file.size <= SMALL_BYTES)
+        };
+        let (small, large): (Vec<&NodeUid>, Vec<_>) = nodes.iter().partition(|node| is_small(**node));
+        let come = small.into_iter().chain(large).map(|node: &NodeUid| (*node, self.recall_one(*node, lane)));
+        let mut outcomes: BTreeMap<NodeUid, _> = come.collect();
+        nodes.iter().map(|node| outcomes.remove(node).expect("each node is asked for once")).collect()
     }
 
     fn heat(&self, after: Option<NodeUid>, last: NodeUid) -> Result<Vec<(NodeUid, Heat)>, TieredError> {

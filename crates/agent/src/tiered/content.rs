@@ -215,20 +215,23 @@ impl Inner {
         }
     }
 
-    /// Fetches a piece; asks again for a while when the share cannot be reached.
+    /// Fetches a piece; asks again for a while when the share cannot be reached. The first failure is never the last: on a slow line a transfer
+    /// may be cut off after longer than is waited.
     fn fetch_piece(&self, fetch: Fetch) -> std::result::Result<Brought, Failed> {
         let begin = Instant::now();
+        let mut has_failed = false;
         let from = fetch.piece.saturating_mul(PIECE_BYTES);
         loop {
             match self.bring(ident_of(fetch.node), from, from.saturating_add(PIECE_BYTES)) {
                 Err(Failed::Share(_)) if self.queue.is_ended() => {
                     break Err(Failed::Share("the endpoint ends".into()));
                 }
-                Err(Failed::Share(why)) if self.patience.is_over(begin.elapsed()) => {
+                Err(Failed::Share(why)) if has_failed && self.patience.is_over(begin.elapsed()) => {
                     self.patience.was_in_vain();
                     break Err(Failed::Share(why));
                 }
                 Err(Failed::Share(_)) => {
+                    has_failed = true;
                     crate::session::wanted();
                     std::thread::sleep(again_after(begin.elapsed()));
                 }
@@ -340,7 +343,7 @@ impl Content for Port {
         let ident = inner.ident(file)?;
         let state: Arc<FileState> = inner.files.get(ident);
         let begin = Instant::now();
-        let is_late = || inner.patience.is_over(begin.elapsed());
+        let wait = inner.wait();
         let mut allowed = None;
         loop {
             let here = {
@@ -371,7 +374,7 @@ impl Content for Port {
                         return Ok(count);
                     }
                     Ok(None) => continue,
-                    Err(Failed::Share(_)) if !is_late() => {
+                    Err(Failed::Share(_)) if !inner.patience.is_over(begin.elapsed()) => {
                         if interrupt.is_raised() {
                             return Err(Errno::INTR);
                         }
@@ -402,7 +405,7 @@ impl Content for Port {
                 }
                 Err(error) => return Err(errno(&error)),
             }
-            if is_late() {
+            if wait.is_over() {
                 return Err(Errno::IO);
             }
         }

@@ -427,6 +427,9 @@ impl Inner {
                 _locks.push(held);
             }
         }
+        for (ident, content, pledge, _) in &due {
+            self.known.settling(*ident, pledge, content.clone());
+        }
         let idents: Vec<_> = due.iter().map(|(ident, ..)| *ident).collect();
         let hidden: Vec<_> = due.iter().map(|(.., file)| file.as_fd()).collect();
         let settle = || {
@@ -439,11 +442,14 @@ impl Inner {
                     self.tell_settled(*ident, file.as_fd(), content, pledge, settled.err());
                 }
             }
-            Err(error) => tracing::warn!(
-                error = format!("{error:#}"),
-                files = due.len(),
-                "it cannot be noted which recalled files lose their marks"
-            ),
+            Err(error) => {
+                idents.iter().for_each(|ident| self.known.forget(*ident));
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    files = due.len(),
+                    "it cannot be noted which recalled files lose their marks"
+                );
+            }
         }
     }
 
@@ -461,11 +467,14 @@ impl Inner {
                 tracing::info!(node = %pledge.node, bytes = pledge.size, "a tiered file is resident again");
             }
             // It is a placeholder of which nothing is present, and begins again.
-            Some(error) => tracing::warn!(
-                node = %pledge.node,
-                error = format!("{error:#}"),
-                "a recalled file could not be made resident"
-            ),
+            Some(error) => {
+                self.known.forget(ident);
+                tracing::warn!(
+                    node = %pledge.node,
+                    error = format!("{error:#}"),
+                    "a recalled file could not be made resident"
+                );
+            }
         }
     }
 
@@ -473,10 +482,11 @@ impl Inner {
     ///
     /// The file's lock is still held, so nobody has got a descriptor to write with since the mark went.
     fn note_resident(&self, ident: FileIdent, file: BorrowedFd<'_>, content: Content, pledge: &Pledge) {
-        if let Ok(stamp) = polder_replica::stamp_of_open(file)
-            && (stamp.size, stamp.mtime) == (pledge.size, pledge.mtime)
-        {
-            self.known.put(ident, stamp, content);
+        match polder_replica::stamp_of_open(file) {
+            Ok(stamp) if (stamp.size, stamp.mtime) == (pledge.size, pledge.mtime) => {
+                self.known.settled(stamp, content);
+            }
+            _ => self.known.forget(ident),
         }
     }
 

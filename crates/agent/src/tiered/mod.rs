@@ -39,13 +39,14 @@ use polder_types::{EndpointId, FileIdent, NodeUid, RelPath};
 use crate::chunks::Fetcher;
 use changes::Changes;
 use files::{Files, key_of};
-use patience::Patience;
+use patience::{Patience, Wait};
 use queue::{Failed, Queue, Wish};
 use removals::Removals;
 
 pub(crate) use known::Known;
 pub(crate) use looks::{ensure_nobody_looks, who_uses};
 pub(crate) use mount::{Gates, Mounted, clear_dead, may_be_placeholder};
+pub(crate) use together::SMALL_BYTES;
 
 const LOCK: &str = "no holder of this lock panics";
 /// How much of a file is asked for at once when all of it is wanted.
@@ -467,7 +468,16 @@ impl Inner {
         })
     }
 
-    /// Has bytes fetched and waits until they are here.
+    /// A wait for the share that begins now.
+    fn wait(&self) -> Wait<'_, impl Fn() -> u64> {
+        let came = || {
+            let source = self.source.lock().expect(LOCK);
+            source.as_ref().map_or(0, |source| source.fetcher.remote.moved_bytes().1)
+        };
+        Wait::new(&self.patience, came)
+    }
+
+    /// Has bytes fetched and waits until they are here, or none come any more.
     fn wait_for(
         &self,
         ident: FileIdent,
@@ -493,8 +503,8 @@ impl Inner {
         };
         let len = len.min(WINDOW_BYTES);
         let wish = Wish { lane, key: key_of(ident), stream, offset, len, size, absent, cause };
-        let begin = Instant::now();
-        self.queue.wait_for(&wish, &|| self.patience.is_over(begin.elapsed()), is_over)
+        let wait = self.wait();
+        self.queue.wait_for(&wish, &|| wait.is_over(), is_over)
     }
 
     /// Brings a whole placeholder; its size. Nothing is done for a resident file.

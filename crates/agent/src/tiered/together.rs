@@ -14,8 +14,8 @@ use polder_types::{FileIdent, NodeUid};
 use super::files::{Brought, FileState};
 use super::{Cancel, Inner, Residency};
 
-/// Larger ones gain nothing by company.
-const SMALL_BYTES: u64 = PIECE_BYTES;
+/// Larger ones gain nothing by company, and come after all small ones that are asked for with them.
+pub(crate) const SMALL_BYTES: u64 = PIECE_BYTES;
 
 struct Small {
     uid: NodeUid,
