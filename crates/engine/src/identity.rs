@@ -1,8 +1,8 @@
 //! Who is seen: which of the nodes that an inode, or a name, speaks for.
 
-use polder_sync::{TreeError, TreeStore, Trees};
+use polder_sync::{SyncedNode, TreeError, TreeStore, Trees};
 use polder_types::{
-    Kind, NodeUid, Placed,
+    FileIdent, Kind, NodeUid, Placed, Stamp,
     zoo::{Bug, planted},
 };
 
@@ -44,6 +44,19 @@ impl Engine {
         let known = here.as_ref().and_then(|node| node.content.known());
         let same = row.content == agreed.content || known == Some(&agreed.content);
         Ok(same && !planted(Bug::SameBytesChangeIds))
+    }
+
+    /// The inode of a node has become another one's. Its row speaks of it no more: the walk of a later life, which knows nothing but rows, would
+    /// take what it finds for an old version of this node.
+    pub(crate) fn give_up_inode(&self, store: &mut dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
+        let Some(row) = store.synced(uid)? else { return Ok(()) };
+        if planted(Bug::InodeOfWhoHadItFirst) {
+            return Ok(());
+        }
+        let cloud = store.cloud(uid)?;
+        let stamp = Stamp { ident: FileIdent::default(), ..row.stamp };
+        store.put_synced(uid, Some(&SyncedNode { stamp, ..row }))?;
+        store.put_cloud(uid, cloud.as_ref())
     }
 
     /// Whether a node was agreed to stand under a key, or stands there in the share.

@@ -224,6 +224,9 @@ impl Engine {
         for old in leaves.collect::<Vec<_>>() {
             self.set_gone(store, old)?;
         }
+        if let Some(known) = known.filter(|known| *known != uid) {
+            self.give_up_inode(store, known)?;
+        }
         let returns = matches!(self.overlay.get(uid), Some(None));
         let old = if is_dir { View { store, overlay: &self.overlay }.local_row(uid)? } else { None };
         let moves = old.is_some_and(|old| old.at != at);

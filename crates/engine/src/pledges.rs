@@ -11,7 +11,7 @@
 //! A mark of a version that the share has not reached is left alone: then it is the share that was set back, and what it lost is offered to it.
 
 use polder_sync::{SyncedNode, TreeError, TreeStore, Trees};
-use polder_types::{NodeUid, Seq};
+use polder_types::{FileIdent, NodeUid, Seq};
 
 use crate::engine::Engine;
 use crate::overlay::View;
@@ -67,7 +67,9 @@ impl Engine {
         let view = View { store, overlay: &self.overlay };
         let (there, row) = (view.local(node)?, store.synced(node)?);
         let stamps = [there.as_ref().map(|there| there.stamp), row.as_ref().map(|row| row.stamp)];
-        if node != uid && stamps.into_iter().flatten().any(|stamp| stamp.ident == here.stamp.ident) {
+        // Its row may have given the inode up to this one.
+        let names = [here.stamp.ident, FileIdent::default()];
+        if node != uid && stamps.into_iter().flatten().any(|stamp| names.contains(&stamp.ident)) {
             // Another name of the file that stands for its node, which a user has made: nothing is left over here.
             self.pledges.remove(&uid);
             return Ok(false);

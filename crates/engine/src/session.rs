@@ -53,6 +53,9 @@ pub(crate) struct Session {
     /// Whether the cloud tree is whole.
     at_cut: bool,
     tree_whole: bool,
+    /// Whether all pages of the tree were read in this session. What changed meanwhile they leave out, for the feed brings it: if the
+    /// share is set back before that, they are of no history.
+    tree_read: bool,
     pub(crate) mode: Mode,
     pub(crate) why_baseline: Option<Box<str>>,
     /// Nodes of the share that differ may lie in the store, not in work.
@@ -140,6 +143,7 @@ impl Engine {
     /// Begins a session anew: announcement, feed, and then plans.
     pub(crate) fn reannounce(&mut self) {
         self.session.announced = false;
+        self.session.tree_read = false;
         self.session.announcing = None;
         self.session.fetching = None;
         self.session.retry_at = None;
@@ -155,6 +159,7 @@ impl Engine {
         self.session.announced = false;
         self.session.announcing = None;
         self.session.fetching = None;
+        self.session.tree_read = false;
         self.session.unreachable = Some(why);
         self.batches_lost(store)
     }
@@ -188,7 +193,7 @@ impl Engine {
             self.session.announcing = Some(job);
             let (next, known) = (store.next_batch()?, self.session.known);
             self.out.push(Effect::Announce { job, next, known, open });
-        } else if !self.session.tree_whole {
+        } else if !self.session.tree_whole && !self.session.tree_read {
             match store.note(NOTE_TREE)? {
                 None => store.put_note(NOTE_TREE, READING)?,
                 // Pages of a reading that was broken off may name nodes that are gone by now, and no later word would say
@@ -373,7 +378,7 @@ impl Engine {
         if self.session.mode != Mode::Review {
             self.session.mode = Mode::NoDeletes;
         }
-        self.session.tree_whole = false;
+        (self.session.tree_whole, self.session.tree_read) = (false, false);
         self.session.at_cut = false;
         self.session.announced = false;
         self.session.announcing = None;
@@ -466,10 +471,15 @@ impl Engine {
         self.know(store, upto)?;
         self.session.ahead.retain(|_, seq| *seq > upto.seq);
         if tree {
-            store.put_note(NOTE_TREE, WHOLE)?;
-            self.session.tree_whole = true;
+            self.session.tree_read = true;
             self.session.want_feed = true;
+            if planted(Bug::TreeIsWholeWithoutFeed) {
+                self.tree_is_whole(store)?;
+            }
             return Ok(());
+        }
+        if !self.session.tree_whole {
+            self.tree_is_whole(store)?;
         }
         if !self.session.at_cut {
             // Offers of an earlier session that the feed did not bring were not taken.
@@ -483,6 +493,12 @@ impl Engine {
         self.session.want_feed |= self.session.head > upto;
         self.work.cut_reached(self.now.mono_ms);
         Ok(())
+    }
+
+    /// The tree was read, and the feed from there.
+    fn tree_is_whole(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
+        (self.session.tree_whole, self.session.tree_read) = (true, false);
+        store.put_note(NOTE_TREE, WHOLE)
     }
 
     /// A higher place in history is known.

@@ -19,6 +19,46 @@ pub const STORIES: &[(Bug, &str)] = &[
          8171 s0 rename e.txt c",
     ),
     (
+        Bug::InodeOfWhoHadItFirst,
+        "seed 2048782 hosts 2 active 12000 queue 4 rows 100 fanotify
+         1119 s0 create e.txt
+         1119 s0 create d
+         4393 s0 edit e.txt
+         5187 s1 rename d c
+         5569 s1 mode c 386
+         6367 s0 rename d e.txt
+         6585 s1 swap e.txt c
+         7013 s0 kill
+         7101 s0 rename e.txt d",
+    ),
+    (
+        Bug::InodeOfWhoHadItFirst,
+        "seed 2048782 hosts 2 active 12000 queue 4 rows 100 fanotify
+         1119 s0 create e.txt
+         1119 s0 create d
+         4393 s0 edit e.txt
+         5187 s1 rename d c
+         5569 s1 mode c 386
+         6367 s0 rename d e.txt
+         6585 s1 swap e.txt c
+         7013 s0 kill
+         7101 s0 rename e.txt a",
+    ),
+    (
+        Bug::TreeIsWholeWithoutFeed,
+        "seed 3015923 hosts 3 active 10000 queue 64 rows 2 far
+         1091 s0 create b
+         1524 s0 kill
+         2629 s2 create b
+         3392 s2 create a
+         3909 s0 kill
+         4802 s2 create e.txt
+         5436 s2 rm a
+         6438 s2 office e.txt
+         7956 s1 backup
+         9924 s1 set-back",
+    ),
+    (
         Bug::SameBytesChangeIds,
         "seed 2048782 hosts 2 active 10000 queue 4 rows 100 fanotify
          1119 s0 create e.txt

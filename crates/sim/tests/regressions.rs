@@ -484,39 +484,6 @@ fn regression_of_two_nodes_with_one_inode_the_one_that_stands_is_told() {
     passes(story_of(Bug::GoneBeforeThatWhichStands));
 }
 
-/// A file was moved over another one, and from there under the name that the share had given to the node it came from: it counted as that
-/// node's old version, and was replaced, while the node that it had become was deleted. Its bytes were gone from the share.
-#[test]
-fn regression_an_inode_is_of_the_node_that_had_it_last() {
-    passes(story_of(Bug::InodeOfWhoHadItFirst));
-}
-
-/// The same, but that it was moved back under its first name: it became the old version of the node that had left that name. As an edit of that
-/// node the same bytes were none.
-#[test]
-fn regression_who_brings_the_same_bytes_keeps_its_id() {
-    passes(story_of(Bug::SameBytesChangeIds));
-}
-
-/// The oracle: a file got a second name, its permissions were changed through that, and it was gone, all before anybody looked. The kernel
-/// tells that name alone: the next walk of everything finds the change.
-#[test]
-fn regression_what_was_changed_through_a_name_that_nobody_saw_is_found_by_a_walk() {
-    passes(
-        "seed 2037761 hosts 2 active 60000 queue 64 rows 100 alone
-         12147 s0 mkdir d
-         12147 s0 create b
-         25222 s0 mkdir c
-         25650 s0 rename b d/e.txt
-         40930 s0 replace d/e.txt
-         42516 s0 create d/e.txt/b
-         44415 s0 rename d/e.txt c/e.txt
-         48677 s0 link c/e.txt/b d/d
-         48677 s0 mode d/d 390
-         48677 s0 rm d/d",
-    );
-}
-
 /// What a cut-off apply had left was about to be deleted when a file of its name came: the file got another name in the share.
 #[test]
 fn regression_a_node_does_not_yield_to_one_whose_fate_is_not_known() {

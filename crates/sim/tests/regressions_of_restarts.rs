@@ -1,4 +1,5 @@
-//! As `regressions.rs`: stories of answers that were lost, several ends of an agent, and walks beside changes.
+//! As `regressions.rs`: stories of answers that were lost, several ends of an agent, walks beside changes, and files that take each other's
+//! places.
 
 use polder_sim::stories::{STORIES, story_of};
 use polder_sim::{Plan, run_twice};
@@ -7,6 +8,13 @@ use polder_types::zoo::Bug;
 fn passes(story: &str) {
     let outcome = run_twice(&Plan::told(story));
     assert_eq!(outcome.failure, None, "{story}");
+}
+
+/// A file changed while the tree was read, whose pages leave such a one to the feed. Before that was read the service was set back to before
+/// the change: neither told of the file.
+#[test]
+fn regression_the_tree_is_whole_once_the_feed_was_read() {
+    passes(story_of(Bug::TreeIsWholeWithoutFeed));
 }
 
 /// Half of a swap was told when the power went, and its answer lost. Somebody edited that half: the feed had the edit alone, the row stayed
@@ -300,5 +308,38 @@ fn regression_a_directory_that_is_a_leftover_is_the_shares() {
          45430 s0 edit e.txt
          46361 s0 symlink d/d 2
          0 s1 crash-in 29 2",
+    );
+}
+
+/// A file was moved over another one, and from there under the name that the share had given to the node it came from: it counted as that
+/// node's old version, and was replaced, while the node that it had become was deleted. Its bytes were gone from the share.
+#[test]
+fn regression_an_inode_is_of_the_node_that_had_it_last() {
+    passes(story_of(Bug::InodeOfWhoHadItFirst));
+}
+
+/// The same, but that it was moved back under its first name: it became the old version of the node that had left that name. As an edit of that
+/// node the same bytes were none.
+#[test]
+fn regression_who_brings_the_same_bytes_keeps_its_id() {
+    passes(story_of(Bug::SameBytesChangeIds));
+}
+
+/// The oracle: a file got a second name, its permissions were changed through that, and it was gone, all before anybody looked. The kernel
+/// tells that name alone: the next walk of everything finds the change.
+#[test]
+fn regression_what_was_changed_through_a_name_that_nobody_saw_is_found_by_a_walk() {
+    passes(
+        "seed 2037761 hosts 2 active 60000 queue 64 rows 100 alone
+         12147 s0 mkdir d
+         12147 s0 create b
+         25222 s0 mkdir c
+         25650 s0 rename b d/e.txt
+         40930 s0 replace d/e.txt
+         42516 s0 create d/e.txt/b
+         44415 s0 rename d/e.txt c/e.txt
+         48677 s0 link c/e.txt/b d/d
+         48677 s0 mode d/d 390
+         48677 s0 rm d/d",
     );
 }

@@ -1,13 +1,16 @@
 //! A [`TreeStore`] of maps, for tests and the simulator: transactions, and crashes that take back whole ones.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use polder_types::{Attrs, AttrsHash, BatchNo, CaseRule, Cursor, FileIdent, NodeUid, Placed, Seq};
 
 use crate::{CloudNode, Offer, SyncedNode, TreeError, TreeStore};
 
-type Key = (NodeUid, Box<[u8]>);
+/// Who stands in each directory, by key. Several, because inside a transaction (and in the cloud between two cuts) two nodes may stand under
+/// one key; in the order of their ids.
+type Places = BTreeMap<NodeUid, BTreeMap<Box<[u8]>, Vec<NodeUid>>>;
 
 /// Rows in maps. Every write is remembered until it is durable, so that [`MemStore::crash`] can take it back.
 #[derive(Debug, Clone, Default)]
@@ -22,11 +25,10 @@ pub struct MemStore {
     offers: BTreeMap<NodeUid, Offer>,
     superseded: BTreeMap<(NodeUid, Seq), CloudNode>,
     notes: BTreeMap<String, Vec<u8>>,
-    // Derived from the rows above. Sets, because inside a transaction (and in the cloud between two cuts) two nodes
-    // may stand under one key.
-    synced_places: BTreeMap<Key, BTreeSet<NodeUid>>,
-    cloud_places: BTreeMap<Key, BTreeSet<NodeUid>>,
-    idents: BTreeMap<FileIdent, BTreeSet<NodeUid>>,
+    // Derived from the rows above.
+    synced_places: Places,
+    cloud_places: Places,
+    idents: BTreeSet<(FileIdent, NodeUid)>,
     /// Old values of everything written since the last durable commit.
     undo: Vec<Undo>,
     /// Length of `undo` at each commit that was not durable.
@@ -64,8 +66,8 @@ impl MemStore {
         };
         while self.undo.len() > keep {
             match self.undo.pop().expect("longer than what is kept") {
-                Undo::Synced(uid, old) => self.set_synced(uid, old),
-                Undo::Cloud(uid, old) => self.set_cloud(uid, old),
+                Undo::Synced(uid, old) => drop(self.set_synced(uid, old)),
+                Undo::Cloud(uid, old) => drop(self.set_cloud(uid, old)),
                 Undo::Cursor(old) => self.cursor = old,
                 Undo::NextBatch(old) => self.next_batch = old,
                 Undo::Offer(uid, Some(old)) => drop(self.offers.insert(uid, old)),
@@ -90,34 +92,40 @@ impl MemStore {
         self.cloud.iter().map(|(uid, node)| (*uid, node.as_ref()))
     }
 
-    fn key(&self, at: &Placed) -> Key {
-        (at.parent, self.case.key(at.name.as_bytes()).into())
-    }
-
-    fn set_synced(&mut self, uid: NodeUid, row: Option<SyncedNode>) {
-        if let Some(old) = self.synced.remove(&uid) {
-            let key = self.key(&old.at);
-            remove(&mut self.synced_places, key, uid);
-            remove(&mut self.idents, old.stamp.ident, uid);
+    /// Puts a row in the place of another, which it returns.
+    fn set_synced(&mut self, uid: NodeUid, row: Option<SyncedNode>) -> Option<SyncedNode> {
+        let old = self.synced.remove(&uid);
+        if let Some(old) = &old {
+            remove(&mut self.synced_places, self.case, &old.at, uid);
+            self.idents.remove(&(old.stamp.ident, uid));
         }
         if let Some(row) = row {
-            self.synced_places.entry(self.key(&row.at)).or_default().insert(uid);
-            self.idents.entry(row.stamp.ident).or_default().insert(uid);
+            insert(&mut self.synced_places, self.case, &row.at, uid);
+            self.idents.insert((row.stamp.ident, uid));
             self.synced.insert(uid, row);
         }
+        old
     }
 
-    fn set_cloud(&mut self, uid: NodeUid, stored: Option<Option<CloudNode>>) {
-        if let Some(Some(old)) = self.cloud.remove(&uid) {
-            let key = self.key(&old.at);
-            remove(&mut self.cloud_places, key, uid);
+    /// The same of what the share has.
+    fn set_cloud(&mut self, uid: NodeUid, stored: Option<Option<CloudNode>>) -> Option<Option<CloudNode>> {
+        let old = self.cloud.remove(&uid);
+        if let Some(Some(old)) = &old {
+            remove(&mut self.cloud_places, self.case, &old.at, uid);
         }
         if let Some(node) = stored {
             if let Some(node) = &node {
-                self.cloud_places.entry(self.key(&node.at)).or_default().insert(uid);
+                insert(&mut self.cloud_places, self.case, &node.at, uid);
             }
             self.cloud.insert(uid, node);
         }
+        old
+    }
+
+    /// Rows that name an inode.
+    fn of_ident(&self, ident: FileIdent) -> impl Iterator<Item = NodeUid> {
+        let last = NodeUid([0xff; 16]);
+        self.idents.range((ident, NodeUid::ZERO)..=(ident, last)).map(|(_, uid)| *uid)
     }
 
     fn depth(&self, uid: NodeUid) -> usize {
@@ -139,29 +147,58 @@ impl MemStore {
     }
 }
 
-fn remove<K: Ord>(index: &mut BTreeMap<K, BTreeSet<NodeUid>>, key: K, uid: NodeUid) {
-    if let Some(uids) = index.get_mut(&key) {
-        uids.remove(&uid);
-        if uids.is_empty() {
-            index.remove(&key);
-        }
+fn insert(places: &mut Places, case: CaseRule, at: &Placed, uid: NodeUid) {
+    let uids = places.entry(at.parent).or_default().entry(case.key(at.name.as_bytes()).into()).or_default();
+    if let Err(nth) = uids.binary_search(&uid) {
+        uids.insert(nth, uid);
     }
+}
+
+fn remove(places: &mut Places, case: CaseRule, at: &Placed, uid: NodeUid) {
+    let key = case.key(at.name.as_bytes());
+    let Some(names) = places.get_mut(&at.parent) else { return };
+    let Some(uids) = names.get_mut(&*key) else { return };
+    uids.retain(|other| *other != uid);
+    if uids.is_empty() {
+        names.remove(&*key);
+    }
+    if names.is_empty() {
+        places.remove(&at.parent);
+    }
+}
+
+/// Who stands under a key.
+fn all_at<'a>(places: &'a Places, parent: NodeUid, key: &[u8]) -> &'a [NodeUid] {
+    places.get(&parent).and_then(|names| names.get(key)).map_or(&[], Vec::as_slice)
 }
 
 /// Entries of one directory after a key, in the order of keys. The root is not its own child.
 fn children<'a>(
-    index: &'a BTreeMap<Key, BTreeSet<NodeUid>>,
+    places: &'a Places,
     parent: NodeUid,
     after: Option<&[u8]>,
-) -> impl Iterator<Item = (&'a Box<[u8]>, NodeUid)> + use<'a> {
-    let from: Key = (parent, after.unwrap_or_default().into());
-    let after: Option<Box<[u8]>> = after.map(Into::into);
-    index
-        .range(from..)
-        .take_while(move |((dir, _), _)| *dir == parent)
-        .filter(move |((_, key), _)| after.as_ref().is_none_or(|after| key > after))
-        .flat_map(|((_, key), uids)| uids.iter().map(move |uid| (key, *uid)))
+) -> impl Iterator<Item = (&'a [u8], NodeUid)> + use<'a> {
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let names = places.get(&parent).map(|names| names.range::<[u8], _>((from, Bound::Unbounded)));
+    names
+        .into_iter()
+        .flatten()
+        .flat_map(|(key, uids)| uids.iter().map(move |uid| (&**key, *uid)))
         .filter(|(_, uid)| *uid != NodeUid::ROOT)
+}
+
+/// Whether a node of the share is what was agreed.
+fn is_agreed(row: Option<&SyncedNode>, node: Option<&CloudNode>) -> bool {
+    match (row, node) {
+        (Some(row), Some(node)) => {
+            row.since == node.since
+                && row.at == node.at
+                && row.content == node.content
+                && row.attrs_share == node.attrs
+                && row.mtime_share == node.mtime
+        }
+        (row, node) => row.is_none() && node.is_none(),
+    }
 }
 
 impl TreeStore for MemStore {
@@ -170,13 +207,13 @@ impl TreeStore for MemStore {
     }
 
     fn synced_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError> {
-        let uids = self.synced_places.get(&(parent, key.into()));
-        Ok(uids.and_then(|uids| uids.iter().find(|uid| **uid != NodeUid::ROOT).copied()))
+        let uids = all_at(&self.synced_places, parent, key);
+        Ok(uids.iter().copied().find(|uid| *uid != NodeUid::ROOT))
     }
 
     fn synced_all_at(&self, parent: NodeUid, key: &[u8]) -> Result<Vec<NodeUid>, TreeError> {
-        let uids = self.synced_places.get(&(parent, key.into())).into_iter().flatten();
-        Ok(uids.copied().filter(|uid| *uid != NodeUid::ROOT).collect())
+        let uids = all_at(&self.synced_places, parent, key).iter().copied();
+        Ok(uids.filter(|uid| *uid != NodeUid::ROOT).collect())
     }
 
     fn synced_children(
@@ -189,16 +226,16 @@ impl TreeStore for MemStore {
     }
 
     fn synced_by_ident(&self, ident: FileIdent) -> Result<Option<NodeUid>, TreeError> {
-        Ok(self.idents.get(&ident).and_then(|uids| uids.first().copied()))
+        Ok(self.of_ident(ident).next())
     }
 
     fn synced_all_by_ident(&self, ident: FileIdent) -> Result<Vec<NodeUid>, TreeError> {
-        Ok(self.idents.get(&ident).into_iter().flatten().copied().collect())
+        Ok(self.of_ident(ident).collect())
     }
 
     fn put_synced(&mut self, uid: NodeUid, row: Option<&SyncedNode>) -> Result<(), TreeError> {
-        self.undo.push(Undo::Synced(uid, self.synced.get(&uid).cloned()));
-        self.set_synced(uid, row.cloned());
+        let old = self.set_synced(uid, row.cloned());
+        self.undo.push(Undo::Synced(uid, old));
         Ok(())
     }
 
@@ -207,11 +244,10 @@ impl TreeStore for MemStore {
     }
 
     fn cloud_at(&self, parent: NodeUid, key: &[u8]) -> Result<Option<NodeUid>, TreeError> {
-        let key = (parent, key.into());
-        if let Some(uid) = self.cloud_places.get(&key).and_then(|uids| uids.first()) {
+        if let Some(uid) = all_at(&self.cloud_places, parent, key).first() {
             return Ok(Some(*uid));
         }
-        let synced = self.synced_places.get(&key).into_iter().flatten();
+        let synced = all_at(&self.synced_places, parent, key).iter();
         Ok(synced.copied().find(|uid| *uid != NodeUid::ROOT && !self.cloud.contains_key(uid)))
     }
 
@@ -231,9 +267,9 @@ impl TreeStore for MemStore {
     }
 
     fn put_cloud(&mut self, uid: NodeUid, node: Option<&CloudNode>) -> Result<(), TreeError> {
-        self.undo.push(Undo::Cloud(uid, self.cloud.get(&uid).cloned()));
-        let same = self.synced.get(&uid).map(CloudNode::from).as_ref() == node;
-        self.set_cloud(uid, if same { None } else { Some(node.cloned()) });
+        let same = is_agreed(self.synced.get(&uid), node);
+        let old = self.set_cloud(uid, if same { None } else { Some(node.cloned()) });
+        self.undo.push(Undo::Cloud(uid, old));
         Ok(())
     }
 

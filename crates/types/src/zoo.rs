@@ -226,6 +226,8 @@ bugs! {
     MergeEndsTooEarly,
     /// A row that a change of history makes void takes the knowledge of its file along.
     DroppedRowForgetsFile,
+    /// All pages of the tree are the whole tree, though they leave to the feed what changed while they were read.
+    TreeIsWholeWithoutFeed,
     /// Pages of a tree whose reading was broken off count beside those of the next reading.
     OldPagesStay,
     /// A file that is refused for its missing chunks is not read again when it equals its synced row.

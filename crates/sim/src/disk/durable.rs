@@ -147,7 +147,7 @@ impl Durable {
             };
             there.push(pending.kept || drawn && pending.rests_on.iter().all(|at| there[*at]));
         }
-        let mut lost_bytes: BTreeMap<u64, Token> = BTreeMap::new();
+        let mut lost_bytes: BTreeMap<u64, (Token, Timestamp)> = BTreeMap::new();
         // Of files that are made here, only the first bytes are what was placed.
         let mut hollow: BTreeSet<u64> = BTreeSet::new();
         for (pending, there) in std::mem::take(&mut self.pending).into_iter().zip(there) {
@@ -158,7 +158,7 @@ impl Durable {
                 }
                 // Blocks that were to be freed are there.
                 (Change::Data(_, token), false) if is_absent(*token) => (),
-                (Change::Data(ino, token), false) => drop(lost_bytes.insert(*ino, *token)),
+                (Change::Data(ino, token), false) => drop(lost_bytes.insert(*ino, (*token, pending.ctime))),
                 (Change::Make(ino, _), _) => drop(hollow.insert(*ino)),
                 _ => (),
             }
@@ -166,8 +166,10 @@ impl Durable {
                 lay(&mut self.inodes, pending);
             }
         }
-        for (ino, token) in lost_bytes {
-            let Some(Inode { node: Node::File(bytes), applied, .. }) = self.inodes.get_mut(&ino) else {
+        for (ino, (token, time)) in lost_bytes {
+            let Some(Inode { node: Node::File(bytes), applied, mtime, ctime, .. }) =
+                self.inodes.get_mut(&ino)
+            else {
                 continue;
             };
             // What was written to a file that stood there before is a user's.
@@ -175,6 +177,10 @@ impl Durable {
             // A new file has nothing in it, or zeros of the right length; one that was written over may be either.
             if is_zeros(*bytes) && rng.chance(50) || rng.chance(20) {
                 *bytes = zeros(size_of(token));
+                // Blocks without bytes are there by the change of the inode that has its times, too.
+                if *ctime < time {
+                    (*mtime, *ctime) = (time, time);
+                }
             }
         }
         check(self.inodes)
