@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
 from cases import check
-from cluster import wait_for
+from cluster import wait_for, write_new
 from tiered import KIB, SOON, content, residency, same
 
 FILES = {"a report": 70 * KIB, "folder/large": 900 * KIB, "folder/deeper/small": 300, "folder/empty": 0, "folder/middle": 40 * KIB}
@@ -36,8 +36,12 @@ class World(cases.Tiered):
         wait_for("a in sync", cluster.in_sync, SOON)
 
     def put(self, folder, name, data):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if folder == self.a and not path.exists():
+            write_new(path, data)
+        else:
+            path.write_bytes(data)
         self.files[name] = data
 
     def mount(self, *options, check=True, share="data"):
