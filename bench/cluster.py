@@ -290,6 +290,17 @@ class Cluster:
         return bool(endpoints) and all(endpoint.get("in_sync") for endpoint in endpoints)
 
 
+def write_new(path, data):
+    """Makes a file that is whole from the moment it has its name: the empty one that a plain write begins with may be a version of its own, which
+    arrives elsewhere and is displaced there."""
+    fd = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o644)
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        # With a folder it is linkat, which follows.
+        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+
+
 def count_entries(folder):
     """Files and directories below a folder, without what belongs to Polder or Syncthing."""
     count = 0

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Power cuts while bytes of a tiered endpoint come and go (scenario 76, promise I2): afterwards every byte is the file's, never a zero, never one of an older version.
 
-    bench/fills.py [--binary target/debug/polder] [--only ACT …] [--kinds ext4 xfs] [--limit N] [--minutes M] [--keep]
+    bench/fills.py [--binary target/debug/polder] [--only ACT …] [--kinds ext4 xfs] [--limit N] [--minutes M] [--keep] [--planted BUG]
 
 One service, `a` with all bytes, and `b` tiered, whose folder and state lie on a disk of `recorder.py`. While `b` fills, gives up or writes to a file, the disk is cut
 off at the flush of number N; the agent is killed with its holder, and the disk is put back to what was flushed before, and of the writes since then none, all, or some, torn
@@ -331,14 +331,19 @@ def main():
     parser.add_argument("--kinds", nargs="*", default=KINDS)
     parser.add_argument("--limit", type=int, help="most points of each act and file system, drawn")
     parser.add_argument("--minutes", type=float, default=24 * 60)
+    parser.add_argument("--planted", metavar="BUG", help="the binary has the zoo (feature `zoo` of `polder`), and this bug of it: exit 0 if it is caught")
     parser.add_argument("--keep", action="store_true", help="leave the folder, and stop at the first failure")
     options = parser.parse_args()
     lacking = cases.lacks_of_a_gate("losetup", "mkfs.ext4", "mkfs.xfs")
     if lacking or not os.path.exists("/dev/loop-control"):
         return cases.skipped("fills", lacking or "no loop devices")
     options.ends = time.monotonic() + options.minutes * 60
+    if options.planted:
+        os.environ["POLDER_ZOO"] = options.planted
     failures = sum(run_kind(kind, options) for kind in options.kinds)
-    return 1 if failures else 0
+    if options.planted:
+        print(f"fills {options.planted} {'is caught' if failures else 'IS NOT CAUGHT'}", flush=True)
+    return 1 if bool(failures) != bool(options.planted) else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
 from cases import check
-from cluster import wait_for
+from cluster import wait_for, write_new
 from tiered import KIB, SOON, content, residency, same
 
 FILES = {"a report": 70 * KIB, "folder/large": 900 * KIB, "folder/deeper/small": 300, "folder/empty": 0, "folder/middle": 40 * KIB}
@@ -33,11 +33,17 @@ class World(cases.Tiered):
         self.files = {}
         for name, size in FILES.items():
             self.put(self.a, name, content(name, size))
-        wait_for("a in sync", cluster.in_sync, SOON)
+        # A server that has not noticed its own files yet says that it is in sync.
+        listed = lambda: cluster.run("share", "ls", "-r", "data:/").decode()
+        wait_for("the share has them", lambda: all(Path(name).name in listed() for name in FILES) and cluster.in_sync(), SOON)
 
     def put(self, folder, name, data):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if folder == self.a and not path.exists():
+            write_new(path, data)
+        else:
+            path.write_bytes(data)
         self.files[name] = data
 
     def mount(self, *options, check=True, share="data"):
@@ -60,9 +66,8 @@ class World(cases.Tiered):
         return self.cluster.json("endpoint", "list", "--server", "b")
 
     def is_going(self):
-        """Whether the endpoint of now is being removed."""
-        last = [one["action"] for one in self.cluster.json("audit") if one["action"] in ("endpoint.create", "endpoint.delete")]
-        return last and last[0] == "endpoint.delete"
+        """Whether the endpoint is being removed."""
+        return all(one.get("removing") for one in self.endpoints())
 
     def names(self, folder):
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if ".polder" not in path.relative_to(folder).parts}
@@ -127,7 +132,8 @@ def used(world):
     same(world.b / "folder/large", world.files["folder/large"], "the large one")
     world.put(world.b, "written/here", content("here", 50 * KIB))
     world.put(world.a, "written/there", content("there", 60 * KIB))
-    wait_for("both have both", lambda: (world.a / "written/here").exists() and (world.b / "written/there").exists(), SOON)
+    size = lambda path: path.stat().st_size == len(world.files[str(path.relative_to(path.parents[1]))])
+    wait_for("both have both", lambda: size(world.a / "written/here") and size(world.b / "written/there"), SOON)
     world.settled()
     world.all_there(world.a)
     world.all_there(world.b)
@@ -177,9 +183,14 @@ def in_use(world):
 
 
 def unmounted(world):
-    """All that was written is in the share, and nothing is left here, the folder's own state least; what was read is gone, too. Then again."""
+    """All that was written is in the share, and nothing is left here, the folder's own state least; what was read is gone, too, and what was replaced. Then
+    again."""
     world.mounted()
     same(world.b / "a report", world.files["a report"], "a report")
+    # Where the volume is short of room it is tiered again by now: what is displaced is then a placeholder.
+    newer = content("a newer report", 60 * KIB)
+    world.put(world.a, "a report", newer)
+    wait_for("the newer one", lambda: (world.b / "a report").read_bytes() == newer, SOON)
     world.put(world.b, "last/words", content("last", 80 * KIB))
     (world.b / "a report").rename(world.b / "another name")
     world.files["another name"] = world.files.pop("a report")

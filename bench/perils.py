@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
 from cases import check
-from cluster import Cluster, wait_for
+from cluster import Cluster, wait_for, write_new
 
 MIB = 1 << 20
 # Waits are bounds, not pauses: the states come in fractions of a second, back-off included within some seconds.
@@ -227,17 +227,10 @@ def text(name, size=2000):
     return (f"{name} ".encode() * (size // (len(name) + 1) + 1))[:size]
 
 
-def write_whole(root, name, data):
-    """Writes beside the folder and renames: the empty file that a plain write begins with may be a version of its own."""
-    aside = root.parent / f"aside-{name}"
-    aside.write_bytes(data)
-    os.rename(aside, root / name)
-
-
 def write(folder, name, data):
     path = Path(folder) / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    write_new(path, data)
 
 
 def seed(folder, count=30):
@@ -430,7 +423,7 @@ def disk_full_receiving(world):
     """Scenario 77: the volume where files arrive is full."""
     pair = Pair(world, "full-in", on="b")
     ballast = pair.volume.fill()
-    write_whole(pair.a, "large", os.urandom(3 * MIB))
+    write(pair.a, "large", os.urandom(3 * MIB))
     found = pair.group.until_error(pair.server_b, "large", "no_space")
     check("full" in (found.get("hint") or found["reason"]), f"no hint: {found}")
     state = pair.group.endpoint(pair.server_b)
@@ -508,7 +501,7 @@ def disk_quota(world):
     system("btrfs", "quota", "enable", pair.volume.path)
     used = sum(path.stat().st_blocks * 512 for path in pair.volume.path.rglob("*"))
     system("btrfs", "qgroup", "limit", str(used + 2 * MIB), pair.volume.path)
-    write_whole(pair.a, "large", os.urandom(8 * MIB))
+    write(pair.a, "large", os.urandom(8 * MIB))
     found = pair.group.until_error(pair.server_b, "large", "disk_quota")
     check("quota" in found["reason"] + (found.get("hint") or ""), f"no reason in words: {found}")
     changed = set(files(pair.b).items()) ^ set(pair.before.items())

@@ -573,8 +573,9 @@ def slow_line(world):
             check(line.carried - before > size * 0.9, f"{name}: {line.carried - before} bytes came through the line")
             print(f"readers  {name} over a slow line in {took:.0f} s", flush=True)
             check(at[name].read_bytes() == files[name], f"{name}: other bytes")
+        cluster.run("endpoint", "delete", "slow", "--yes")
+        wait_for("its endpoint is gone", lambda: not cluster.json("endpoint", "list", "--server", "slow"), SOON)
     finally:
-        cluster.run("endpoint", "delete", "slow", "--yes", check=False)
         cluster.stop("slow")
         cases.unmount(here)
         line.close()

@@ -10,7 +10,7 @@ use polder_replica::MANIFEST;
 use polder_types::{Cursor, EndpointId, Seq, Timestamp};
 
 use crate::endpoint::{Clear, Endpoint, Input, ensure_agreed};
-use crate::tiered::{Cancel, Tiered};
+use crate::tiered::{Cancel, Tiered, TieredError};
 use crate::worker::{Hub, is_tiered};
 
 /// How long it is waited until what was just written is in the share; then whoever wants the endpoint to go asks again.
@@ -76,7 +76,12 @@ async fn all_held(endpoint: &Endpoint, tiered: &Tiered) -> Result<Seq, String> {
             }
             Ok(seq) => {
                 let tiered = tiered.clone();
-                let held = tokio::task::spawn_blocking(move || tiered.ensure_held());
+                let held = tokio::task::spawn_blocking(move || {
+                    tiered.ensure_held()?;
+                    // While the share can still be asked: with the endpoint's life that ends.
+                    tiered.let_go_of_displaced();
+                    Ok::<_, TieredError>(())
+                });
                 let held = held.await.map_err(|error| error.to_string())?;
                 held.map(|()| seq).map_err(|error| crate::status::chain(&error))
             }

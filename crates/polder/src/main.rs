@@ -19,9 +19,23 @@ mod up;
 
 use std::process::ExitCode;
 
-const _: () = assert!(!polder_types::zoo::PLANTABLE, "the bug zoo is not for what ships");
+const _: () = assert!(
+    !polder_types::zoo::PLANTABLE || cfg!(all(feature = "zoo", debug_assertions)),
+    "the bug zoo is not for what ships"
+);
+
+/// Plants the bug that the environment names, in all threads of this process and of those that it starts.
+#[cfg(feature = "zoo")]
+fn plant() {
+    use polder_types::zoo::{Bug, plant_everywhere};
+    let Ok(name) = std::env::var("POLDER_ZOO") else { return };
+    let bug = Bug::ALL.iter().copied().find(|bug| format!("{bug:?}") == name);
+    plant_everywhere(Some(bug.expect("POLDER_ZOO names a bug of the zoo")));
+}
 
 fn main() -> ExitCode {
+    #[cfg(feature = "zoo")]
+    plant();
     memory::set_up();
     // The only provider of cryptography in the process, before anybody speaks TLS. Fails only if there is one already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -10,6 +10,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -26,10 +28,10 @@ use crate::look::is_mount;
 use crate::presence::{Marked, Pace, marked_at};
 use crate::root::{Root, RootError, open_at, open_state};
 use crate::statedb::{Child, StateError, StateReader};
-use crate::walk::{Dir, Walker, open_beneath, retry_interrupted};
+use crate::walk::{Dir, Walker, open_beneath};
 use crate::write_state_file;
 
-/// There while a root is cleared out; holds the sequence number.
+/// There while a root is cleared out; holds the sequence number, and then the numbers of inodes of which one name of several was removed.
 pub(crate) const CLEARING: &str = "clearing";
 /// What of the root's own folder goes with it, in this order: what says that it may go is the last.
 const OWN: [&CStr; 12] = [
@@ -82,23 +84,48 @@ pub fn begin_clearing(root: &Root, verified: Seq) -> Result<(), FsError> {
 
 /// What [`begin_clearing`] noted; `None` of a root that is not being cleared out.
 pub(crate) fn noted(state: BorrowedFd<'_>) -> Result<Option<Seq>, FsError> {
+    Ok(noted_lines(state)?.map(|text| {
+        // It is written whole. If it is not read whole, no version counts as verified, and files with bytes stay.
+        Seq(text.lines().next().and_then(|line| line.parse().ok()).unwrap_or(0))
+    }))
+}
+
+fn noted_lines(state: BorrowedFd<'_>) -> Result<Option<String>, FsError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(state, CLEARING, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(None),
         file => file.doing("open", CLEARING.as_bytes())?,
     };
-    let mut text = [0; 32];
-    let len = retry_interrupted(|| rustix::io::read(&file, &mut text)).doing("read", CLEARING.as_bytes())?;
-    let number = std::str::from_utf8(&text[..len]).ok().and_then(|text| text.trim_end().parse().ok());
-    // It is written whole. If it is not read whole, no version counts as verified, and files with bytes stay.
-    Ok(Some(Seq(number.unwrap_or(0))))
+    let mut bytes = Vec::new();
+    File::from(file).read_to_end(&mut bytes).map_err(|error| failed("read", &error))?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn failed(doing: &'static str, error: &std::io::Error) -> FsError {
+    FsError::new(doing, CLEARING.as_bytes(), Errno::from_io_error(error).unwrap_or(Errno::IO))
+}
+
+/// Inodes of which one name is gone, as far as it was noted: the last line may be cut off.
+fn noted_thinned(state: BorrowedFd<'_>) -> Result<BTreeSet<u64>, FsError> {
+    let text = noted_lines(state)?.unwrap_or_default();
+    let whole = text.split_inclusive('\n').skip(1).filter_map(|line| line.strip_suffix('\n'));
+    Ok(whole.filter_map(|line| line.parse().ok()).collect())
+}
+
+/// Notes durably that a name of an inode is about to go: whoever goes on after a crash finds another change time under the other names.
+fn note_thinned(state: BorrowedFd<'_>, ino: u64) -> Result<(), FsError> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(state, CLEARING, flags, Mode::empty());
+    let mut file = File::from(file.doing("open", CLEARING.as_bytes())?);
+    writeln!(file, "{ino}").map_err(|error| failed("write", &error))?;
+    rustix::fs::fdatasync(&file).doing("make durable", CLEARING.as_bytes())
 }
 
 /// Removes what the share has, and lays the rest out plainly. `reader` is of the root's database. To be called after [`begin_clearing`].
 pub fn clear_out(root: &Root, reader: &StateReader, pace: Pace<'_>) -> Result<Cleared, ClearError> {
     let verified = noted(root.state())?.unwrap_or(Seq(0));
     let walker = Walker::new(root)?;
-    let (thinned, cleared) = (BTreeSet::new(), Cleared::default());
+    let (thinned, cleared) = (noted_thinned(root.state())?, Cleared::default());
     let mut clearing = Clearing { root, reader, verified, walker, thinned, cleared, pace };
     if root.is_tiered() {
         clearing.tree()?;
@@ -225,8 +252,8 @@ impl Clearing<'_, '_> {
         let is_alone = sole_user(file.as_fd()).is_some();
         let now = crate::ident::stamp_fd(file.as_fd()).doing("stat", c_name.to_bytes())?.1;
         let goes = is_alone && is_unchanged(&now, &agreed);
-        if goes && stat.stx_nlink > 1 {
-            self.thinned.insert(stat.stx_ino);
+        if goes && stat.stx_nlink > 1 && self.thinned.insert(stat.stx_ino) {
+            note_thinned(self.root.state(), stat.stx_ino)?;
         }
         Ok(goes)
     }

@@ -2,7 +2,7 @@
 //!
 //! Each is one line at the place of the decision that it spoils: bugs that were found and mended once, and others of the
 //! kind that sync programs have. Without the feature `zoo` of this crate [`planted`] is the constant `false`, so that
-//! nothing of them is in a program that ships (`polder` refuses to be built with it). With the feature, nothing is
+//! nothing of them is in a program that ships (`polder` can be built with it only without optimisation, and with a feature of its own). With the feature, nothing is
 //! planted until a thread says so with `plant`, for itself alone, or a test with `plant_everywhere`, for all threads.
 //!
 //! [`Bug::level`] says which tests must catch it.
@@ -301,6 +301,8 @@ bugs! {
     ResidentBeforeLastByte,
     /// The mark goes before what was recalled is durable.
     UnmarkedBeforeDurable,
+    /// Nothing of a tiered file is made durable: neither its bytes, nor its mark, nor that the mark is gone.
+    PresenceNotDurable,
     /// A placeholder that is cut to nothing loses its mark first.
     UnmarkedBeforeCut,
     /// What was fetched for one version is filled into the next.
@@ -328,6 +330,8 @@ pub enum Level {
     Model,
     /// The orders of threads, in `polder-metadata`.
     ThreadsOfRows,
+    /// `bench/fills.py --planted`: a real file system on a disk that is cut off.
+    PowerCuts,
 }
 
 impl Bug {
@@ -337,6 +341,7 @@ impl Bug {
             Self::AnsweredBeforeDurable | Self::GatheredJobLost | Self::FreedPlaceNotTold => {
                 Level::ThreadsOfRows
             }
+            Self::PresenceNotDurable => Level::PowerCuts,
             // What a new file would overwrite is what its user has deleted; and the executor refuses what cannot be exchanged.
             Self::AdoptsWhatWasDeleted | Self::TurnsEveryKnot => Level::Planner,
             // Each is the other's second line: a pack in use is not condemned, and one that was condemned all the same is spared

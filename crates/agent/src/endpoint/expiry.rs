@@ -1,4 +1,4 @@
-//! The end of what was displaced: after a week, or earlier when the volume is short of room.
+//! The end of what was displaced: after a week, or earlier when the volume is short of room, or the folder is to go.
 //!
 //! Age alone lets nothing go. A file leaves when nobody has it open and the service says of every chunk of the bytes
 //! that it holds now that it lies in a verified pack. What the share does not know stays for as long as it does not.
@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use polder_chunk::{BuildError, ContentBuilder};
-use polder_replica::{FsError, Piece, Recycled, RecycledName, Released};
+use polder_replica::{FsError, Piece, Recycle, Recycled, RecycledName, Released};
 use polder_types::{ChunkId, Kind, Stamp};
 
 use super::disk::Disk;
@@ -49,10 +49,7 @@ enum Fate {
 pub(crate) fn look_after(until: &Receiver<()>, disk: &Arc<Disk>, fetcher: &Fetcher) {
     let mut unknown = Unknown::new();
     loop {
-        let mut known = |ids: &[ChunkId]| {
-            let have = fetcher.runtime.block_on(fetcher.remote.have(ids)).ok()?;
-            Some(have.into_iter().all(|there| there))
-        };
+        let mut known = |ids: &[ChunkId]| are_known(fetcher, ids);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
         if let Err(error) = round(disk, &fetcher.share, now, &mut unknown, &mut known) {
             tracing::warn!(error = crate::status::chain(&error), "the recycle area cannot be looked at");
@@ -64,6 +61,39 @@ pub(crate) fn look_after(until: &Receiver<()>, disk: &Arc<Disk>, fetcher: &Fetch
     }
 }
 
+fn are_known(fetcher: &Fetcher, ids: &[ChunkId]) -> Option<bool> {
+    let have = fetcher.runtime.block_on(fetcher.remote.have(ids)).ok()?;
+    Some(have.into_iter().all(|there| there))
+}
+
+/// Lets go of all files that the share holds verified and nobody uses, however young: for a folder that is to be empty. Folders stay, with the names in
+/// them that the filter leaves out.
+pub(crate) fn let_go_of_known(recycle: &Recycle, fetcher: &Fetcher) -> Result<(), FsError> {
+    let_go_of_all(recycle, &fetcher.share, &mut |ids| are_known(fetcher, ids))
+}
+
+fn let_go_of_all(recycle: &Recycle, share: &Share, known: Known<'_>) -> Result<(), FsError> {
+    for entry in listed(recycle)?.iter().filter(|entry| entry.uid.is_some()) {
+        match let_go(recycle, share, entry, false, known) {
+            Ok(Fate::Gone) => (),
+            Ok(fate) => tracing::info!(recycled = %entry.name.name(), ?fate, "it stays"),
+            Err(error) => {
+                tracing::info!(recycled = %entry.name.name(), error = crate::status::chain(&error), "it stays");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn listed(recycle: &Recycle) -> Result<Vec<Recycled>, FsError> {
+    let mut entries = Vec::new();
+    recycle.list(&mut |entry| {
+        entries.push(entry);
+        ControlFlow::Continue(())
+    })?;
+    Ok(entries)
+}
+
 /// One look at the area: lets go of what may go and tells how much is left.
 fn round(
     disk: &Disk,
@@ -72,11 +102,7 @@ fn round(
     unknown: &mut Unknown,
     known: Known<'_>,
 ) -> Result<(), FsError> {
-    let mut entries = Vec::new();
-    disk.recycle.list(&mut |entry| {
-        entries.push(entry);
-        ControlFlow::Continue(())
-    })?;
+    let mut entries = listed(&disk.recycle)?;
     // The displacement moved the change time; whatever moved it later only lets the entry stay longer.
     entries.sort_by_key(|entry| entry.stamp.ctime);
     let mut bytes: u64 = entries.iter().map(bytes_of).sum();
@@ -95,7 +121,7 @@ fn round(
         if entry.uid.is_none() || read_in_vain {
             continue;
         }
-        match let_go(disk, share, &entry, is_old, known) {
+        match let_go(&disk.recycle, share, &entry, is_old, known) {
             Ok(Fate::Gone) => {
                 bytes -= bytes_of(&entry);
                 disk.recycled_bytes.store(bytes, Ordering::Relaxed);
@@ -119,17 +145,16 @@ fn bytes_of(entry: &Recycled) -> u64 {
 }
 
 fn let_go(
-    disk: &Disk,
+    recycle: &Recycle,
     share: &Share,
     entry: &Recycled,
     is_old: bool,
     known: Known<'_>,
 ) -> Result<Fate, FsError> {
-    let recycle = &disk.recycle;
     let read_at = match entry.kind {
         // It has no bytes: what it stands for is a version of the share.
         Some(Kind::File) if polder_replica::is_stamp_of_mark(&entry.stamp) => entry.stamp,
-        Some(Kind::File) => match judge(disk, share, &entry.name, known)? {
+        Some(Kind::File) => match judge(recycle, share, &entry.name, known)? {
             Ok(read_at) => read_at,
             Err(fate) => return Ok(fate),
         },
@@ -149,7 +174,7 @@ fn let_go(
 
 /// Reads a file and asks for its chunks; its stamp if the share has them all.
 fn judge(
-    disk: &Disk,
+    recycle: &Recycle,
     share: &Share,
     name: &RecycledName,
     known: Known<'_>,
@@ -170,7 +195,7 @@ fn judge(
         if ids.len() < ASKED_MAX { Ok(()) } else { ask(&mut ids) }
     };
     let mut failed = None;
-    let read_at = disk.recycle.read(name, &mut |piece| {
+    let read_at = recycle.read(name, &mut |piece| {
         let pushed = match piece {
             Piece::Data(bytes) => builder.push(bytes, &mut sink),
             Piece::Hole(len) => builder.push_zeros(len, &mut sink),

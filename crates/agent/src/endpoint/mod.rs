@@ -21,6 +21,7 @@ mod settings;
 mod turn;
 
 pub(crate) use clear::{Clear, ensure_agreed};
+pub(crate) use expiry::let_go_of_known;
 pub(crate) use explain::Explained;
 pub(crate) use root::path;
 

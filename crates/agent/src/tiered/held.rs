@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use polder_replica::FsError;
+use polder_replica::{FsError, Recycle};
 
 use super::files::{chunks_of, failed_fetch};
 use super::{LIST_PAGE, Residency, Tiered, TieredError, disk};
@@ -50,6 +50,17 @@ impl Tiered {
                 Err(TieredError::Disk(why.into()))
             }
             None => Ok(()),
+        }
+    }
+
+    /// Drops what was displaced from here and is in the share. What it does not have stays, and so does what somebody uses; nothing fails by it.
+    pub(crate) fn let_go_of_displaced(&self) {
+        let Ok(fetcher) = self.0.fetcher() else { return };
+        let let_go = || -> anyhow::Result<()> {
+            Ok(crate::endpoint::let_go_of_known(&*Recycle::open(&self.0.root)?, &fetcher)?)
+        };
+        if let Err(error) = let_go() {
+            tracing::warn!(error = format!("{error:#}"), "what was displaced stays in the folder");
         }
     }
 }

@@ -140,6 +140,9 @@ pub struct Endpoint {
     pub settings: EndpointSettings,
     /// When it was created.
     pub created_at: Time,
+    /// There, and true, while it goes: somebody ordered its end, and its agent has not let go of the folder yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removing: bool,
     /// There once it was removed without a recall: nothing is synced any more, and what is tiered there is held in the share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_behind: Option<LeftBehind>,

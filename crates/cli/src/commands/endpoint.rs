@@ -501,6 +501,9 @@ fn show(endpoint: &Endpoint) -> String {
         ("privileges", render::yes(settings.privileges).to_owned()),
         ("created", render::time(endpoint.created_at)),
     ];
+    fields.extend(
+        endpoint.removing.then(|| ("removing", "its agent has not let go of the folder yet".to_owned())),
+    );
     fields.extend(endpoint.left_behind.as_ref().map(|behind| ("left behind", left(behind))));
     render::fields(&fields)
 }

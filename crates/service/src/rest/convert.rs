@@ -157,6 +157,7 @@ pub fn endpoint(facts: &EndpointFacts) -> api::Endpoint {
         path: api::JsonBytes(endpoint.path.to_bytes()),
         settings: settings(&endpoint.settings),
         created_at: endpoint.created_at.into(),
+        removing: endpoint.deleting,
         left_behind: endpoint.left_behind.map(|left| api::LeftBehind {
             files: left.count.map(|(files, _)| files),
             bytes: left.count.map(|(_, bytes)| bytes),

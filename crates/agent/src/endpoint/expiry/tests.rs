@@ -101,6 +101,30 @@ fn known_content_leaves_after_a_week_and_not_before() {
 }
 
 #[test]
+fn regression_of_a_folder_that_is_to_go_known_content_goes_at_once_and_nothing_else() {
+    let area = Area::new();
+    let let_go = |answer| let_go_of_all(&area.disk.recycle, &area.share, &mut |_| answer).unwrap();
+    area.displace("f", b"old content");
+    area.displace("empty", b"");
+    std::os::unix::fs::symlink("target", area.path.join("link")).unwrap();
+    area.remove("link", Kind::Symlink);
+    let_go(None);
+    assert_eq!(area.count(), 1, "whoever has no bytes needs nobody's word");
+    let_go(Some(false));
+    let open = std::fs::File::open(only_entry(&area.folder())).unwrap();
+    let_go(Some(true));
+    assert_eq!(area.count(), 1, "somebody has it open");
+    drop(open);
+    let_go(Some(true));
+    assert_eq!(area.count(), 0);
+    std::fs::create_dir(area.path.join("dir")).unwrap();
+    std::fs::write(area.path.join("dir/left out.tmp"), b"mine").unwrap();
+    area.remove("dir", Kind::Directory);
+    let_go(Some(true));
+    assert_eq!(area.count(), 1, "what the share never got");
+}
+
+#[test]
 fn unknown_content_stays_and_is_not_read_every_round() {
     let mut area = Area::new();
     area.displace("f", b"only copy");

@@ -158,6 +158,7 @@ async fn an_endpoint_that_left_is_held_until_it_is_forgotten() {
     world.call("DELETE", &format!("{id}?force=true"), None).await.ok();
     let row = || world.host.rows().endpoint(site.endpoint.id).expect("read").expect("there");
     assert!(row().deleting && row().force);
+    assert_eq!(world.get(&id).await.ok()["removing"], json!(true));
     world.delete(&id).await.ok();
     assert!(row().force, "an order without force takes nothing back");
     let acting = Acting { who: "service".into(), now: world.host.time() };
