@@ -225,7 +225,7 @@ impl Engine {
             self.set_gone(store, old)?;
         }
         if let Some(known) = known.filter(|known| *known != uid) {
-            self.give_up_inode(store, known)?;
+            self.give_up_inode(store, known, ident)?;
         }
         let returns = matches!(self.overlay.get(uid), Some(None));
         let old = if is_dir { View { store, overlay: &self.overlay }.local_row(uid)? } else { None };
