@@ -465,7 +465,11 @@ impl Engine {
             Some(row) => {
                 let key = self.overlay.key(&row.at);
                 let newcomer = View { store, overlay: &self.overlay }.local_at(key.0, &key.1)?;
+                let was_here = self.overlay.get(uid).is_none();
                 self.overlay.put_gone(uid, is_dir);
+                if was_here {
+                    self.overlay.note_left(uid, old.stamp.ident);
+                }
                 self.hold(uid);
                 self.changed(uid);
                 if let Some(newcomer) = newcomer.filter(|other| *other != uid && !is_dir) {
