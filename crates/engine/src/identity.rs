@@ -48,11 +48,17 @@ impl Engine {
 
     /// The inode of a node has become another one's. Its row speaks of it no more: the walk of a later life, which knows nothing but rows, would
     /// take what it finds for an old version of this node.
-    pub(crate) fn give_up_inode(&self, store: &mut dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
-        let Some(row) = store.synced(uid)? else { return Ok(()) };
+    pub(crate) fn give_up_inode(
+        &mut self,
+        store: &mut dyn TreeStore,
+        uid: NodeUid,
+        ident: FileIdent,
+    ) -> Result<(), TreeError> {
         if planted(Bug::InodeOfWhoHadItFirst) {
             return Ok(());
         }
+        self.overlay.give_up(uid, ident);
+        let Some(row) = store.synced(uid)?.filter(|row| row.stamp.ident == ident) else { return Ok(()) };
         let cloud = store.cloud(uid)?;
         let stamp = Stamp { ident: FileIdent::default(), ..row.stamp };
         store.put_synced(uid, Some(&SyncedNode { stamp, ..row }))?;

@@ -225,7 +225,7 @@ impl Engine {
             self.set_gone(store, old)?;
         }
         if let Some(known) = known.filter(|known| *known != uid) {
-            self.give_up_inode(store, known)?;
+            self.give_up_inode(store, known, ident)?;
         }
         let returns = matches!(self.overlay.get(uid), Some(None));
         let old = if is_dir { View { store, overlay: &self.overlay }.local_row(uid)? } else { None };
@@ -465,7 +465,11 @@ impl Engine {
             Some(row) => {
                 let key = self.overlay.key(&row.at);
                 let newcomer = View { store, overlay: &self.overlay }.local_at(key.0, &key.1)?;
+                let was_here = self.overlay.get(uid).is_none();
                 self.overlay.put_gone(uid, is_dir);
+                if was_here {
+                    self.overlay.note_left(uid, old.stamp.ident);
+                }
                 self.hold(uid);
                 self.changed(uid);
                 if let Some(newcomer) = newcomer.filter(|other| *other != uid && !is_dir) {

@@ -98,20 +98,39 @@ impl Overlay {
     }
 
     pub(crate) fn put_gone(&mut self, uid: NodeUid, is_dir: bool) {
-        let seen = self.get(uid).flatten().map(|node| node.stamp.ident);
-        let last = seen.or_else(|| self.left.get(&uid).copied());
+        if let Some(None) = self.get(uid) {
+            // Said again: who has left the inode since is the last one still.
+            self.gone_dirs.extend(Some(uid).filter(|_| is_dir));
+            return;
+        }
+        let last = self.get(uid).flatten().map(|node| node.stamp.ident);
         self.forget(uid);
         self.nodes.insert(uid, None);
         if is_dir {
             self.gone_dirs.insert(uid);
         }
         if let Some(ident) = last {
-            self.left.insert(uid, ident);
-            self.left_by.insert(ident, uid);
+            self.note_left(uid, ident);
         }
     }
 
-    /// The node that is gone and was the last that was seen with this inode, if that was not as its row says.
+    /// A node is gone that was seen last with this inode.
+    pub(crate) fn note_left(&mut self, uid: NodeUid, ident: FileIdent) {
+        self.left.insert(uid, ident);
+        self.left_by.insert(ident, uid);
+    }
+
+    /// The inode of a node that is gone has become another one's.
+    pub(crate) fn give_up(&mut self, uid: NodeUid, ident: FileIdent) {
+        if self.left.get(&uid) == Some(&ident) {
+            self.left.remove(&uid);
+        }
+        if self.left_by.get(&ident) == Some(&uid) {
+            self.left_by.remove(&ident);
+        }
+    }
+
+    /// The node that is gone and was the last that was seen with this inode.
     fn left_by(&self, ident: FileIdent) -> Option<NodeUid> {
         self.left_by.get(&ident).copied()
     }

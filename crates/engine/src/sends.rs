@@ -400,6 +400,20 @@ impl Engine {
     }
 
     /// An operation took effect as version `since`.
+    /// A node that is gone, as far as was seen, has another row now. Where that says that it stands a walk finds it so, and tells nothing: a new node
+    /// went with its directory while it was offered, and is back with it; or nobody has looked since the offer but at its old place. Somebody
+    /// looks whether it is gone.
+    pub(crate) fn look_for_gone(&mut self, store: &dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
+        if let Some(None) = self.overlay.get(uid)
+            && let Some(row) = store.synced(uid)?
+            && !planted(Bug::GoneWhenAnswered)
+        {
+            self.hold(uid);
+            self.looks.pend(row.at.parent, Some(row.at.name));
+        }
+        Ok(())
+    }
+
     fn accepted(&mut self, store: &mut dyn TreeStore, op: &PlannedOp, since: Seq) -> Result<(), TreeError> {
         let uid = op.uid;
         let now = self.now.mono_ms;
@@ -424,6 +438,7 @@ impl Engine {
             store.put_cloud(uid, before.as_ref())?;
         }
         self.after_synced(store, uid)?;
+        self.look_for_gone(store, uid)?;
         self.work.succeeded(uid);
         self.problems.solved(uid);
         self.report.sent(op);

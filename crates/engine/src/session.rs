@@ -327,7 +327,8 @@ impl Engine {
         row: Option<&SyncedNode>,
     ) -> Result<(), TreeError> {
         if self.overlay.get(uid).is_some() || planted(Bug::OfferedStandsAsBefore) {
-            return self.write_row(store, uid, row);
+            self.write_row(store, uid, row)?;
+            return self.look_for_gone(store, uid);
         }
         let old = store.synced(uid)?;
         for at in row.into_iter().chain(&old).map(|row| row.at.clone()) {

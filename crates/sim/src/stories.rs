@@ -45,6 +45,59 @@ pub const STORIES: &[(Bug, &str)] = &[
          7101 s0 rename e.txt a",
     ),
     (
+        Bug::InodeOfWhoHadItFirst,
+        "seed 104759 hosts 2 active 12000 queue 64 rows 100
+         655 s1 create a
+         1804 s0 create d
+         2029 s0 create b
+         2780 s0 create c
+         5400 s0 swap b c
+         5700 s0 rename c a
+         6000 s1 swap a b
+         6060 s0 swap a b",
+    ),
+    (
+        Bug::GoneWhenAnswered,
+        "seed 3226770 hosts 2 active 10000 queue 64 rows 100
+         1897 s0 create d
+         2174 s1 create a
+         2534 s0 mkdir c
+         3630 s1 save a
+         0 s0 lose 1000001
+         3914 s1 mode a 391
+         4066 s1 mkdir b
+         4066 s1 replace d
+         4634 s1 create c/a
+         5741 s1 swap c/a a
+         5812 s1 empty d/c
+         5812 s1 empty b/a
+         5869 s1 create d/d
+         5944 s1 mkdir c/e.txt
+         5944 s1 rename d c/e.txt/d",
+    ),
+    (
+        Bug::GoneWhenAnswered,
+        "seed 3238875 hosts 2 active 60000 queue 64 rows 100 stepwise
+         1406 s0 mkdir a
+         3184 s0 create b
+         3184 s0 mkdir a/a
+         3985 s1 symlink e.txt 4
+         4018 s1 kill
+         4389 s1 restart
+         4997 s0 office b
+         0 s1 crash-in 1 2
+         5863 s0 replace b
+         0 s0 repeat 11 3033
+         12091 s1 kill
+         12246 s0 power 244678530107158
+         14673 s0 power 132712909461400
+         21313 s1 rm e.txt
+         21719 s0 rename e.txt a/a/c
+         31258 s1 create d
+         32728 s0 rename d b/e.txt
+         0 s0 crash-in 4 0 71764271278065",
+    ),
+    (
         Bug::TreeIsWholeWithoutFeed,
         "seed 3015923 hosts 3 active 10000 queue 64 rows 2 far
          1091 s0 create b

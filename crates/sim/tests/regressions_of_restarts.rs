@@ -10,6 +10,13 @@ fn passes(story: &str) {
     assert_eq!(outcome.failure, None, "{story}");
 }
 
+/// A new file was offered while its directory was moved: it went with that, and the answer wrote its row just before the walk came to it, which had
+/// nothing to tell. The file stayed gone, and was deleted in the share.
+#[test]
+fn regression_what_went_with_its_directory_while_it_was_offered_is_looked_for() {
+    passes(story_of(Bug::GoneWhenAnswered));
+}
+
 /// A file changed while the tree was read, whose pages leave such a one to the feed. Before that was read the service was set back to before
 /// the change: neither told of the file.
 #[test]

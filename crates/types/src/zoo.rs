@@ -172,6 +172,8 @@ bugs! {
     GoneWhileOffered,
     /// The same where its directory goes, and it with that.
     GoneInsideWhileOffered,
+    /// What is gone when the answer to its offer comes stays gone, though nobody has looked where that says it stands.
+    GoneWhenAnswered,
     /// What is kept of a conflict is seen before its node has the new content.
     KeptSeenTooEarly,
     /// What is kept of a conflict is not looked at afterwards.
