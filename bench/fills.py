@@ -243,6 +243,11 @@ def act_as(act, path):
         Path(path).read_bytes()
         while os.getxattr(path, "user.polder.residency") != b"resident":
             time.sleep(0.01)
+        # Others make their work durable, and with it what the file system has noted of ours; the second time the first is done.
+        for n in range(2):
+            with open(Path(path).parent.parent / f"another-{n}", "wb", buffering=0) as file:
+                file.write(b"of somebody else")
+                os.fsync(file.fileno())
     elif act == "part":
         with open(path, "rb", buffering=0) as file:
             for at in (0, SIZE // 2, SIZE - 1000):

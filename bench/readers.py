@@ -548,7 +548,8 @@ def service_away_for_long(world):
 def slow_line(world):
     """Behind a line that needs longer for a file than anybody waits for its first byte: a recall, a reader and a first write all have what they want."""
     size, cluster, here = SLOW_SECONDS * SLOW_RATE, world.cluster, world.volume.path / "slow"
-    files = {how: content(how, size) for how in ("recalled", "read", "written")}
+    # Without repetitions, which would come once.
+    files = {how: random.Random(how).randbytes(size) for how in ("recalled", "read", "written")}
     for name, data in files.items():
         (cluster.folder / "new").write_bytes(data)
         (cluster.folder / "new").rename(world.a / f"slowly {name}")

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -37,19 +38,34 @@ pub(crate) const EXIT_HOPELESS: i32 = 78;
 const SIGKILL: i32 = 9;
 const LOCK: &str = "no holder of this lock panics";
 
-/// Keeps a worker running until `stop` is ready; SIGHUP replaces it. Returns when the worker has ended for good; the mounts then end with it.
+/// How long it is waited for what a worker said last. It has ended by then, so only somebody who inherited its end of the channel could hold it up.
+const LAST_WORD_WITHIN: Duration = Duration::from_secs(5);
+const LAST_WORD_LOOK: Duration = Duration::from_millis(1);
+
+/// Keeps a worker running until `stop` is ready; SIGHUP replaces it. Returns when the worker has ended for good, and its mounts with it.
 pub async fn hold(options: HolderOptions, stop_it: impl Future<Output = ()>) -> Result<()> {
+    let mounts: Mounts = Arc::default();
+    let held = keep_running(options, stop_it, &mounts).await;
+    // Here, and not with the last reference: that may be the one of a listening thread, which the end of the process overtakes.
+    drop(std::mem::take(&mut *mounts.lock().expect(LOCK)));
+    held
+}
+
+async fn keep_running(
+    options: HolderOptions,
+    stop_it: impl Future<Output = ()>,
+    mounts: &Mounts,
+) -> Result<()> {
     let state = StateDir::open(&options.state)?;
     state.identity()?;
     let mut signals = Signals {
         hangup: signal(SignalKind::hangup()).context("listen to signals")?,
         stop: std::pin::pin!(stop_it),
     };
-    let mounts: Mounts = Arc::default();
     let mut wait = RESTART_WAIT_MIN;
     loop {
         let began = Instant::now();
-        let mut worker = start(&options, &mounts)?;
+        let (mut worker, listening) = start(&options, mounts)?;
         // Taken out, because `wait` closes what it finds, and that is how a worker is asked to end.
         let input = worker.stdin.take();
         let ended = tokio::select! {
@@ -58,8 +74,9 @@ pub async fn hold(options: HolderOptions, stop_it: impl Future<Output = ()>) -> 
         };
         let status = match ended {
             Ended::Stop => {
-                stop(worker, input).await?;
-                return Ok(());
+                let stopped = stop(worker, input).await;
+                last_word(&listening).await;
+                return stopped.map(drop);
             }
             Ended::Reload => {
                 tracing::info!("the worker is replaced");
@@ -67,6 +84,8 @@ pub async fn hold(options: HolderOptions, stop_it: impl Future<Output = ()>) -> 
             }
             Ended::ByItself(status) => status,
         };
+        // The next one is handed all that this one has made.
+        last_word(&listening).await;
         let (given_up, pause) = mounts.lock().expect(LOCK).worker_ended(as_asked(status), began.elapsed());
         if given_up > 0 {
             tracing::error!(
@@ -127,7 +146,8 @@ impl<F: Future<Output = ()>> Signals<'_, F> {
     }
 }
 
-fn start(options: &HolderOptions, mounts: &Mounts) -> Result<Child> {
+/// Starts a worker, and a thread that listens to it.
+fn start(options: &HolderOptions, mounts: &Mounts) -> Result<(Child, JoinHandle<()>)> {
     let (from_worker, to_holder) = polder_gate::channel()?;
     let mut command = Command::new(&options.executable);
     command.args(&options.arguments).stdin(Stdio::piped());
@@ -137,7 +157,7 @@ fn start(options: &HolderOptions, mounts: &Mounts) -> Result<Child> {
     drop(to_holder);
     let mounts = Arc::clone(mounts);
     // Ends with the worker, whose end of the channel is the only one.
-    std::thread::spawn(move || {
+    let listening = std::thread::spawn(move || {
         while let Some(told) = from_worker.receive() {
             match mounts.lock().expect(LOCK).take(told) {
                 Ok(()) => from_worker.noted(),
@@ -146,7 +166,15 @@ fn start(options: &HolderOptions, mounts: &Mounts) -> Result<Child> {
             }
         }
     });
-    Ok(child)
+    Ok((child, listening))
+}
+
+/// Waits until all that a worker said before it ended is noted.
+async fn last_word(listening: &JoinHandle<()>) {
+    let until = Instant::now() + LAST_WORD_WITHIN;
+    while !listening.is_finished() && Instant::now() < until {
+        tokio::time::sleep(LAST_WORD_LOOK).await;
+    }
 }
 
 /// Ends the worker: closing its standard input asks it to, a kill follows if it does not.

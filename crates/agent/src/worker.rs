@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -92,6 +93,8 @@ pub(crate) struct Hub {
     pub reload: tokio::sync::Notify,
     common: Common,
     endpoints: Mutex<BTreeMap<EndpointId, Arc<Endpoint>>>,
+    /// The worker ends: no endpoint begins any more.
+    is_ending: AtomicBool,
     link: Mutex<Option<Link>>,
     unreachable: Mutex<Option<Unreachable>>,
     renewal: Mutex<Renewal>,
@@ -132,6 +135,7 @@ impl Hub {
             reload: tokio::sync::Notify::new(),
             common,
             endpoints: Mutex::default(),
+            is_ending: AtomicBool::new(false),
             link: Mutex::default(),
             unreachable: Mutex::default(),
             renewal: Mutex::new(renewal),
@@ -192,6 +196,9 @@ impl Hub {
             self.note(&assignments);
         }
         let mut endpoints = self.endpoints.lock().expect(LOCK);
+        if self.is_ending.load(Ordering::Acquire) {
+            return;
+        }
         for assignment in assignments {
             match endpoints.get(&assignment.endpoint) {
                 Some(endpoint) => endpoint.set(assignment),
@@ -290,7 +297,11 @@ impl Hub {
     }
 
     fn end_all(&self) {
-        let endpoints = std::mem::take(&mut *self.endpoints.lock().expect(LOCK));
+        let endpoints = {
+            let mut endpoints = self.endpoints.lock().expect(LOCK);
+            self.is_ending.store(true, Ordering::Release);
+            std::mem::take(&mut *endpoints)
+        };
         // All are told before any is waited for.
         endpoints.values().for_each(|endpoint| endpoint.tell(Input::End));
         endpoints.values().for_each(|endpoint| endpoint.end());

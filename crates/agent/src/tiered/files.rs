@@ -83,6 +83,14 @@ impl Files {
         Arc::clone(files.entry(ident).or_default())
     }
 
+    /// Closes all placeholders that were taken up: of none anything is present any more, and who reads one takes it up again.
+    pub(super) fn put_down(&self) {
+        let states: Vec<_> = self.0.lock().expect(LOCK).values().cloned().collect();
+        for state in states {
+            *state.lock() = None;
+        }
+    }
+
     /// The state of a file, if there is one.
     pub(super) fn find(&self, ident: FileIdent) -> Option<Arc<FileState>> {
         self.0.lock().expect(LOCK).get(&ident).cloned()

@@ -56,6 +56,8 @@ impl Tiered {
     /// Drops what was displaced from here and is in the share. What it does not have stays, and so does what somebody uses; nothing fails by it.
     pub(crate) fn let_go_of_displaced(&self) {
         let Ok(fetcher) = self.0.fetcher() else { return };
+        // A placeholder that was displaced in the middle of a recall would be in use by ourselves.
+        self.0.files.put_down();
         let let_go = || -> anyhow::Result<()> {
             Ok(crate::endpoint::let_go_of_known(&*Recycle::open(&self.0.root)?, &fetcher)?)
         };
