@@ -4,6 +4,7 @@
 mod bench;
 mod directories;
 mod history;
+mod pin;
 mod pledges;
 mod refusal;
 mod seen;
