@@ -39,11 +39,8 @@ impl Catch {
 /// found one seed on a state between two changes, which shows nothing any more.
 /// The stories of the two about leftovers showed them until looks at directories were drawn otherwise; a test of what a leftover agrees on
 /// stands beside its code.
-pub const OPEN: &[Bug] = &[
-    Bug::OfferStandsWhereOthersDo,
-    Bug::LeftoverTakesTime,
-    Bug::LeftoverDirectoryInherits,
-];
+pub const OPEN: &[Bug] =
+    &[Bug::OfferStandsWhereOthersDo, Bug::LeftoverTakesTime, Bug::LeftoverDirectoryInherits];
 
 /// A seed that caught each bug when somebody looked last. It is tried first, so that a hunt of all takes seconds; when the
 /// simulation draws otherwise than then, the bug is hunted from the first seed on.
