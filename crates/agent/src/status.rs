@@ -2,8 +2,10 @@
 
 use polder_api::grpc::{answers, limits, pb};
 use polder_api::rest::{Direction, EndpointState, EndpointStatus, Flow, JsonBytes, JsonPath, Time};
-use polder_engine::{FailureClass, Phase, Problem, Reason, Status, Unreachable};
-use polder_types::{EndpointId, Timestamp};
+use polder_engine::{FailureClass, Phase, Pin, Problem, Reason, Status, Unreachable};
+use polder_types::{EndpointId, NodeUid, Seq, Timestamp};
+
+const _: () = assert!(polder_engine::BEHIND_MAX <= limits::PINNED_VERSIONS_MAX);
 
 /// An error with its causes, on one line.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
@@ -58,8 +60,15 @@ pub(crate) fn message(
         received_bytes: extra.received_bytes,
         last_sync_unix_ms: extra.last_sync_unix_ms,
         recycled_bytes: extra.recycled_bytes,
+        pin: Some(status.pin.as_ref().map_or_else(pb::Pin::default, pin)),
         ..pb::EndpointStatus::default()
     }
+}
+
+fn pin(pin: &Pin) -> pb::Pin {
+    let version =
+        |(uid, since): &(NodeUid, Seq)| pb::PinnedVersion { uid: uid.0.to_vec().into(), since: since.0 };
+    pb::Pin { cursor: Some(pin.cursor.into()), behind: pin.behind.iter().map(version).collect() }
 }
 
 /// What the engine does not know of itself.
@@ -215,6 +224,7 @@ pub(crate) fn message_of(endpoint: EndpointId, shown: &crate::endpoint::Shown) -
                 .into(),
             why: cut(waiting.as_deref().unwrap_or("").to_owned()),
             applied: Some(polder_types::Cursor::default().into()),
+            pin: Some(pb::Pin::default()),
             watching: shown.watching.to_owned(),
             ..pb::EndpointStatus::default()
         },

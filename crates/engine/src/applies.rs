@@ -329,15 +329,25 @@ impl Engine {
     fn drop_adrift(&mut self, store: &dyn TreeStore, step: &polder_sync::Apply) -> Result<(), TreeError> {
         for uid in uids(step) {
             let Some(row) = store.synced(uid)?.filter(|_| self.overlay.get(uid).is_none()) else { continue };
-            let parent = row.at.parent;
-            let adrift = parent != NodeUid::ROOT
-                && self.overlay.get(parent).is_none()
-                && store.synced(parent)?.is_none();
-            if adrift && !planted(Bug::AdriftStays) {
+            if self.is_nowhere(store, row.at.parent)? && !planted(Bug::AdriftStays) {
                 self.overlay.put_gone(uid, is_dir(&row.content));
             }
         }
         Ok(())
+    }
+
+    /// Whether the rows lead from a directory up to one of which nothing is known.
+    fn is_nowhere(&self, store: &dyn TreeStore, mut dir: NodeUid) -> Result<bool, TreeError> {
+        for _ in 0..crate::overlay::DEPTH_MAX {
+            if dir == NodeUid::ROOT || self.overlay.get(dir).is_some() {
+                return Ok(false);
+            }
+            match store.synced(dir)? {
+                Some(row) => dir = row.at.parent,
+                None => return Ok(true),
+            }
+        }
+        Ok(false)
     }
 
     /// Adds a step to the batch if all that it needs is done or in it.

@@ -24,6 +24,7 @@ mod mode;
 mod names;
 mod observe;
 mod overlay;
+mod pin;
 mod planning;
 mod pledges;
 mod problems;
@@ -48,6 +49,7 @@ pub use event::{
     Anew, Announced, ApplyResult, BatchError, Command, Event, FeedError, FeedRow, Hint, Kept, ListEnd,
     ListPart, Look, LookFound, Page, ReadOutcome, RootSeen, Started, Unreachable,
 };
+pub use pin::{BEHIND_MAX, Pin};
 pub use settings::{BrakeSettings, InitialMode, LARGE_BYTES, Limits, Settings};
 pub use status::{
     Found, Held, Level, LogLine, PROBLEMS_LISTED_MAX, Phase, Problem, Reason, Remaining, SkipReason, Skipped,

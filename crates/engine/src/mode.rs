@@ -58,6 +58,7 @@ impl Engine {
         if self.session.mode != Mode::Steady
             && quiet
             && seen
+            && self.pledges.is_empty()
             && !self.session.backlog
             && !self.is_holding()
             && (planted(Bug::MergeEndsTooEarly) || !self.is_any_doomed(store)?)

@@ -17,6 +17,7 @@ use polder_types::{
 
 use crate::engine::Engine;
 use crate::overlay::{DEPTH_MAX, Key, View, as_local};
+use crate::pledges::stored;
 use crate::work::State;
 use crate::{JobId, SeenDir, SeenEntry, SkipReason};
 
@@ -343,8 +344,8 @@ impl Engine {
         let content = match kind {
             Kind::Directory => LocalContent::Stored(Content::Directory),
             Kind::Symlink => LocalContent::Stored(Content::Symlink(entry.target.unwrap_or_default())),
-            Kind::File => match (entry.stands_for, &old, &row) {
-                (Some(stands_for), ..) => LocalContent::Stored(stands_for.content),
+            Kind::File => match (stored(entry.stands_for, old.as_ref(), &stamp), &old, &row) {
+                (Some(content), ..) => LocalContent::Stored(content),
                 (_, Some(old), _) if old.stamp == stamp => old.content.clone(),
                 (_, _, Some(row)) if row.stamp == stamp => LocalContent::Stored(row.content.clone()),
                 _ => LocalContent::Unread,

@@ -10,10 +10,14 @@
 //!
 //! A mark of a version that the share has not reached is left alone: then it is the share that was set back, and what it lost is offered to it.
 
-use polder_sync::{SyncedNode, TreeError, TreeStore, Trees};
-use polder_types::{FileIdent, NodeUid, Seq};
+use polder_sync::{LocalNode, StandsFor, SyncedNode, TreeError, TreeStore, Trees};
+use polder_types::{
+    Content, FileIdent, NodeUid, Seq, Stamp,
+    zoo::{Bug, planted},
+};
 
 use crate::engine::Engine;
+use crate::mode::Mode;
 use crate::overlay::View;
 use crate::work::{State, Why};
 
@@ -36,6 +40,11 @@ impl Engine {
         uid: NodeUid,
     ) -> Result<bool, TreeError> {
         let Some((node, since)) = self.pledges.get(&uid).copied() else { return Ok(false) };
+        if self.session.mode == Mode::Steady && !planted(Bug::MarksOutlastTheMerge) {
+            // Both sides were united, with every placeholder: what has no row now was put there by somebody.
+            self.pledges.remove(&uid);
+            return Ok(false);
+        }
         let here = View { store, overlay: &self.overlay }.local(uid)?;
         let Some(here) = here.filter(|_| !self.work.is_busy(uid)) else {
             self.pledges.remove(&uid);
@@ -98,4 +107,15 @@ impl Engine {
         }
         Ok(true)
     }
+}
+
+/// The content of a file that the share has, by what it stands for. What was recalled once was in the share then: as long as it looks the same, what is
+/// known of it since then counts, be it that the share has lost it.
+pub(crate) fn stored(
+    stands_for: Option<Box<StandsFor>>,
+    old: Option<&LocalNode>,
+    stamp: &Stamp,
+) -> Option<Content> {
+    let is_known = old.is_some_and(|old| old.stamp == *stamp) && !planted(Bug::RecalledIsStored);
+    stands_for.filter(|there| there.version.is_some() || !is_known).map(|there| there.content)
 }

@@ -93,6 +93,7 @@ impl Engine {
             held,
             cursor: self.session.cursor,
             head: self.session.head,
+            pin: self.pin(store, down_count)?,
             up,
             down,
             entry_count: self.scan.entry_count,

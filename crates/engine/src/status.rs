@@ -2,7 +2,7 @@
 
 use polder_types::{Cursor, Kind, NodeUid, RelPath, Timestamp};
 
-use crate::{FailureClass, Unreachable};
+use crate::{FailureClass, Pin, Unreachable};
 
 /// Most items that a status lists; the counts beside the list are always exact.
 pub const PROBLEMS_LISTED_MAX: usize = 1000;
@@ -28,6 +28,8 @@ pub struct Status {
     pub cursor: Cursor,
     /// The share's head, as last heard.
     pub head: Cursor,
+    /// What the share is to keep for what stands here; `None`: what it was told before.
+    pub pin: Option<Pin>,
     /// Local changes that are not in the share yet.
     pub up: Remaining,
     /// Changes of the share that are not here yet.

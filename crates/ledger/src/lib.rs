@@ -43,8 +43,8 @@ pub use packs::{
     have, locate, pack, pack_failed, pack_verified, register_pack, spare_packs,
 };
 pub use pins::{
-    SNAPSHOT_TEXT_BYTES_MAX, applied, create_snapshot, delete_snapshot, drop_endpoint, hold, list_snapshots,
-    release, set_applied, snapshot,
+    SNAPSHOT_TEXT_BYTES_MAX, applied, create_snapshot, delete_snapshot, drop_endpoint, hold, is_applied_but,
+    list_snapshots, release, set_applied, set_applied_but, snapshot,
 };
 pub use read::{At, ListPage, Version, list, lookup, path_of, stat, versions};
 pub use rows::{

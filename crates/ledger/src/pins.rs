@@ -1,7 +1,9 @@
 //! What keeps history: snapshots, applied cursors of endpoints, versions that they hold.
 
+use std::collections::BTreeSet;
+
 use polder_types::{
-    Cursor, EndpointId, NodeUid, Seq,
+    Cursor, EndpointId, Nid, NodeUid, Seq,
     zoo::{Bug, planted},
 };
 
@@ -76,6 +78,52 @@ pub fn set_applied(rows: &mut dyn RowsMut, endpoint: EndpointId, cursor: Cursor)
     }
 }
 
+/// What stands at an endpoint is as the share had it at `cursor`, but for the nodes of `behind`, which stand there as of an older version:
+/// since then it was that node's. These are held before the pin moves, and what was held besides is let go after it, all in the caller's
+/// transaction. A node that the share does not know has no version to hold.
+pub fn set_applied_but(
+    rows: &mut dyn RowsMut,
+    endpoint: EndpointId,
+    cursor: Cursor,
+    behind: &[(NodeUid, Seq)],
+) -> Result<(), LedgerError> {
+    check_cursor(rows, cursor)?;
+    let wanted = holds_of(rows, endpoint, behind)?;
+    wanted.iter().try_for_each(|row| rows.put_hold(*row))?;
+    set_applied(rows, endpoint, cursor)?;
+    let held = rows.holds(endpoint, None, usize::MAX)?;
+    for row in held.into_iter().filter(|row| !wanted.contains(row)) {
+        rows.remove_hold(row)?;
+        sweep_released(rows, row.nid, row.since)?;
+    }
+    Ok(())
+}
+
+/// Whether [`set_applied_but`] would change nothing.
+pub fn is_applied_but(
+    rows: &dyn Rows,
+    endpoint: EndpointId,
+    cursor: Cursor,
+    behind: &[(NodeUid, Seq)],
+) -> Result<bool, LedgerError> {
+    let wanted = holds_of(rows, endpoint, behind)?;
+    let held = rows.holds(endpoint, None, usize::MAX)?;
+    Ok(applied(rows, endpoint)? == Some(cursor) && held == wanted.into_iter().collect::<Vec<_>>())
+}
+
+fn holds_of(
+    rows: &dyn Rows,
+    endpoint: EndpointId,
+    versions: &[(NodeUid, Seq)],
+) -> Result<BTreeSet<HoldRow>, LedgerError> {
+    let mut holds = BTreeSet::new();
+    for (uid, since) in versions {
+        let ident = rows.ident(*uid)?;
+        holds.extend(ident.map(|ident| HoldRow { endpoint, nid: ident.nid, since: *since }));
+    }
+    Ok(holds)
+}
+
 /// What an endpoint has applied.
 pub fn applied(rows: &dyn Rows, endpoint: EndpointId) -> Result<Option<Cursor>, LedgerError> {
     Ok(rows.pins()?.into_iter().find(|pin| pin.endpoint == endpoint).map(|pin| pin.cursor))
@@ -116,8 +164,13 @@ pub fn release(
 ) -> Result<(), LedgerError> {
     let Some(ident) = rows.ident(uid)? else { return Ok(()) };
     rows.remove_hold(HoldRow { endpoint, nid: ident.nid, since })?;
+    sweep_released(rows, ident.nid, since)
+}
+
+/// A version is held by one less: it may have become free.
+fn sweep_released(rows: &mut dyn RowsMut, nid: Nid, since: Seq) -> Result<(), LedgerError> {
     let history_from = share_row(rows)?.history_from;
-    let version = rows.past_nodes(ident.nid, since, 1)?.into_iter().next();
+    let version = rows.past_nodes(nid, since, 1)?.into_iter().next();
     if let Some(past) = version.filter(|past| past.until <= history_from) {
         rows.put_sweep(Sweep { after: Seq(past.until.0 - 1), upto: past.until })?;
     }

@@ -267,6 +267,28 @@ fn readers_see_whole_transactions_only() {
     assert_eq!(reader.child(NodeUid::ROOT, b"x").unwrap().as_ref(), children.first());
 }
 
+/// Whoever gives a file up asks whether the share still has that version.
+#[test]
+fn a_file_is_current_until_the_share_is_known_to_have_another_content() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut db = StateDb::open(&dir.path().join("state.db"), CaseRule::Sensitive).unwrap();
+    let number = (0..9).find(|number| matches!(content(*number), Content::File { .. })).unwrap();
+    let row = SyncedNode { content: content(number), ..a_row("x") };
+    db.put_synced(node(1), Some(&row)).unwrap();
+    db.commit(false).unwrap();
+    let reader = db.reader().unwrap();
+    let file = reader.file(node(1)).unwrap().expect("a file");
+    let other = (0..99).map(content).find(|other| *other != row.content).unwrap();
+    let moved = CloudNode { at: a_row("y").at, ..as_cloud(&row) };
+    let edited = CloudNode { content: other, ..as_cloud(&row) };
+    let cases = [(Some(as_cloud(&row)), true), (Some(moved), true), (Some(edited), false), (None, false)];
+    for (there, is_current) in cases {
+        db.put_cloud(node(1), there.as_ref()).unwrap();
+        db.commit(false).unwrap();
+        assert_eq!(reader.is_current(&file).unwrap(), is_current, "{there:?}");
+    }
+}
+
 /// Also when there is nothing to make durable, and with readers coming and going.
 #[test]
 fn a_durable_commit_of_nothing_is_one() {

@@ -44,9 +44,18 @@ pub struct Others {
 impl Others {
     /// What these servers have.
     pub fn of<'a>(hosts: impl Iterator<Item = &'a Host>) -> Self {
+        Self::with_bytes(hosts, |_| true)
+    }
+
+    /// The same; of placeholders only those that stand for bytes which are held elsewhere.
+    pub fn with_bytes<'a>(hosts: impl Iterator<Item = &'a Host>, is_held: impl Fn(Token) -> bool) -> Self {
         let mut others = Self::default();
         for host in hosts {
-            let tokens = |root| host.disk.tokens_below(root).into_iter().map(|(_, token)| token);
+            let has = |ino: u64, token: Token| host.disk.mark(ino).is_none() || is_held(token);
+            let tokens = |root| {
+                let below = host.disk.tokens_below(root).into_iter();
+                below.filter(|(ino, token)| has(*ino, *token)).map(|(_, token)| token).collect::<Vec<_>>()
+            };
             others.visible.extend(tokens(crate::disk::ROOT));
             others.displaced.extend(tokens(crate::disk::RECYCLE));
         }

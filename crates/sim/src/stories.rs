@@ -501,6 +501,58 @@ pub const STORIES: &[(Bug, &str)] = &[
          30000 s1 edit a
          55000 s0 mount",
     ),
+    (
+        Bug::MarksOutlastTheMerge,
+        "seed 2023135 hosts 2 active 60000 queue 64 rows 100 tiers 2 fanotify
+         38037 s1 create c
+         42692 s0 create e.txt
+         44945 s1 tier e.txt
+         52246 s1 replace c
+         52246 s1 rename e.txt c/c
+         52246 s1 create e.txt",
+    ),
+    (
+        Bug::RecalledIsStored,
+        "seed 2052062 hosts 3 active 60000 queue 64 rows 100 tiers 7 fanotify arrive
+         8638 s0 create c
+         9270 s2 replace c
+         16649 s0 mode / 449
+         17224 s0 backup
+         17328 s0 create a
+         0 s2 lose-answer 14
+         17888 s1 recall a
+         18687 s0 set-back
+         20046 s0 rm a",
+    ),
+    (
+        Bug::FillsOtherVersion,
+        "seed 3 hosts 2 active 60000 tiers 3
+         6000 s0 create a
+         6000 s0 create b
+         6000 s0 create c
+         6000 s0 create d
+         20000 s0 tier a
+         20000 s0 tier b
+         20000 s0 tier c
+         20000 s0 tier d
+         29990 s0 room 0
+         30000 s0 read a 0 9999
+         30000 s0 read b 0 9999
+         30000 s0 read c 0 9999
+         30000 s0 read d 0 9999
+         30300 s0 room
+         30310 s0 create d
+         34600 s0 tier d
+         34850 s0 read d 0 9999",
+    ),
+    (
+        Bug::PinIsWhatWasRead,
+        "seed 2035726 hosts 3 active 60000 queue 64 rows 100 tiers 3 prune fanotify arrive history
+         3742 s0 create a
+         9099 s0 tier a
+         13682 s0 hide /
+         15381 s2 rm a",
+    ),
 ];
 
 /// The first story of a bug.

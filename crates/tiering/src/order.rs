@@ -146,7 +146,8 @@ fn ready_to_settle<C: Calls>(calls: &mut C) -> Result<(), C::Error> {
     calls.restore_times()
 }
 
-/// `truncate(0)` of a placeholder: the size, the mark, and only then an answer. The other order shows zeros after a crash.
+/// `truncate(0)` of a placeholder: the size, durably, the mark, and only then an answer. A mark that goes before the size shows zeros after a crash,
+/// be it only on the disk that it goes first.
 pub fn empty<C: Calls>(calls: &mut C) -> Result<(), C::Error> {
     if calls.carried()? != Carried::Pledged {
         return Err(calls.other_mark());
@@ -156,6 +157,7 @@ pub fn empty<C: Calls>(calls: &mut C) -> Result<(), C::Error> {
         return calls.cut();
     }
     calls.cut()?;
+    calls.make_durable("make the size durable")?;
     unmark(calls)
 }
 
@@ -197,15 +199,20 @@ fn mark<C: Calls>(calls: &mut C) -> Result<(), C::Error> {
     calls.set_mark()
 }
 
-/// Why a file may not be given up, as far as that can be told before its lease is taken. `chunks` is all that its content names, or why it
-/// stays; `verified` those of which the service says that it read them back from the store and found them right.
+/// Why a file may not be given up, as far as that can be told before its lease is taken. `is_current`: as far as is known here, its content is what
+/// the share has of it now; an older one may be let go there. `chunks` is all that its content names, or why it stays; `verified` those of
+/// which the service says that it read them back from the store and found them right.
 pub fn why_kept<'a, E>(
     links: u64,
+    is_current: bool,
     chunks: &Result<BTreeSet<ChunkId>, Stays>,
     verified: &'a Result<BTreeSet<ChunkId>, E>,
 ) -> Result<Option<Stays>, &'a E> {
     if links > 1 {
         return Ok(Some(Stays::HardLinked));
+    }
+    if !is_current {
+        return Ok(Some(Stays::NotSynced));
     }
     match chunks {
         Err(why) => Ok(Some(*why)),
@@ -213,5 +220,22 @@ pub fn why_kept<'a, E>(
             let held = chunks.is_subset(verified.as_ref()?) || planted(Bug::LeavesUnverified);
             Ok((!held).then_some(Stays::NotVerified))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is not the share's any more may be let go there at any time, verified or not.
+    #[test]
+    fn a_file_that_is_behind_is_kept() {
+        let chunk = ChunkId([1; 32]);
+        let (chunks, verified) = (Ok(BTreeSet::from([chunk])), Ok::<_, ()>(BTreeSet::from([chunk])));
+        assert_eq!(why_kept(1, true, &chunks, &verified), Ok(None));
+        assert_eq!(why_kept(1, false, &chunks, &verified), Ok(Some(Stays::NotSynced)));
+        assert_eq!(why_kept(2, true, &chunks, &verified), Ok(Some(Stays::HardLinked)));
+        assert_eq!(why_kept(1, true, &chunks, &Ok::<_, ()>(BTreeSet::new())), Ok(Some(Stays::NotVerified)));
+        assert_eq!(why_kept(1, true, &chunks, &Err(())), Err(&()));
     }
 }

@@ -311,6 +311,12 @@ bugs! {
     FillsOtherVersion,
     /// What an endpoint has applied holds no version.
     AppliedPinsNothing,
+    /// What an endpoint has read of the feed counts as applied: a placeholder that is held at an older version holds nothing.
+    PinIsWhatWasRead,
+    /// What was recalled once is in the share for ever: when that has lost it, it is offered again and again, and not read.
+    RecalledIsStored,
+    /// What a mark says of a placeholder without a row still counts when both sides were united long ago.
+    MarksOutlastTheMerge,
 }
 
 /// The tests that must catch a bug.

@@ -137,7 +137,8 @@ impl Inner {
             }
             Marked::Copy(_) | Marked::Damaged => return Err(TieredError::Orphaned),
         }
-        let kept = polder_tiering::order::why_kept(file_of(&file)?.nlink(), &chunks, verified);
+        let is_current = self.is_current(&row)?;
+        let kept = polder_tiering::order::why_kept(file_of(&file)?.nlink(), is_current, &chunks, verified);
         if let Some(why) = kept.map_err(TieredError::clone)? {
             return stays(why);
         }

@@ -21,6 +21,13 @@ impl Inner {
         reader.file(node).map_err(|error| disk(&error))?.ok_or(TieredError::NoFile)
     }
 
+    /// Whether a file's agreed content is what the share has of it now, as far as is known here.
+    pub(super) fn is_current(&self, row: &FileRow) -> Result<bool, TieredError> {
+        let reader = self.source()?.readers.get().map_err(|error| disk(&error))?;
+        let reader: &polder_replica::StateReader = reader.borrow();
+        reader.is_current(row).map_err(|error| disk(&error))
+    }
+
     pub(super) fn path_of(&self, node: NodeUid) -> Result<Option<RelPath>, TieredError> {
         let reader = self.source()?.readers.get().map_err(|error| disk(&error))?;
         let reader: &polder_replica::StateReader = reader.borrow();

@@ -40,6 +40,8 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 pub const PATH_BYTES_MAX: usize = 64 * 1024;
 /// Most problems in one status; the rest is counted and can be listed by a command.
 pub const PROBLEMS_MAX: usize = 200;
+/// Most versions in one pin.
+pub const PINNED_VERSIONS_MAX: usize = 256;
 /// Longest JSON in the answer to a command.
 pub const COMMAND_JSON_BYTES_MAX: usize = 1024 * 1024;
 /// Most paths named by one command.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use polder_engine::{
     Announced, Apply, Dir, Effect, Engine, Event, FeedRow, Hint, JobId, ListEnd, ListPart, Look, LookAt,
-    LookFound, Now, Page, Phase, RootSeen, SeenEntry, Settings, Started,
+    LookFound, Now, Page, Phase, Pin, RootSeen, SeenEntry, Settings, Started,
 };
 use polder_sync::{CloudNode, Seen, SyncedNode, TreeStore, mem::MemStore};
 use polder_types::{
@@ -128,6 +128,8 @@ pub struct Bench {
     /// Whether nothing becomes durable by itself.
     pub holds_flushes: bool,
     phase: Phase,
+    /// What the share was told last to keep.
+    pub pin: Option<Pin>,
 }
 
 impl Bench {
@@ -158,6 +160,7 @@ impl Bench {
             refusal: None,
             holds_flushes: false,
             phase: Phase::Starting,
+            pin: None,
         };
         bench.start(0, 1);
         bench
@@ -190,7 +193,7 @@ impl Bench {
         let effects = self.engine.step(&mut self.store, now, event).expect("maps");
         for effect in effects {
             match effect {
-                Effect::Status(status) => self.phase = status.phase,
+                Effect::Status(status) => (self.phase, self.pin) = (status.phase, status.pin.clone()),
                 other => self.effects.push_back(other),
             }
         }

@@ -5,6 +5,7 @@ mod bench;
 mod directories;
 mod history;
 mod leftovers;
+mod pin;
 mod pledges;
 mod refusal;
 mod seen;

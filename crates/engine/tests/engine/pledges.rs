@@ -1,7 +1,7 @@
 //! Placeholders of which no row tells, and whose marks do.
 
 use polder_engine::{ApplyAct, LookAt, LookFound, SeenEntry};
-use polder_sync::{Seen, StandsFor};
+use polder_sync::{Seen, StandsFor, TreeStore};
 use polder_types::{Body, Content, Extent, ExtentSource, Kind, NodeUid, Op, Seq, Stamp};
 
 use crate::bench::{
@@ -28,9 +28,17 @@ fn placeholder(since: u64) -> SeenEntry {
     SeenEntry { seen, attrs: attrs(OLD).into(), target: None, stands_for }
 }
 
-/// A life that finds `f` below the root, or in a directory `own` that the share does not have, and no row of it.
+/// A life whose state database is new: both sides are not united yet.
+fn lost(news: Vec<polder_engine::FeedRow>) -> Bench {
+    Bench::with(news, |store| store.put_note("merge", b"initial").expect("maps"))
+}
+
+/// Such a life that finds `f` below the root, or in a directory `own` that the share does not have, and no row of it.
 fn found(news: Vec<polder_engine::FeedRow>, since: u64, is_inside: bool) -> Bench {
-    let mut bench = Bench::new(news);
+    found_by(lost(news), since, is_inside)
+}
+
+fn found_by(mut bench: Bench, since: u64, is_inside: bool) -> Bench {
     let (walk, _) = bench.find_list().expect("a start leads to a walk");
     let own = seen_entry(OWN_INO, "own", OLD, 1);
     let parts = match is_inside {
@@ -101,6 +109,17 @@ pub fn what_the_share_lost_is_offered() {
     assert!(matches!(&bench.sent[..], [Op::Create { at, .. }] if at.name == name("f")), "{:?}", bench.sent);
 }
 
+/// Both sides were united long ago, so somebody has brought it here, from a name that is left out or a directory that could not be read: what its
+/// mark names is no reason to take it away.
+#[test]
+fn what_somebody_put_there_is_a_new_file() {
+    for news in [Vec::new(), vec![live_row(NODE, at(DIR, "g"), bytes(30), 21)]] {
+        let bench = found_by(Bench::new(news), 20, false);
+        let made = |op: &Op| matches!(op, Op::Create { at, .. } if at.name == name("f"));
+        assert!(bench.sent.iter().any(made), "{:?}", bench.sent);
+    }
+}
+
 /// The share has just that version: both agree, and nothing is done.
 #[test]
 pub fn an_equal_one_is_agreed_on() {
@@ -111,7 +130,7 @@ pub fn an_equal_one_is_agreed_on() {
 /// It was moved in the share, and has come to its new place before the walk finds what is left of it: that goes, and does not come back.
 #[test]
 pub fn what_is_left_in_the_old_place_goes() {
-    let mut bench = Bench::new(vec![live_row(NODE, at(DIR, "g"), bytes(SIZE), 21)]);
+    let mut bench = lost(vec![live_row(NODE, at(DIR, "g"), bytes(SIZE), 21)]);
     let (walk, _) = bench.find_list().expect("a start leads to a walk");
     let mut truth = |at: &LookAt| match is_root(at) {
         true => seen(ROOT_INO, "root", 0, 1),

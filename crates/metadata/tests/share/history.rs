@@ -2,7 +2,8 @@
 
 use polder_ledger::{
     At, HistoryPolicy, LedgerError, StepDone, ThinStep, changes, create_snapshot, delete_snapshot,
-    drop_endpoint, expire_step, hold, list_snapshots, release, set_applied, snapshot, thin_step, versions,
+    drop_endpoint, expire_step, hold, is_applied_but, list_snapshots, release, set_applied, set_applied_but,
+    snapshot, thin_step, versions,
 };
 use polder_types::{BatchNo, Cursor, EndpointId, Group, Seq};
 
@@ -167,6 +168,38 @@ on_all_forms! {
         assert_eq!(left, [held, share.get("log").since]);
         assert!(first < held);
         share.edit(move |rows| release(rows, ENDPOINT, uid(1), held)).unwrap();
+        all(share, 2, expire_step, &policy());
+        assert_eq!(count(share, 1), 1);
+    }
+
+    fn what_is_behind_an_applied_cursor_stays_until_it_is_told_no_more(share) {
+        let first = share.ok(vec![file(1, ROOT, "log")]);
+        scribble(share, 3, 1);
+        let stands = share.get("log").since;
+        let read = share.head();
+        let told = |share: &mut Share, behind: Vec<_>| {
+            let head = share.head();
+            share.edit(move |rows| set_applied_but(rows, ENDPOINT, head, &behind)).unwrap();
+        };
+        share.edit(move |rows| set_applied(rows, ENDPOINT, read)).unwrap();
+        scribble(share, 3, 1);
+        // A node that nobody knows is no obstacle.
+        let behind = vec![(uid(1), stands), (uid(9), first)];
+        told(share, behind.clone());
+        let head = share.head();
+        assert!(share.db.read(|rows| is_applied_but(rows, ENDPOINT, head, &behind)).unwrap());
+        assert!(!share.db.read(|rows| is_applied_but(rows, ENDPOINT, head, &[])).unwrap());
+        share.time_ms += 2_000_000;
+        share.ok(vec![file(2, ROOT, "x")]);
+        all(share, 2, expire_step, &policy());
+        let left = |share: &Share| -> Vec<_> {
+            share.db.read(|rows| versions(rows, uid(1), Seq(0), 100)).unwrap().into_iter().map(|version| version.state.since).collect()
+        };
+        assert_eq!(left(share), [stands, share.get("log").since]);
+        // A forged cursor changes nothing of what is held.
+        let forged = Cursor { tag: polder_types::Tag(1), ..share.head() };
+        assert!(share.edit(move |rows| set_applied_but(rows, ENDPOINT, forged, &[])).is_err());
+        told(share, Vec::new());
         all(share, 2, expire_step, &policy());
         assert_eq!(count(share, 1), 1);
     }

@@ -118,6 +118,15 @@ impl StateReader {
         }
     }
 
+    /// Whether a file's agreed content is what the share has of it, as far as the feed was read.
+    pub fn is_current(&self, row: &FileRow) -> Result<bool, StateError> {
+        let mut statement = self.connection.prepare_cached("SELECT content FROM cloud WHERE uid = ?1")?;
+        let mut rows = statement.query(params![row.uid.0])?;
+        let Some(there) = rows.next()? else { return Ok(true) };
+        // Without a content the share has deleted it.
+        Ok(column(there, 0)?.as_blob_or_null().is_ok_and(|there| there == Some(&*row.content.encode())))
+    }
+
     /// The attributes of a node as they were agreed, as they are here.
     pub fn attributes(&self, uid: NodeUid) -> Result<Option<AttrsHash>, StateError> {
         let sql = "SELECT hash FROM attrs WHERE id =

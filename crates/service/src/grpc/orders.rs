@@ -9,7 +9,7 @@ use polder_api::grpc::answers::LeftBehind;
 use polder_api::grpc::{Secret, convert, pb};
 use polder_ledger::LedgerError;
 use polder_metadata::control::{self, Endpoint, EndpointSettings, Group, Release, Share};
-use polder_types::{Cursor, EndpointId, ServerId, ShareId};
+use polder_types::{Cursor, EndpointId, NodeUid, Seq, ServerId, ShareId};
 use prost::Message;
 use tonic::Status;
 
@@ -249,6 +249,8 @@ pub fn take_status(
 ) -> Result<(), Status> {
     let access = Access::of_endpoint(state, caller, id)?;
     let applied = convert::cursor(status.applied.as_ref()).map_err(|error| error.status())?;
+    let pin = status.pin.as_ref().map_or(Ok((applied, Vec::new())), convert::pin);
+    let pin = pin.map_err(|error| error.status())?;
     let folds = status.disk_folds_case;
     let settled = status.held_nodes == 0 && status.state() == pb::EndpointState::InSync;
     let encoded = base64::engine::general_purpose::STANDARD.encode(status.encode_to_vec());
@@ -256,7 +258,8 @@ pub fn take_status(
     // One that is on its way out keeps the pin that it has: a report that comes while its row goes would leave one that nobody ends. What it
     // applies by then arrives whole.
     if !access.endpoint.deleting {
-        pin_applied(&access, id, applied)?;
+        let (cursor, behind) = pin;
+        pin_applied(&access, id, cursor, behind)?;
     }
     if settled && access.endpoint.release.is_some() {
         let done = state.control().release_done(&access.caller.acting(state), id, access.endpoint.revision);
@@ -283,16 +286,22 @@ pub fn kept_report(report: &serde_json::Value) -> Option<pb::EndpointStatus> {
     pb::EndpointStatus::decode(bytes.as_slice()).ok().filter(|status| convert::ensure_status(status).is_ok())
 }
 
-/// What the endpoint has applied pins its sequence. A cursor of another history is its opening's to notice.
-fn pin_applied(access: &Access, id: EndpointId, applied: Cursor) -> Result<(), Status> {
+/// What stands at the endpoint is kept: as of a cursor, and older versions of some nodes. A cursor of another history is its opening's to
+/// notice.
+fn pin_applied(
+    access: &Access,
+    id: EndpointId,
+    applied: Cursor,
+    behind: Vec<(NodeUid, Seq)>,
+) -> Result<(), Status> {
     if applied == Cursor::default() {
         return Ok(());
     }
-    let known = access.share.db.read(|rows| polder_ledger::applied(rows, id));
-    if known.map_err(|error: LedgerError| failure::ledger("read a pin", error))? == Some(applied) {
+    let known = access.share.db.read(|rows| polder_ledger::is_applied_but(rows, id, applied, &behind));
+    if known.map_err(|error: LedgerError| failure::ledger("read a pin", error))? {
         return Ok(());
     }
-    match access.share.db.write(move |rows| polder_ledger::set_applied(rows, id, applied)) {
+    match access.share.db.write(move |rows| polder_ledger::set_applied_but(rows, id, applied, &behind)) {
         Ok(()) | Err(LedgerError::SetBack | LedgerError::CursorTooOld) => Ok(()),
         Err(error) => Err(failure::ledger("pin what is applied", error)),
     }

@@ -87,7 +87,7 @@ impl Disk {
     /// Makes an inode without a name.
     fn make(&mut self, node: Node, attrs: Arc<Attrs>, applied: bool) -> Result<u64, NoSpace> {
         let size = presence::used(&inode(node.clone(), attrs.clone(), Timestamp::default()));
-        if self.used + size > self.room {
+        if size > 0 && self.used + size > self.room {
             return Err(NoSpace);
         }
         self.used += size;

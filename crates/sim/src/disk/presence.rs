@@ -6,8 +6,8 @@ use polder_types::Timestamp;
 use super::durable::Change;
 use super::kernel::NoSpace;
 use super::{
-    Disk, Inode, Node, RECYCLE, ROOT, STAGING, Token, content_of, freed, is_absent, partial, size_of,
-    spans_of,
+    Disk, Inode, Node, RECYCLE, ROOT, STAGING, Token, content_of, freed, is_absent, is_zeros, partial,
+    size_of, spans_of,
 };
 use crate::disk::EMPTY;
 
@@ -43,6 +43,8 @@ pub(super) fn put_part(inode: &mut Inode, span: usize, spans: usize, token: Toke
     }
     if parts.iter().all(|part| *part == token) {
         (inode.node, inode.parts) = (Node::File(token), None);
+        // Whose content is zeros has none that a power cut could leave in its place.
+        inode.applied &= !is_zeros(token);
     }
 }
 
@@ -99,13 +101,14 @@ impl Disk {
         self.log(time, Change::Data(ino, EMPTY), None);
     }
 
-    /// Fills in the bytes of one of so many spans.
+    /// Fills in the bytes of one of so many spans. A hole needs no room.
     pub fn fill(&mut self, ino: u64, (span, spans): (usize, usize), token: Token) -> Result<(), NoSpace> {
         let before = used(self.inode(ino));
         let mut filled = self.inode(ino).clone();
         put_part(&mut filled, span, spans, token);
         let after = used(&filled);
-        if after > before && self.used - before + after > self.room {
+        let is_hole = spans_of(&content_of(token)).get(span).is_some_and(|(_, chunk)| chunk.is_none());
+        if !is_hole && after > before && self.used - before + after > self.room {
             return Err(NoSpace);
         }
         self.used = self.used - before + after;

@@ -309,6 +309,11 @@ pub(crate) fn ident_of(NodeUid(key): NodeUid) -> FileIdent {
 }
 
 impl Host {
+    /// What placeholders here stand for.
+    pub(crate) fn stood_for(&self) -> impl Iterator<Item = Token> + use<'_> {
+        self.disk.placeholders().into_iter().filter_map(|ino| self.disk.token(ino))
+    }
+
     /// Whether programs are served: else they wait, but for what they have open already.
     pub(crate) fn is_served(&self) -> bool {
         self.running && self.mounted
@@ -364,7 +369,7 @@ impl Host {
         // Of chunks nothing is believed to be here; what an earlier life left in a hole is freed.
         let at_hand: Vec<bool> = spans.iter().map(|(_, chunk)| chunk.is_none()).collect();
         for nth in (0..spans.len()).filter(|nth| at_hand[*nth]) {
-            self.disk.fill(ino, (nth, spans.len()), mark.token).ok();
+            self.disk.fill(ino, (nth, spans.len()), mark.token).expect("a hole needs no room");
         }
         self.gate.held.insert(ident, Held { token: mark.token, at_hand, wants_whole: false });
         true
@@ -482,7 +487,9 @@ impl Host {
             _ if expect.ident != ident => Err(Stays::Changed),
             _ => Ok(content.direct_chunks().collect()),
         };
-        match order::why_kept(self.disk.inode(ino).links.into(), &chunks, verified) {
+        let there = self.store.cloud(uid).expect(MAPS);
+        let is_current = there.is_some_and(|there| there.content == content);
+        match order::why_kept(self.disk.inode(ino).links.into(), is_current, &chunks, verified) {
             Ok(None) => (),
             Ok(Some(why)) => return stays(why),
             Err(_) => return stays(Stays::NotVerified),

@@ -10,7 +10,7 @@ pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use polder_engine::{Anew, BatchError, FeedError, FeedRow, Kept, Page, PageToken};
+use polder_engine::{Anew, BatchError, FeedError, FeedRow, Kept, Page, PageToken, Pin};
 use polder_ledger::{
     CommitContext, FeedFrom, HistoryPolicy, LedgerError, NewPack, NodeRow, RowsMut, ShareSettings, Slot,
     TreeChunks,
@@ -222,9 +222,9 @@ impl Service {
         Committed { answer, moved: self.head() != head, before }
     }
 
-    /// An endpoint has applied everything up to a cursor. One of another history is its opening's to notice.
-    pub fn report(&mut self, endpoint: EndpointId, applied: Cursor) {
-        match self.write(|rows| polder_ledger::set_applied(rows, endpoint, applied)) {
+    /// What stands at an endpoint is to be kept. A cursor of another history is its opening's to notice.
+    pub fn report(&mut self, endpoint: EndpointId, pin: &Pin) {
+        match self.write(|rows| polder_ledger::set_applied_but(rows, endpoint, pin.cursor, &pin.behind)) {
             Ok(()) | Err(LedgerError::SetBack | LedgerError::CursorTooOld) => (),
             Err(error) => panic!("maps do not fail: {error}"),
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use polder_types::EndpointId;
 
 use super::{Kind, What, World};
-use crate::ghost::{Others, live_tokens, tokens_of_disk};
+use crate::disk::{Token, content_of};
+use crate::ghost::{Others, all_contents, live_tokens, tokens_of_disk};
 use crate::host::Host;
 use crate::host::gate::Gate;
 use crate::rng::Rng;
@@ -232,6 +233,8 @@ impl World {
             server.gate.lose_machine();
             server.disk.lose_programs();
         });
+        let stood_for: Vec<Token> = self.hosts[host].stood_for().collect();
+        self.unheld.extend(stood_for);
     }
 
     /// A copy of a machine starts beside it.
@@ -254,7 +257,12 @@ impl World {
             return;
         }
         self.set_back = true;
-        let others = Others::of(self.hosts.iter());
+        // A name that stands for bytes has none of them where the share has lost them.
+        let versions = all_contents(&self.service);
+        let is_held = |token: Token| versions.contains(&content_of(token)) && self.can_be_read(token);
+        let others = Others::with_bytes(self.hosts.iter(), is_held);
+        let stood_for: Vec<Token> = self.hosts.iter().flat_map(Host::stood_for).collect();
+        self.unheld.extend(stood_for);
         self.ghost.lost_centrally(&self.service, &before, &others);
         self.disconnect_all();
     }

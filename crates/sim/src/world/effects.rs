@@ -32,7 +32,7 @@ impl World {
             }
             Effect::Status(status) => {
                 self.check_status(host, &status);
-                self.report(host, status.cursor);
+                self.report(host);
             }
             Effect::Cancel(_) => (),
             Effect::Log(line) => self.note(format_args!("s{host} log: {}", line.text)),

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use polder_engine::Pin;
 use polder_tiering::{Asked, Fetch, Reader};
 use polder_types::{ChunkId, Content, Cursor, FileIdent, InstanceId, NodeUid, RelPath, Seq, Stamp};
 
 use super::{What, World};
 use crate::disk::{Token, content_of, is_absent, is_zeros, size_of};
 use crate::ghost::all_contents;
+use crate::host::Host;
 use crate::host::gate::{Failed, Given, Left, Stop, Waiting, Want, ident_of};
 use crate::service::store::Fetched;
 use crate::story::Deed;
@@ -27,8 +29,8 @@ pub(super) enum At {
     Piece(Fetch, u64),
     /// Its chunks have arrived.
     Here(Fetch, u64, Vec<(usize, ChunkId)>),
-    /// What the endpoint has applied reaches the service.
-    Report(InstanceId, Cursor),
+    /// What stands at the endpoint reaches the service.
+    Report(InstanceId, Pin),
 }
 
 /// A file that is to be given up.
@@ -37,6 +39,8 @@ pub(super) struct Leave {
     ident: FileIdent,
     row: (NodeUid, Seq, Stamp, Content),
     verified: Result<BTreeSet<ChunkId>, Failed>,
+    /// The life of the service that said so.
+    boots: u64,
 }
 
 impl World {
@@ -70,10 +74,10 @@ impl World {
                 self.at_gate(host, delay, At::Here(fetch, since, wanted));
             }
             At::Here(fetch, since, wanted) => self.piece_is_here(host, fetch, since, &wanted),
-            At::Report(opening, cursor) => {
+            At::Report(opening, pin) => {
                 let endpoint = self.hosts[host].endpoint;
                 if self.service.is_open(endpoint, Some(opening)) {
-                    self.service.report(endpoint, cursor);
+                    self.service.report(endpoint, &pin);
                 }
             }
         }
@@ -89,12 +93,14 @@ impl World {
         waiting.into_iter().for_each(|reader| self.ask(host, reader));
     }
 
-    /// What an endpoint has applied is told, so that the share keeps what its placeholders stand for.
-    pub(super) fn report(&mut self, host: usize, cursor: Cursor) {
+    /// What stands at an endpoint is told, so that the share keeps what its placeholders stand for.
+    pub(super) fn report(&mut self, host: usize) {
         let open = self.hosts[host].link.and_then(|link| link.open);
-        if let (true, Some(opening)) = (self.plan.history && cursor != Cursor::default(), open) {
+        let pin = self.hosts[host].status.as_ref().and_then(|status| status.pin.clone());
+        let pin = pin.filter(|pin| pin.cursor != Cursor::default());
+        if let (true, Some(opening), Some(pin)) = (self.plan.history, open, pin) {
             let delay = 20 + self.delay(host, 1_000);
-            self.at_gate(host, delay, At::Report(opening, cursor));
+            self.at_gate(host, delay, At::Report(opening, pin));
         }
     }
 
@@ -205,14 +211,14 @@ impl World {
             None => Err(Failed::Share),
             Some(_) => Ok(chunks.into_iter().filter(|chunk| self.service.have(*chunk)).collect()),
         };
-        let ident = server.disk.ident(ino);
+        let (ident, boots) = (server.disk.ident(ino), self.service.boots);
         let delay = 5 + self.delay(host, 200);
-        self.at_gate(host, delay, At::Leave(Box::new(Leave { ino, ident, row, verified })));
+        self.at_gate(host, delay, At::Leave(Box::new(Leave { ino, ident, row, verified, boots })));
         true
     }
 
     fn leave(&mut self, host: usize, leave: Leave) {
-        let Leave { ino, ident, row, verified } = leave;
+        let Leave { ino, ident, row, verified, boots } = leave;
         if self.hosts[host].file_of(ident) != Some(ino) {
             return;
         }
@@ -224,7 +230,7 @@ impl World {
         });
         self.note(format_args!("s{host} gives up {ino}: {left:?}"));
         if let Some(token) = freed {
-            self.check_left(host, token);
+            self.check_left(host, token, boots);
         }
         if left == Some(Left::Tiered) {
             self.at_gates.given_up += 1;
@@ -401,7 +407,7 @@ impl World {
     }
 
     /// Bytes were freed that were no placeholder's (I4): they are a version in the share's history, and can be read there.
-    fn check_left(&mut self, host: usize, token: Token) {
+    fn check_left(&mut self, host: usize, token: Token, boots: u64) {
         let content = content_of(token);
         let sound = |chunk: ChunkId| {
             let at = self.service.locate(chunk);
@@ -411,7 +417,8 @@ impl World {
         let held = !is_absent(token) && content.direct_chunks().all(sound);
         let known = all_contents(&self.service).contains(&content);
         let is_held = held && known;
-        if !is_held && !self.set_back {
+        // Whoever was told that all is there, and gave it up before it heard that the share was set back, cannot know.
+        if !is_held && !(self.set_back && boots != self.service.boots) {
             self.violated(format!("s{host} freed the bytes {token}, which the share does not hold verified"));
         }
     }
@@ -425,9 +432,10 @@ impl World {
 
     /// What placeholders stand for can be read in the share (I14).
     pub(super) fn check_placeholders(&mut self) {
-        let exempt = self.plan.damage > 0 || self.set_back || !self.reverted.is_empty();
-        let lost = self.lost_placeholder().filter(|_| !exempt);
-        if let Some((host, token)) = lost {
+        if self.plan.damage > 0 {
+            return;
+        }
+        if let Some((host, token)) = self.lost_placeholder() {
             self.violated(format!("s{host}: a placeholder stands for {token}, which the share has let go"));
         }
     }
@@ -435,12 +443,10 @@ impl World {
     /// What placeholders stand for and the share cannot give: nobody can be equal there.
     pub(super) fn unavailable(&self) -> BTreeSet<Token> {
         let hosts = self.hosts.iter().filter(|host| host.gate.on);
-        let tokens = hosts
-            .flat_map(|host| host.disk.placeholders().into_iter().filter_map(|ino| host.disk.token(ino)));
-        tokens.filter(|token| !self.can_be_read(*token)).collect()
+        hosts.flat_map(Host::stood_for).filter(|token| !self.can_be_read(*token)).collect()
     }
 
-    fn can_be_read(&self, token: Token) -> bool {
+    pub(super) fn can_be_read(&self, token: Token) -> bool {
         content_of(token).direct_chunks().all(|chunk| {
             let at = self.service.locate(chunk);
             at.is_some_and(|pack| self.service.store.fetch(pack, chunk) == Fetched::Sound)
@@ -448,11 +454,9 @@ impl World {
     }
 
     fn lost_placeholder(&self) -> Option<(usize, Token)> {
-        let stand_for = self.hosts.iter().flat_map(|host| {
-            let tokens = host.disk.placeholders().into_iter().filter_map(|ino| host.disk.token(ino));
-            tokens.map(|token| (host.nth, token))
-        });
-        stand_for.into_iter().find(|(_, token)| !self.can_be_read(*token))
+        let mut stand_for =
+            self.hosts.iter().flat_map(|host| host.stood_for().map(|token| (host.nth, token)));
+        stand_for.find(|(_, token)| !self.unheld.contains(token) && !self.can_be_read(*token))
     }
 
     /// Whether nobody waits, nor has just written to what was displaced meanwhile. Who has such a file open may keep it so for ever.

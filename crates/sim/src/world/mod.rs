@@ -252,6 +252,8 @@ pub struct World {
     reverted: BTreeMap<InstanceId, BTreeSet<Token>>,
     hints_due: Vec<bool>,
     set_back: bool,
+    /// What placeholders stood for when the share was set back, or their machine: nothing may hold it any more.
+    unheld: BTreeSet<Token>,
     violation: Option<String>,
     at_gates: AtGates,
 }
@@ -291,6 +293,7 @@ impl World {
             reverted: BTreeMap::new(),
             hints_due: vec![false; plan.hosts],
             set_back: false,
+            unheld: BTreeSet::new(),
             violation: None,
             at_gates: AtGates::default(),
             plan,

@@ -130,7 +130,10 @@ impl World {
         }
         self.note(format_args!("s{host} opening: {decided:?}"));
         match self.hosts[host].opened(asked, decided) {
-            Opening::Accepted(answer) => self.step(host, Event::Announced { job, answer }),
+            Opening::Accepted(answer) => {
+                self.report(host);
+                self.step(host, Event::Announced { job, answer });
+            }
             Opening::Anew(answer) => {
                 // What it still wants is void: the life ends.
                 let effects = self.hosts[host].step(self.time, Event::Announced { job, answer });

@@ -26,7 +26,7 @@ pub use feed::{BadRow, FeedDecoder, FeedEncoder, FeedPage, FeedRow, LiveRow};
 pub use places::{
     ChunkPlace, PackPlace, decode_chunk_ids, decode_have, decode_located, encode_chunk_ids, encode_have,
 };
-pub use status::{ensure_status, tiering_status};
+pub use status::{ensure_status, pin, tiering_status};
 pub use tiering::{NewFiles, ProgramAction, ProgramRule, TierAction, TierRule, Tiering};
 
 /// Why a message was refused.

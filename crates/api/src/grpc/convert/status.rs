@@ -1,8 +1,8 @@
 //! Status of endpoints: shown to people, so bounded and checked but not translated.
 
-use polder_types::{EndpointId, NodeUid, Timestamp};
+use polder_types::{Cursor, EndpointId, NodeUid, Seq, Timestamp};
 
-use super::{BadMessage, at_most, cursor, id, id_or_zero, limits};
+use super::{BadMessage, at_most, cursor, id, id_or_zero, limits, seq};
 use crate::grpc::pb;
 use crate::rest::{ProgramRecalls, StayingFiles, TieringStatus, Time};
 
@@ -22,7 +22,19 @@ pub fn ensure_status(from: &pb::EndpointStatus) -> Result<EndpointId, BadMessage
         ensure_tiering(tiering)?;
     }
     cursor(from.applied.as_ref())?;
+    from.pin.as_ref().map_or(Ok(()), |told| pin(told).map(|_| ()))?;
     id(&from.endpoint_id, "endpoint_id", EndpointId::from_slice)
+}
+
+/// What the share is to keep for an endpoint: all as of a cursor, and older versions of some nodes.
+pub fn pin(from: &pb::Pin) -> Result<(Cursor, Vec<(NodeUid, Seq)>), BadMessage> {
+    at_most(from.behind.len(), limits::PINNED_VERSIONS_MAX, "behind")?;
+    let version = |of: &pb::PinnedVersion| {
+        let uid = id(&of.uid, "uid", NodeUid::from_slice)?;
+        Ok((uid, seq(of.since, "since")?))
+    };
+    let behind: Result<_, BadMessage> = from.behind.iter().map(version).collect();
+    Ok((cursor(from.cursor.as_ref())?, behind?))
 }
 
 fn ensure_tiering(from: &pb::TieringStatus) -> Result<(), BadMessage> {

@@ -1,0 +1,53 @@
+//! What the share is asked to keep for what stands here.
+//!
+//! The feed's cursor tells what was *read*. What stands on the disk may be older: a folder cannot be read, a file is in use, a name is not possible
+//! here. A placeholder that is held at an old version has its bytes nowhere but in the share's history, so the share is told of each such version
+//! in the same message as of the cursor; before that is known, nothing is told, and what was told before holds on.
+
+use std::sync::Arc;
+
+use polder_sync::{TreeError, TreeStore};
+use polder_types::{
+    Content, Cursor, NodeUid, Seq,
+    zoo::{Bug, planted},
+};
+
+use crate::engine::Engine;
+use crate::mode::Mode;
+
+/// Nodes that are looked at for one message. While more than that are behind, the share keeps what it was told before.
+pub const BEHIND_MAX: usize = 256;
+
+/// What is to stay in the share's history.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Pin {
+    /// All that stands here is as the share had it at this place of its history, but for:
+    pub cursor: Cursor,
+    /// Files that stand here as an older version, and which: its node, and the place where it became the node's version.
+    pub behind: Arc<[(NodeUid, Seq)]>,
+}
+
+impl Engine {
+    /// What the share is to keep from now on; `None`: as before.
+    pub(crate) fn pin(&self, store: &dyn TreeStore, behind: u64) -> Result<Option<Pin>, TreeError> {
+        let cursor = self.session.cursor;
+        let told = |behind: Vec<_>| Some(Pin { cursor, behind: behind.into() });
+        if planted(Bug::PinIsWhatWasRead) {
+            return Ok(told(Vec::new()));
+        }
+        // What stands here without a row is not known before both sides were united.
+        if self.session.mode != Mode::Steady || behind > BEHIND_MAX as u64 {
+            return Ok(None);
+        }
+        let mut held = Vec::new();
+        for uid in store.cloud_changed(&|_| false, BEHIND_MAX)? {
+            let Some(row) = store.synced(uid)? else { continue };
+            let is_file = matches!(row.content, Content::File { size: 1.., .. });
+            if is_file && store.cloud(uid)?.is_none_or(|there| there.content != row.content) {
+                held.push((uid, row.since));
+            }
+        }
+        held.sort_unstable();
+        Ok(told(held))
+    }
+}

@@ -1,0 +1,193 @@
+//! As `regressions.rs`: stories of runs that tier, as the simulator shortened them.
+
+use polder_sim::stories::story_of;
+use polder_sim::{Plan, run_twice};
+use polder_types::zoo::Bug;
+
+fn passes(story: &str) {
+    let outcome = run_twice(&Plan::told(story));
+    assert_eq!(outcome.failure, None, "{story}");
+}
+
+/// The oracle: a power cut had left zeros in a file that its user had not made durable, and these were uploaded. They arrived as a placeholder of nothing but
+/// a hole, were recalled, and counted as what a second cut had left of them.
+#[test]
+fn regression_the_zeros_of_a_users_file_are_its_content() {
+    passes(
+        "seed 2029968 hosts 2 active 60000 queue 64 rows 100 tiers 3 power skew damage fanotify arrive
+         5728 s0 create c
+         6840 s1 rename c b
+         7770 s0 restart
+         8227 s1 cut b
+         8331 s1 edit b
+         8365 s0 tier c
+         9044 s1 power 227998751069663
+         0 s0 lose-answer 5
+         10042 s0 mkdir a
+         11255 s0 save c
+         0 s0 lose-answer 6
+         13776 s1 create e.txt
+         13958 s1 tier c
+         18831 s1 read c-Cloud 2 1
+         19686 s1 tier e.txt
+         26003 s1 edit e.txt
+         28866 s1 tier c-Cloud
+         29557 s1 tier e.txt
+         0 s1 cut-off 7 3 147800624651041",
+    );
+}
+
+/// As the one before, with a copy of such a file.
+#[test]
+fn regression_a_copy_of_zeros_arrives_as_a_hole() {
+    passes(
+        "seed 2031308 hosts 2 active 60000 queue 64 rows 100 tiers 3 power stepwise arrive
+         7916 s0 create d
+         7916 s0 create c
+         9011 s0 mkdir a
+         9619 s0 tier c
+         11090 s0 cut c
+         11799 s1 create b
+         12430 s0 tier c
+         13737 s1 kill
+         14595 s0 tier c
+         16222 s0 create d
+         17792 s0 tier d
+         19950 s0 tier c
+         20109 s0 tier b
+         20213 s0 cut b
+         21418 s1 tier c
+         21842 s0 tier b
+         22629 s1 copy d c
+         22629 s1 edit c
+         0 s1 cut-off 2 1 77411800643696
+         25231 s0 tier d
+         26760 s0 tier d
+         26806 s1 rename c a/e.txt
+         26806 s1 copy a/e.txt a/b
+         0 s0 cut-off 11 3 219286951042440
+         28752 s0 recall a/b",
+    );
+}
+
+/// The simulation: a hole of a sparse file was to need room on a full disk, and that it did not get it was passed over.
+#[test]
+fn regression_a_hole_needs_no_room() {
+    passes(
+        "seed 2010887 hosts 2 active 10000 queue 64 rows 100 tiers 3 fanotify
+         536 s1 hide /
+         1524 s0 create b
+         5666 s0 backup
+         6427 s1 tier b
+         6666 s1 room 1020
+         6885 s0 cut b
+         8474 s0 set-back
+         9863 s1 read b 0 200",
+    );
+}
+
+/// As the story of `MarksOutlastTheMerge`; here the placeholder was put aside by an apply, as a conflict copy of a swap.
+#[test]
+fn regression_a_conflict_copy_that_is_a_placeholder_is_nobodys_leftover() {
+    passes(
+        "seed 2011646 hosts 3 active 60000 queue 4 rows 100 tiers 7 fanotify arrive far
+         6502 s2 mkdir d
+         23420 s1 mkdir d/a
+         41678 s0 create d/a/c
+         48698 s0 create d/b
+         48698 s0 create d/d
+         48698 s0 office d/a/c
+         56255 s1 rename d/a/c d/d
+         56573 s2 swap d/d d/b",
+    );
+}
+
+/// As the story of `RecalledIsStored`, with a copy that a conflict had made.
+#[test]
+fn regression_a_recalled_file_is_stored_anew_when_the_share_has_lost_it_and_its_name() {
+    passes(
+        "seed 2016226 hosts 2 active 10000 queue 64 rows 100 tiers 3 damage fanotify arrive
+         1117 s0 create b
+         1337 s0 cut b
+         3284 s0 create e.txt
+         3528 s0 edit b
+         0 s0 lose-answer 7
+         4272 s0 create d
+         5790 s0 backup
+         6482 s1 empty d
+         8673 s0 read d-Cloud 0 1178
+         9098 s0 set-back
+         9136 s1 rm d-Cloud",
+    );
+}
+
+/// As `regression_a_file_that_is_behind_does_not_leave`; what was read of the feed had counted as applied as well.
+#[test]
+fn regression_a_file_that_is_behind_stays_with_the_root_hidden() {
+    passes(
+        "seed 2014810 hosts 2 active 60000 queue 64 rows 100 tiers 7 prune history far
+         23601 s0 create c
+         23601 s0 create d
+         25720 s0 edit c
+         25720 s0 save d
+         26889 s1 hide /
+         29525 s0 rm d
+         35502 s1 tier c",
+    );
+}
+
+/// A directory's row was gone, and rows of two below it were not: the one deeper down had a row above it, and was taken for present, planned and dropped for ever.
+#[test]
+fn regression_rows_that_lead_nowhere_go_with_all_below() {
+    passes(
+        "seed 2029633 hosts 3 active 60000 queue 64 rows 100 tiers 7 arrive
+         12200 s2 mkdir c
+         16185 s0 mkdir c/b
+         16185 s0 create c/b/a
+         24154 s2 hide c/b
+         27025 s2 read c/b/a 0 1
+         27643 s0 rm c
+         31930 s2 rm c/b
+         58318 s2 power 34733787265407",
+    );
+}
+
+/// A user moved a placeholder and made another file in its place, which took its node. The mark still named that node: what was moved counted as left over
+/// from a move in the share, and was removed: its bytes were no file's any more.
+#[test]
+fn regression_a_placeholder_that_was_moved_is_nobodys_leftover() {
+    passes(story_of(Bug::MarksOutlastTheMerge));
+}
+
+/// The share was set back to before a file that had just been recalled. It was offered, refused for its missing chunks, and offered again without being read,
+/// for ever: what has been recalled counted as stored.
+#[test]
+fn regression_a_recalled_file_is_stored_anew_when_the_share_has_lost_it() {
+    passes(story_of(Bug::RecalledIsStored));
+}
+
+/// A directory could not be read, so the newer version waited, and the older one was let go by the share's history: the file here was given up nevertheless.
+#[test]
+fn regression_a_file_that_is_behind_does_not_leave() {
+    passes(
+        "seed 2004851 hosts 3 active 60000 queue 64 rows 100 tiers 7 prune history
+         4166 s2 create b
+         6443 s1 create d
+         6443 s1 hide /
+         22670 s2 save b
+         30861 s1 tier b",
+    );
+}
+
+/// A placeholder stood for an older version that waited to be replaced, and the feed had been read further: the share let that version go.
+#[test]
+fn regression_a_placeholder_that_is_behind_is_held() {
+    passes(story_of(Bug::PinIsWhatWasRead));
+}
+
+/// A piece of a version is on its way when a full disk has its reader served otherwise; the file is written anew, and given up again, before the
+/// piece is here. It is not filled into the version that stands there by then.
+#[test]
+fn regression_a_piece_of_another_version_is_not_filled_in() {
+    passes(story_of(Bug::FillsOtherVersion));
+}
