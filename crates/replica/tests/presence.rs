@@ -245,11 +245,11 @@ fn a_copy_is_not_a_placeholder() {
 #[test]
 fn cut_to_nothing_at_each_step() {
     everywhere(|base| {
-        for stop in 0..5 {
+        for stop in 0..6 {
             let case = Case::new(base, 90_000, &LENS);
             assert_eq!(case.give_up(), GivenUp::Done);
             let done = empty(&case.endpoint.root, case.open(), &case.pledge, &mut stop_after(stop));
-            assert_eq!(done.is_ok(), stop == 4);
+            assert_eq!(done.is_ok(), stop == 5);
             match marked(&case.endpoint.root, case.open()).unwrap() {
                 Marked::No => assert_eq!(case.endpoint.bytes("file").unwrap(), b""),
                 other => {

@@ -416,9 +416,9 @@ impl World {
         };
         let held = !is_absent(token) && content.direct_chunks().all(sound);
         let known = all_contents(&self.service).contains(&content);
-        let is_held = held && known;
         // Whoever was told that all is there, and gave it up before it heard that the share was set back, cannot know.
-        if !is_held && !(self.set_back && boots != self.service.boots) {
+        let could_not_know = self.set_back && boots != self.service.boots;
+        if !(held && known || could_not_know) {
             self.violated(format!("s{host} freed the bytes {token}, which the share does not hold verified"));
         }
     }
