@@ -31,6 +31,7 @@ fn on(_: &'static str) -> bool {
 }
 
 fn everywhere(test: impl Fn(&Path)) {
+    let _alone = common::alone();
     for (kind, megabytes) in [("ext4", 64), ("xfs", 320)] {
         if let Some(mounted) = Mounted::new(kind, megabytes, &[]) {
             let path = mounted.path().join("share");

@@ -6,7 +6,6 @@ mod common;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use common::Mounted;
 use polder_replica::{
@@ -32,11 +31,8 @@ fn until(count: usize) -> impl FnMut(&'static str) -> bool {
     }
 }
 
-/// One test at a time: `mount` of one is a child that holds the other's locked root between its fork and its exec.
-static ALONE: Mutex<()> = Mutex::new(());
-
 fn everywhere(test: impl Fn(&Path)) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = common::alone();
     for (kind, megabytes) in [("ext4", 64), ("xfs", 320)] {
         if let Some(mounted) = Mounted::new(kind, megabytes, &[]) {
             let path = mounted.path().join("share");

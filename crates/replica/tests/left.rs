@@ -24,6 +24,7 @@ use polder_types::{
 const NOTE_XATTR: &std::ffi::CStr = c"trusted.polder.content";
 
 fn everywhere(test: impl Fn(&Endpoint)) {
+    let _alone = common::alone();
     for (kind, megabytes) in [("ext4", 64), ("xfs", 320)] {
         if let Some(mounted) = Mounted::new(kind, megabytes, &[]) {
             test(&Endpoint::new(mounted.path()));

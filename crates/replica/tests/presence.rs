@@ -116,6 +116,7 @@ fn stop_after(n: usize) -> impl FnMut(&'static str) -> bool {
 }
 
 fn everywhere(test: impl Fn(&Path)) {
+    let _alone = common::alone();
     for (kind, megabytes) in [("ext4", 64), ("xfs", 320)] {
         if let Some(mounted) = Mounted::new(kind, megabytes, &[]) {
             eprintln!("on {kind}");
@@ -344,6 +345,7 @@ fn wrong_bytes_never_become_present() {
 fn untested_file_systems_are_refused() {
     let shm = File::open("/dev/shm").unwrap();
     assert!(matches!(ensure_tested(&shm), Err(Untested::Kind(_))));
+    let _alone = common::alone();
     if let Some(mounted) = Mounted::new("ext4", 64, &[]) {
         assert_eq!(ensure_tested(File::open(mounted.path()).unwrap()), Ok(()));
         // "data=" cannot be changed by a remount: the super block's default can, and is shown then.
@@ -353,6 +355,7 @@ fn untested_file_systems_are_refused() {
 /// Chunks of any lengths, holes between them, in any order: what is at hand is right, the rest is absent.
 #[test]
 fn any_order_of_filling() {
+    let _alone = common::alone();
     let Some(mounted) = Mounted::new("ext4", 64, &[]) else { return };
     let strategy = (prop::collection::vec((1usize..9000, any::<bool>()), 1..30), any::<u64>());
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) };

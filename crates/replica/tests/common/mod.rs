@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use polder_replica::{
     Act, AttrPolicy, Attributes, Batch, BatchResult, DirAt, Found, Look, Owners, Piece, Place, Read,
@@ -235,6 +235,13 @@ pub fn done(result: StepResult) -> Option<Found> {
         StepResult::Done { now, .. } => now,
         other => panic!("{other:?}"),
     }
+}
+
+/// One test at a time: what one starts (`mount` and the like) is, between its fork and its exec, a child that holds the other's locked
+/// root and open files, so that these count as in use.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A file system in an image, mounted until dropped.
