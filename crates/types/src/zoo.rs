@@ -389,6 +389,7 @@ impl Bug {
             | Self::OldRowsOverrule
             | Self::CutIgnored
             | Self::OldPagesStay
+            | Self::TreeIsWholeWithoutFeed
             | Self::MergeEndsTooEarly
             | Self::OffersNotDurable => Level::Engine,
             // What one of each group leaves undone, another does a moment later.

@@ -185,6 +185,33 @@ pub fn a_tree_that_is_read_again_forgets_the_first_reading() {
     assert_eq!(bench.cloud(OTHER), None);
 }
 
+/// Pages of the tree leave out what changed since the first, for the feed brings it. The session ends before that: the service may be set back
+/// to before the change, and neither would tell of it.
+#[test]
+pub fn a_tree_is_whole_once_the_feed_was_read_in_its_session() {
+    let mut bench = Bench::with(Vec::new(), |store| store.put_note("tree", &[]).expect("maps"));
+    let tree = |effect: &Effect| match effect {
+        Effect::FetchTree { job, .. } => Some(*job),
+        _ => None,
+    };
+    let announce = |effect: &Effect| match effect {
+        Effect::Announce { job, .. } => Some(*job),
+        _ => None,
+    };
+    for _ in 0..2 {
+        let announced = bench.take(announce);
+        bench.announced(announced);
+        let job = bench.take(tree);
+        bench.step(Event::Page {
+            job,
+            page: Ok(Page { rows: Vec::new(), upto: cursor(Seq(21)), next: None }),
+        });
+        assert!(bench.find_feed().is_some(), "the feed follows");
+        bench.step(Event::Disconnected { why: polder_engine::Unreachable::Network("lost".into()) });
+        bench.step(Event::Connected);
+    }
+}
+
 /// After a set-back what only this side has is brought back; while the share refuses that, nothing is deleted here.
 #[test]
 pub fn a_merge_goes_on_while_what_it_brings_back_is_refused() {

@@ -44,6 +44,7 @@ fn zoo_of_the_engine() {
         (Bug::OldRowsOverrule, told::a_row_from_before_our_own_deletion_brings_nothing_back),
         (Bug::CutIgnored, told::half_an_answer_changes_nothing),
         (Bug::OldPagesStay, told::a_tree_that_is_read_again_forgets_the_first_reading),
+        (Bug::TreeIsWholeWithoutFeed, told::a_tree_is_whole_once_the_feed_was_read_in_its_session),
         (Bug::MergeEndsTooEarly, told::a_merge_goes_on_while_what_it_brings_back_is_refused),
         (Bug::OffersNotDurable, told::what_a_batch_offers_is_durable_before_it_leaves),
     ];
