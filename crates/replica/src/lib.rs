@@ -78,8 +78,8 @@ pub use root::{Root, RootError, STATE_DIR};
 pub use scan::{PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, TimedOut};
 pub use staging::{Staged, Staging};
 pub use statedb::{
-    Child, FileRow, HeatBefore, HeatRow, PINS_MAX, PooledReader, StateDb, StateError, StateReader,
-    StateReaders,
+    Child, FileRow, HeatBefore, HeatRow, PINS_MAX, PlacedFile, PooledReader, StateDb, StateError,
+    StateReader, StateReaders,
 };
 pub use steps::{Act, Batch, BatchResult, Over, Place, Step, StepResult, Unknown};
 pub use sys::give_memory_back;

@@ -144,7 +144,7 @@ fn files_are_listed_with_their_paths() {
     loop {
         let (files, last) = reader.files_after(after, 2).unwrap();
         let path = |names: Vec<Name>| names.iter().map(Name::to_string).collect::<Vec<_>>().join("/");
-        found.extend(files.into_iter().map(|(row, names)| (row.uid, path(names))));
+        found.extend(files.into_iter().map(|file| (file.row.uid, path(file.path))));
         pages += 1;
         match last {
             Some(_) => after = last,

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-use polder_replica::FileRow;
+use polder_replica::{FileRow, PlacedFile};
 use polder_tiering::Stays;
 use polder_types::{NodeUid, RelPath};
 use std::borrow::Borrow;
@@ -59,7 +59,7 @@ impl Inner {
             let reader: &polder_replica::StateReader = reader.borrow();
             let rows_max = PAGE_ROWS.min(count_max - found.len());
             let (files, last) = reader.files_after(after, rows_max).map_err(|error| disk(&error))?;
-            for (row, path) in files {
+            for PlacedFile { row, path } in files {
                 match self.facts(&row, path.into_iter().collect()) {
                     Ok(facts) => found.push(facts),
                     // Gone, or another file by now.

@@ -37,7 +37,7 @@ use order::Ages;
 use recent::Recent;
 
 pub use heat::{HeatBefore, HeatRow, PINS_MAX};
-pub use reader::{Child, FileRow, PooledReader, StateReader, StateReaders};
+pub use reader::{Child, FileRow, PlacedFile, PooledReader, StateReader, StateReaders};
 
 /// Version of the schema, in `user_version`.
 const VERSION: i64 = 3;

@@ -40,6 +40,15 @@ pub struct FileRow {
     pub stamp: Stamp,
 }
 
+/// A regular file with where it stands by the agreed tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedFile {
+    /// What is agreed of it.
+    pub row: FileRow,
+    /// Names from the root down.
+    pub path: Vec<Name>,
+}
+
 const FILE_COLUMNS: &str = "SELECT uid, content, since, ctime, mtime, size, ino, gen FROM synced";
 /// Deeper trees are not followed.
 const PATH_NAMES_MAX: usize = 4096;
@@ -144,14 +153,14 @@ impl StateReader {
         &self,
         after: Option<NodeUid>,
         rows_max: usize,
-    ) -> Result<(Vec<(FileRow, Vec<Name>)>, Option<NodeUid>), StateError> {
+    ) -> Result<(Vec<PlacedFile>, Option<NodeUid>), StateError> {
         // One view of all: else each step up a path would lock the database anew.
         let _view = self.connection.unchecked_transaction()?;
         let (files, last) = self.rows_after(after, rows_max)?;
         let mut placed = Vec::with_capacity(files.len());
-        for file in files {
-            if let Some(path) = self.path(file.uid)? {
-                placed.push((file, path));
+        for row in files {
+            if let Some(path) = self.path(row.uid)? {
+                placed.push(PlacedFile { row, path });
             }
         }
         Ok((placed, last))
