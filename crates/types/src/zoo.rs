@@ -414,19 +414,28 @@ mod choice {
     use super::{Bug, Level};
 
     std::thread_local! {
-        static PLANTED: Cell<u128> = const { Cell::new(0) };
+        static PLANTED: Cell<Bugs> = const { Cell::new(NONE) };
     }
     /// One more than the number of the bug; 0: none.
     static EVERYWHERE: AtomicUsize = AtomicUsize::new(0);
 
-    const fn bit(bug: Bug) -> u128 {
-        const { assert!(Bug::ALL.len() <= 128, "each has a bit") };
-        1 << bug as u32
+    /// Each has a bit.
+    type Bugs = [u128; 2];
+    const NONE: Bugs = [0; 2];
+
+    const fn with(mut bugs: Bugs, bug: Bug) -> Bugs {
+        const { assert!(Bug::ALL.len() <= 256, "each has a bit") };
+        bugs[bug as usize / 128] |= 1 << (bug as usize % 128);
+        bugs
+    }
+
+    const fn has(bugs: &Bugs, bug: Bug) -> bool {
+        bugs[bug as usize / 128] >> (bug as usize % 128) & 1 != 0
     }
 
     /// Whether this thread has the bug.
     pub fn planted(bug: Bug) -> bool {
-        PLANTED.get() & bit(bug) != 0 || EVERYWHERE.load(Ordering::Relaxed) == bug as usize + 1
+        has(&PLANTED.get(), bug) || EVERYWHERE.load(Ordering::Relaxed) == bug as usize + 1
     }
 
     /// Plants a bug in all threads, or none: for tests whose work is done by threads that are not theirs. One test of a
@@ -437,7 +446,7 @@ mod choice {
 
     /// Plants a bug in this thread, or none.
     pub fn plant(bug: Option<Bug>) {
-        PLANTED.set(bug.map_or(0, bit));
+        PLANTED.set(bug.map_or(NONE, |bug| with(NONE, bug)));
     }
 
     /// Checks for bugs that do no harm alone that a test passes as long as one of several is missing and fails with all of
@@ -449,9 +458,9 @@ mod choice {
     pub fn assert_second_lines(cases: &[(&[Bug], fn())]) {
         let passes = |bugs: &[Bug], but: Option<Bug>, test: fn()| {
             let bugs = bugs.iter().filter(|bug| Some(**bug) != but);
-            PLANTED.set(bugs.fold(0, |bits, bug| bits | bit(*bug)));
+            PLANTED.set(bugs.fold(NONE, |bugs, bug| with(bugs, *bug)));
             let passed = catch_unwind(test).is_ok();
-            PLANTED.set(0);
+            PLANTED.set(NONE);
             passed
         };
         for (bugs, test) in cases {
