@@ -258,32 +258,39 @@ fn quiet_work_is_told_when_it_has_ended() {
             }
             names.contains(&name(last))
         });
-        names.iter().map(|name| name.to_string()).collect::<Vec<_>>()
+        names.iter().map(|name| name.to_string()).collect::<BTreeSet<_>>()
+    };
+    // What is told at once may be told again: a write is several events.
+    let mut loud: BTreeSet<String> = BTreeSet::new();
+    let mut only_loud = |last: &str| {
+        loud.insert(last.to_owned());
+        let names = told_until(last);
+        assert!(names.is_subset(&loud), "{names:?}");
     };
     let (outer, inner) = (quiet.begin(), quiet.begin());
     let by_another =
         |path: &str| std::thread::scope(|scope| scope.spawn(|| e.write(path, b"y")).join().unwrap());
-    for loud in ["loud", "quiet 07"] {
+    for name in ["loud", "quiet 07"] {
         for at in 0..40 {
             e.write(&format!("d/quiet {at:02}"), b"x");
         }
-        by_another(&format!("d/{loud}"));
-        assert_eq!(told_until(loud), [loud]);
+        by_another(&format!("d/{name}"));
+        only_loud(name);
     }
     drop(inner);
     e.write("d/quiet 00", b"z");
     by_another("d/louder");
-    assert_eq!(told_until("louder"), ["louder"]);
+    only_loud("louder");
     drop(outer);
-    let quiet_names: Vec<_> = (0..40).map(|at| format!("quiet {at:02}")).collect();
-    assert_eq!(told_until("quiet 39"), quiet_names);
+    let quiet_names: BTreeSet<_> = (0..40).map(|at| format!("quiet {at:02}")).collect();
+    assert!(told_until("quiet 39").is_superset(&quiet_names));
     let silent = quiet.silence();
     e.write("d/told otherwise", b"x");
     by_another("d/loudest");
-    assert_eq!(told_until("loudest"), ["loudest"]);
+    assert!(!told_until("loudest").contains("told otherwise"));
     drop(silent);
     e.write("d/after", b"x");
-    assert_eq!(told_until("after"), ["after"]);
+    assert!(!told_until("after").contains("told otherwise"));
     drop(watcher);
 }
 
