@@ -3,14 +3,12 @@
 //! A story is read by `Plan::told`. It goes on telling what it told as long as the delays that its seed draws stay the
 //! same; the defect itself is described where it was mended.
 
+mod told;
+
 use polder_sim::stories::story_of;
-use polder_sim::{Plan, run_twice};
 use polder_types::zoo::Bug;
 
-fn passes(story: &str) {
-    let outcome = run_twice(&Plan::told(story));
-    assert_eq!(outcome.failure, None, "{story}");
-}
+use told::passes;
 
 /// The service was set back to a backup from before the file's pack. Its content was refused for its missing chunks,
 /// the file, which equalled its synced row, was not read again, the merge was taken for done, and the steady plan

@@ -1,14 +1,13 @@
 //! As `regressions.rs`: stories of answers that were lost, several ends of an agent, walks beside changes, and files that take each other's
 //! places.
 
+mod told;
+
 use polder_sim::stories::{STORIES, story_of};
 use polder_sim::{Plan, run_twice};
 use polder_types::zoo::Bug;
 
-fn passes(story: &str) {
-    let outcome = run_twice(&Plan::told(story));
-    assert_eq!(outcome.failure, None, "{story}");
-}
+use told::passes;
 
 /// A new file was offered while its directory was moved: it went with that, and the answer wrote its row just before the walk came to it, which had
 /// nothing to tell. The file stayed gone, and was deleted in the share.

@@ -1,13 +1,11 @@
 //! As `regressions.rs`: stories of runs that tier, as the simulator shortened them.
 
+mod told;
+
 use polder_sim::stories::story_of;
-use polder_sim::{Plan, run_twice};
 use polder_types::zoo::Bug;
 
-fn passes(story: &str) {
-    let outcome = run_twice(&Plan::told(story));
-    assert_eq!(outcome.failure, None, "{story}");
-}
+use told::passes;
 
 /// The oracle: a power cut had left zeros in a file that its user had not made durable, and these were uploaded. They arrived as a placeholder of nothing but
 /// a hole, were recalled, and counted as what a second cut had left of them.

@@ -24,6 +24,22 @@ pub const NEW: u16 = 0o755;
 /// The place in history that the bench has read to in the beginning.
 const HEAD: Seq = Seq(21);
 
+/// For [`Bench::take`]: an announcement.
+pub fn announce(effect: &Effect) -> Option<JobId> {
+    match effect {
+        Effect::Announce { job, .. } => Some(*job),
+        _ => None,
+    }
+}
+
+/// For [`Bench::take`]: a page of the tree is read.
+pub fn fetch_tree(effect: &Effect) -> Option<JobId> {
+    match effect {
+        Effect::FetchTree { job, .. } => Some(*job),
+        _ => None,
+    }
+}
+
 pub fn name(text: &str) -> Name {
     text.parse().expect("a plain name")
 }

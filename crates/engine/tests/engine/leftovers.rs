@@ -5,8 +5,8 @@ use polder_sync::{CloudNode, Offer, TreeStore};
 use polder_types::{BatchNo, Content, NodeUid, Op, Seq, Stamp, Timestamp};
 
 use crate::bench::{
-    Bench, DIR, LINK, NEW, OLD, ROOT_INO, at, attrs, cursor, is_root, name, part, row, seen, seen_entry,
-    seen_link, stamp, target,
+    Bench, DIR, LINK, NEW, OLD, ROOT_INO, announce, at, attrs, cursor, is_root, name, part, row, seen,
+    seen_entry, seen_link, stamp, target,
 };
 
 /// An inode that nobody knows in the beginning.
@@ -66,13 +66,6 @@ pub fn a_time_that_was_set_on_what_an_apply_has_left_is_sent() {
 
 fn root() -> LookFound {
     seen(ROOT_INO, "root", 0, 1)
-}
-
-fn announce(effect: &Effect) -> Option<polder_engine::JobId> {
-    match effect {
-        Effect::Announce { job, .. } => Some(*job),
-        _ => None,
-    }
 }
 
 /// The share has deleted a directory, and has another one in its place. Both had been carried out when the process was killed: what stands

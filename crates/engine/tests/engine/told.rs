@@ -6,8 +6,8 @@ use polder_sync::TreeStore;
 use polder_types::{Content, NodeUid, Op, Refusal, Seq, Timestamp};
 
 use crate::bench::{
-    Bench, DIR, DIR_INO, LINK, LINK_INO, OLD, ROOT_INO, at, cursor, gone, is_root, link_gone, live, live_row,
-    name, row, seen, seen_entry, seen_link, target,
+    Bench, DIR, DIR_INO, LINK, LINK_INO, OLD, ROOT_INO, announce, at, cursor, fetch_tree, gone, is_root,
+    link_gone, live, live_row, name, row, seen, seen_entry, seen_link, target,
 };
 
 const OTHER: NodeUid = NodeUid([9; 16]);
@@ -157,17 +157,9 @@ pub fn half_an_answer_changes_nothing() {
 #[test]
 pub fn a_tree_that_is_read_again_forgets_the_first_reading() {
     let mut bench = Bench::with(Vec::new(), |store| store.put_note("tree", &[]).expect("maps"));
-    let tree = |effect: &Effect| match effect {
-        Effect::FetchTree { job, .. } => Some(*job),
-        _ => None,
-    };
-    let announce = |effect: &Effect| match effect {
-        Effect::Announce { job, .. } => Some(*job),
-        _ => None,
-    };
     let announced = bench.take(announce);
     bench.announced(announced);
-    let first = bench.take(tree);
+    let first = bench.take(fetch_tree);
     let upto = cursor(Seq(21));
     let rows = vec![live_row(OTHER, at(NodeUid::ROOT, "x"), target("to"), 19)];
     let page = Page { rows, upto, next: Some(PageToken(vec![1])) };
@@ -176,7 +168,7 @@ pub fn a_tree_that_is_read_again_forgets_the_first_reading() {
     bench.step(Event::Connected);
     let announced = bench.take(announce);
     bench.announced(announced);
-    let second = bench.take(tree);
+    let second = bench.take(fetch_tree);
     let stay = [(DIR, at(NodeUid::ROOT, "d"), Content::Directory), (LINK, at(DIR, "l"), target("to"))];
     let rows = stay.into_iter().map(|(uid, at, content)| live_row(uid, at, content, 20)).collect();
     bench.step(Event::Page { job: second, page: Ok(Page { rows, upto, next: None }) });
@@ -190,18 +182,10 @@ pub fn a_tree_that_is_read_again_forgets_the_first_reading() {
 #[test]
 pub fn a_tree_is_whole_once_the_feed_was_read_in_its_session() {
     let mut bench = Bench::with(Vec::new(), |store| store.put_note("tree", &[]).expect("maps"));
-    let tree = |effect: &Effect| match effect {
-        Effect::FetchTree { job, .. } => Some(*job),
-        _ => None,
-    };
-    let announce = |effect: &Effect| match effect {
-        Effect::Announce { job, .. } => Some(*job),
-        _ => None,
-    };
     for _ in 0..2 {
         let announced = bench.take(announce);
         bench.announced(announced);
-        let job = bench.take(tree);
+        let job = bench.take(fetch_tree);
         bench.step(Event::Page {
             job,
             page: Ok(Page { rows: Vec::new(), upto: cursor(Seq(21)), next: None }),
