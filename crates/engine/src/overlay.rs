@@ -147,10 +147,8 @@ impl Overlay {
             }
             Some(None) | None => {
                 self.gone_dirs.remove(&uid);
-                if let Some(ident) = self.left.remove(&uid)
-                    && self.left_by.get(&ident) == Some(&uid)
-                {
-                    self.left_by.remove(&ident);
+                if let Some(ident) = self.left.get(&uid).copied() {
+                    self.give_up(uid, ident);
                 }
             }
         }
