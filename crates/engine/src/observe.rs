@@ -352,6 +352,7 @@ impl Engine {
             },
         };
         self.note_pledge(uid, pledged.filter(|_| row.is_none()));
+        self.note_mark(stamp.ident, pledged, row.as_ref().map(|row| row.since));
         let node = LocalNode { at, kind, content, attrs, mtime, stamp };
         if let Some(old) = old.as_ref().filter(|old| old.stamp.ident != stamp.ident) {
             if old.at != node.at && !planted(Bug::OtherOfTwoForgotten) {

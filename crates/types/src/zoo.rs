@@ -317,6 +317,8 @@ bugs! {
     RecalledIsStored,
     /// What a mark says of a placeholder without a row still counts when both sides were united long ago.
     MarksOutlastTheMerge,
+    /// A placeholder that a crash has left without its row holds nothing.
+    MarksPinNothing,
 }
 
 /// The tests that must catch a bug.
@@ -391,7 +393,8 @@ impl Bug {
             | Self::OldPagesStay
             | Self::TreeIsWholeWithoutFeed
             | Self::MergeEndsTooEarly
-            | Self::OffersNotDurable => Level::Engine,
+            | Self::OffersNotDurable
+            | Self::MarksPinNothing => Level::Engine,
             // What one of each group leaves undone, another does a moment later.
             Self::ChildrenOfGoneForgotten | Self::AdriftStays => Level::SecondLine,
             Self::KeptSeenTooEarly | Self::OtherOfTwoForgotten | Self::KeptNotLookedAt => Level::SecondLine,

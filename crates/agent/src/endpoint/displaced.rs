@@ -101,7 +101,7 @@ fn rescue(one: &Displaced, disk: &Disk, hands: &mut Hands) -> Result<Event, FsEr
     };
     let given = disk.recycle.rescue(&one.entry, &dir, name, &disk.server_name)?;
     if let Some(tiered) = &disk.tiered {
-        tiered.names_changed([(Some(dir.ident), given.as_bytes())]);
+        tiered.names_changed(dir.ident, [given.as_bytes()]);
     }
     let here = DirAt { path: at.path.clone(), ident: Some(dir.ident) };
     let looks = hands.walk(|walker, attributes| {

@@ -412,15 +412,11 @@ impl Tiered {
         Some(self.0.gate()?.moving(names))
     }
 
-    /// Names in directories stand for something else by our own doing: the kernel is to ask again. No lock may be held that a reader needs.
-    pub(crate) fn names_changed<'a>(&self, names: impl IntoIterator<Item = (Option<FileIdent>, &'a [u8])>) {
-        let Some(gate) = self.0.gate() else { return };
-        for (dir, name) in names {
-            let node = dir.and_then(|dir| self.0.tree.node_of_inode(dir.ino, dir.generation));
-            // A directory that has just been made is not in the kernel's cache.
-            if let Some(node) = node {
-                let _ = gate.name_changed(node, name);
-            }
+    /// Names in a directory stand for something else by our own doing: the kernel is to ask again. No lock may be held that a reader needs.
+    pub(crate) fn names_changed<'a>(&self, dir: FileIdent, names: impl IntoIterator<Item = &'a [u8]>) {
+        let node = self.0.tree.node_of_inode(dir.ino, dir.generation);
+        if let (Some(gate), Some(node)) = (self.0.gate(), node) {
+            let _ = gate.names_changed(node, names);
         }
     }
 

@@ -538,9 +538,15 @@ impl Host {
     }
 
     /// Builds a placeholder in staging.
-    pub(super) fn mark_staged(&mut self, ino: u64, uid: NodeUid, content: &Content, mtime: Timestamp) {
+    pub(super) fn mark_staged(
+        &mut self,
+        ino: u64,
+        (uid, since): (NodeUid, Seq),
+        content: &Content,
+        mtime: Timestamp,
+    ) {
         let token = crate::disk::token_of(content).expect("a file's content has bytes");
-        let mark = Mark { pledge: Pledge::new(uid, Seq(0), content, mtime), token };
+        let mark = Mark { pledge: Pledge::new(uid, since, content, mtime), token };
         let mut left = usize::MAX;
         let staged = order::stage_placeholder(&mut self.on_disk(ino, mark, &mut left));
         staged.expect("nobody else knows the file");
