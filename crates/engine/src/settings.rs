@@ -112,7 +112,7 @@ impl Default for Limits {
             batches: 4,
             apply_ops: 1_024,
             apply_bytes: 64 * 1024 * 1024,
-            applies_small: 4,
+            applies_small: 5,
             applies_large: 2,
         }
     }

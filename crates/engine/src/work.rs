@@ -143,6 +143,11 @@ impl Work {
         matches!(self.state(uid), Some(State::Until(..) | State::Queued | State::Job(_) | State::AfterCut))
     }
 
+    /// Whether something is being done with a node, or is about to be. One that only waits for a moment may be found to be another's twin.
+    pub(crate) fn is_under_way(&self, uid: NodeUid) -> bool {
+        self.is_busy(uid) && !matches!(self.state(uid), Some(State::Until(..)))
+    }
+
     fn set(&mut self, uid: NodeUid, state: State) {
         let item = self.items.entry(uid).or_insert(Item::NEW);
         let old = std::mem::replace(&mut item.state, state);

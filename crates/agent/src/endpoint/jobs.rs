@@ -20,8 +20,8 @@ use super::{Facts, LOCK, spawn_thread};
 use crate::chunks::Fetcher;
 use crate::tiered::Tiered;
 
-/// Threads that apply, per lane. More do not help: they share the volume and its journal.
-const APPLY_THREADS: usize = 2;
+/// Threads that apply, per lane: while one waits for the volume's journal, the others build. More do not help.
+const APPLY_THREADS: usize = 3;
 /// Threads of a walk.
 const SCAN_THREADS: usize = 2;
 /// Parts of a listing that go to the engine in one fact.
