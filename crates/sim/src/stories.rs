@@ -553,6 +553,20 @@ pub const STORIES: &[(Bug, &str)] = &[
          13682 s0 hide /
          15381 s2 rm a",
     ),
+    (
+        Bug::LeavesBeforeCaughtUp,
+        "seed 10038266 hosts 3 active 10000 queue 64 rows 2 tiers 5 damage prune fanotify history
+         19 s1 mkdir c
+         827 s1 create c/a
+         1494 s1 create a
+         0 s0 repeat 2 4866
+         3107 s1 create a
+         3212 s0 power 29885946384530
+         3401 s1 rm c/a
+         6177 s2 replace a
+         6936 s1 mkdir d
+         9942 s0 tier a",
+    ),
 ];
 
 /// The first story of a bug.

@@ -317,6 +317,8 @@ bugs! {
     RecalledIsStored,
     /// What a mark says of a placeholder without a row still counts when both sides were united long ago.
     MarksOutlastTheMerge,
+    /// Bytes are given up before the share is known as it was when the session was opened.
+    LeavesBeforeCaughtUp,
     /// A placeholder that a crash has left without its row holds nothing.
     MarksPinNothing,
 }

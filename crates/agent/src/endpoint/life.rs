@@ -112,6 +112,7 @@ impl Life {
             runtime: runtime.clone(),
         };
         if let Some(tiered) = &disk.tiered {
+            tiered.set_caught_up(false);
             tiered.lend(fetcher.clone(), StateReaders::new(disk.root.database_path(), assignment.case));
         }
         let packing = Packing {
@@ -485,6 +486,9 @@ impl Life {
 
     fn status(&mut self, thread: &Thread, status: Arc<polder_engine::Status>) {
         let now = self.now();
+        if let Some(tiered) = &self.disk.tiered {
+            tiered.set_caught_up(status.caught_up);
+        }
         let (sent_bytes, received_bytes) = self.remote.moved_bytes();
         let moved = Moved {
             sent_bytes,

@@ -89,6 +89,8 @@ struct Inner {
     opened: std::sync::mpsc::SyncSender<content::OpenedBy>,
     /// Whether placeholders may be made at all.
     takes_arrivals: AtomicBool,
+    /// Whether the share is known well enough for bytes to be given up ([`polder_engine::Status::caught_up`]).
+    caught_up: AtomicBool,
     watch: watch::Watch,
     /// What is being done about the whole endpoint, for people.
     doing: Mutex<Option<Box<str>>>,
@@ -383,6 +385,11 @@ impl Tiered {
     /// Whether placeholders may be made of what comes from the share.
     pub(crate) fn takes_arrivals(&self) -> bool {
         self.0.takes_arrivals.load(Ordering::Acquire) && self.0.watch.ensure_free().is_ok()
+    }
+
+    /// What the engine tells of how far the share is known.
+    pub(crate) fn set_caught_up(&self, caught_up: bool) {
+        self.0.caught_up.store(caught_up, Ordering::Release);
     }
 
     /// Lends what the present life of the endpoint has; before the first one, readers of absent bytes wait.
