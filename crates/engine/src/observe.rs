@@ -256,7 +256,13 @@ impl Engine {
         let gone: Vec<NodeUid> =
             self.overlay.iter().filter(|(_, node)| node.is_none()).map(|(uid, _)| uid).collect();
         for uid in gone {
-            let mut above = store.synced(uid)?.map(|row| row.at.parent);
+            let Some(row) = store.synced(uid)? else { continue };
+            // Where another one stands, it does not: it went before the directory did.
+            let is_taken = self.overlay.at(&self.overlay.key(&row.at)).is_some();
+            if is_taken && !planted(Bug::RowsHoldBesideOthers) {
+                continue;
+            }
+            let mut above = Some(row.at.parent);
             let mut depth = 0;
             while let Some(at) = above.filter(|at| *at != dir && *at != NodeUid::ROOT && depth < DEPTH_MAX) {
                 depth += 1;

@@ -102,10 +102,7 @@ impl Host {
 
     /// Whether what is watched still is open, so that no other look would tell anything.
     pub fn displaced_are_looked_at(&self) -> bool {
-        self.recycle.watched.iter().all(|one| {
-            let ino = self.disk.lookup(RECYCLE, &one.entry);
-            ino.is_some_and(|ino| self.disk.inode(ino).opened > 0)
-        })
+        self.recycle.watched.iter().all(|one| self.since(&one.entry) == Since::Open)
     }
 
     /// Another look at those that were open.

@@ -76,8 +76,9 @@ impl World {
         if !forgotten.is_empty() && !self.set_back && !self.plan.history {
             return Err(format!("the share has taken contents that are not in its history: {forgotten:?}"));
         }
-        if damaged && self.plan.damage == 0 && !self.set_back {
-            return Err(format!("versions whose bytes are gone: {:?}", unreadable(&self.service)));
+        let gone = unreadable(&self.service);
+        if !gone.is_empty() && self.plan.damage == 0 && !self.set_back {
+            return Err(format!("versions whose bytes are gone: {gone:?}"));
         }
         Ok(())
     }
