@@ -1,7 +1,7 @@
 //! The recycle area: what was displaced, looked after while somebody may write to it, and let go in the end. As
 //! `replica/src/recycle.rs`, `agent/src/endpoint/displaced.rs` and `expiry.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use polder_engine::{Dir, Event, SeenEntry};
 use polder_sync::TreeStore;
@@ -11,7 +11,7 @@ use polder_types::{
 };
 
 use super::{Host, uid_of};
-use crate::disk::{RECYCLE, content_of};
+use crate::disk::{RECYCLE, Token, content_of, token_of};
 use crate::service::Service;
 
 /// A displaced file that is looked after.
@@ -164,6 +164,13 @@ impl Host {
         let synced = self.store.synced(uid).expect("maps do not fail");
         cloud.is_some_and(|node| (node.content.size(), node.mtime) == looks)
             || synced.is_some_and(|row| (row.content.size(), row.mtime_share) == looks)
+    }
+
+    /// Where rows say that a file with these bytes stands.
+    pub fn agreed_at(&self, token: Token) -> BTreeSet<RelPath> {
+        let rows = self.store.all_synced().filter(|(_, row)| token_of(&row.content) == Some(token));
+        let places = rows.filter_map(|(uid, _)| self.agreed_place(uid));
+        places.map(|(dir, name)| dir.path.join(name)).collect()
     }
 
     fn agreed_place(&self, uid: NodeUid) -> Option<(Dir, Name)> {

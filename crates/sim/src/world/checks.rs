@@ -8,7 +8,7 @@ use polder_types::{Group, GroupAnswer, Kind, Op, PackId};
 
 use super::{HEAL_MS, STILL_MS, What, World};
 use crate::disk::{ROOT, Token, content_of, is_zeros, token_of};
-use crate::ghost::{differences, listing_of_share, live_tokens, unreadable};
+use crate::ghost::{differences, listing_of_disk, listing_of_share, live_tokens, unreadable};
 use crate::host::Host;
 use crate::service::Committed;
 use crate::service::store::Fetched;
@@ -215,13 +215,18 @@ impl World {
         }
     }
 
-    /// Whether another server shows these bytes without a row that names them: a user there has given them another place, which is still to be told (half
-    /// of a swap is).
+    /// Whether another server shows these bytes at a place where they were not agreed on: a user has put them there, which is still to be told (half of a
+    /// swap is).
     fn is_on_its_way(&self, token: Token, but: usize) -> bool {
-        let knows =
-            |host: &Host| host.store.all_synced().any(|(_, row)| token_of(&row.content) == Some(token));
-        let mut others = self.hosts.iter().filter(|host| host.nth != but);
-        others.any(|host| host.disk.has_token(token) && !knows(host))
+        let others = self.hosts.iter().filter(|host| host.nth != but);
+        let is_new = |host: &Host| {
+            let agreed = host.agreed_at(token);
+            let shown = listing_of_disk(&host.disk).into_iter();
+            shown
+                .filter(|(_, (content, ..))| token_of(content) == Some(token))
+                .any(|(at, _)| !agreed.contains(&at))
+        };
+        others.filter(|host| host.disk.has_token(token)).any(is_new)
     }
 
     /// Where the users of one server alone work, nothing of the share is news to it (I11, I16): no deletion comes back,
