@@ -101,7 +101,7 @@ impl Life {
         let disk = Arc::new(disk.context("open the folder")?);
         disk.set_arrivals(assignment, is_first);
         thread.desk.set_background(!is_first && is_background_due(&db, assignment));
-        let recycled = super::displaced::listed(&db, &disk).context("list the recycle area")?;
+        let recycled = super::displaced::listed(&db, &disk.recycle).context("list the recycle area")?;
         let remote: Arc<Remote> = Arc::default();
         let places: Arc<Places> = Arc::default();
         let runtime = thread.common.runtime.clone();

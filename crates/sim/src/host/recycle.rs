@@ -140,7 +140,7 @@ impl Host {
         given
     }
 
-    /// What lies in the area at the start of a life is looked after, but for what was only on its way in.
+    /// What lies in the area at the start of a life is looked after, but for what was only on its way to its place.
     pub(super) fn list_recycled(&mut self) {
         let entries: Vec<(Name, u64)> =
             self.disk.names(RECYCLE).into_iter().flatten().map(|(name, ino)| (name.clone(), *ino)).collect();
@@ -154,6 +154,11 @@ impl Host {
             if looks_unchanged || !self.is_of_the_share(uid, stamp) {
                 let at = self.agreed_place(uid);
                 self.recycle.watched.push(Displaced { entry, uid, at });
+            } else {
+                // A version like others from now on, also when its node is gone.
+                let name = self.recycle_name(uid, &stamp);
+                self.disk.rename((RECYCLE, &entry), (RECYCLE, &name));
+                self.disk.fsync(RECYCLE);
             }
         }
     }
