@@ -247,7 +247,40 @@ def programs(world):
     world.set("--program-rule", "none")
 
 
-CASES = [commands, pins, recalls_are_told, recalls_by_command, new_files, names_first, settings_take_effect, programs]
+def storm(world):
+    """A program that reads everything recalls what it may within an hour, and then gets an error; nobody else does, and people are told. Scenario 55."""
+    paths = [world.file(f"storm/{n}.bin", MIB) for n in range(8)]
+    walker = world.cluster.folder / "walker"
+    shutil.copy("/bin/cat", walker)
+
+    def walk():
+        return [subprocess.run([walker, path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for path in paths]
+
+    def tiered():
+        world.here("tier", *paths)
+        return all(residency(path) == "tiered" for path in paths)
+
+    world.set("--program-rule", "recall,budget=3MiB,name=walker")
+
+    def is_bounded():
+        # What was read before the rule came is here.
+        wait_for("all are tiered", tiered, SOON)
+        codes = [done.returncode for done in walk()]
+        return 0 in codes and any(codes)
+
+    wait_for("the walker is refused", is_bounded, SOON)
+    codes = [done.returncode for done in walk()]
+    served = [residency(path) == "resident" for path in paths]
+    check(1 <= sum(served) <= 4, f"{sum(served)} MiB came for a budget of 3")
+    check([code == 0 for code in codes] == served, f"{codes}, here {served}")
+    others = subprocess.run(["cat", *paths], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    check(others.returncode == 0, f"cat was refused: {others.stderr}")
+    told = wait_for("status tells it", lambda: [one for one in (world.tiering() or {}).get("notices", []) if "walker" in one], SOON)
+    check("budget" in told[0], told)
+    world.set("--program-rule", "none")
+
+
+CASES = [commands, pins, recalls_are_told, recalls_by_command, new_files, names_first, settings_take_effect, programs, storm]
 
 
 def main():

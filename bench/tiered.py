@@ -288,6 +288,45 @@ def by_command(world):
     check((before.st_mtime_ns, before.st_ctime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ctime_ns, after.st_ino), "a change came to a")
 
 
+def hollow(world):
+    """Files with holes, of zeros and of nothing are no placeholders, whatever they look like; they leave and come back as they are. Scenario 52."""
+    # A cluster larger than what a hole must have to be kept, and data at the end, in the middle, or nowhere.
+    data, far = content("hollow", 256 * KIB), 4 * MIB
+    made = {
+        "hole first": [(far, data)], "hole last": [(0, data)], "hole between": [(0, data), (far, data)],
+        "zeros": [(0, bytes(2 * MIB))], "only a hole": [], "nothing": [],
+    }
+    sizes = dict.fromkeys(made, 2 * far) | {"zeros": 2 * MIB, "nothing": 0}
+    wanted = {}
+    for name, parts in made.items():
+        with open(world.b / name, "wb") as file:
+            file.truncate(sizes[name])
+            for at, part in parts:
+                os.pwrite(file.fileno(), part, at)
+        wanted[name] = (world.b / name).read_bytes()
+        check(len(wanted[name]) == sizes[name] and residency(world.b / name) == "resident", name)
+    for name in made:
+        world.on_a(name, wanted[name])
+        check((world.a / name).stat().st_blocks * 512 <= sum(len(part) for _, part in made[name]) + 64 * KIB, f"{name} takes {(world.a / name).stat().st_blocks * 512} bytes on a")
+
+    def left():
+        world.here("tier", *(world.b / name for name in made))
+        return {name for name in made if residency(world.b / name) == "tiered"}
+
+    # A file without a size has no bytes to give up.
+    wait_for("all but one leave", lambda: left() == made.keys() - {"nothing"}, SOON)
+    for name in made:
+        same(world.b / name, wanted[name], f"{name}, read back")
+    wait_for("all but one leave again", lambda: left() == made.keys() - {"nothing"}, SOON)
+    world.cluster.run("recall", *(world.b / name for name in made), "--state", world.state)
+    for name in made:
+        check(residency(world.b / name) == "resident", f"{name} is {residency(world.b / name)}")
+        same(world.b / name, wanted[name], f"{name}, recalled")
+        here = world.real(name).stat().st_blocks * 512
+        check(here <= sum(len(part) for _, part in made[name]) + 128 * KIB, f"{name} takes {here} bytes after its recall")
+    world.settled()
+
+
 def deaths(world):
     """The worker is killed again and again under readers: no error, no wrong byte. Scenario 39."""
     files = [world.make(700 * KIB) for _ in range(12 if world.quick else 40)]
@@ -534,7 +573,7 @@ def let_go(world):
 
 
 CASES = [
-    arrivals, readers, executables, resident_again, by_command, remote_changes, local_changes, deaths, service_away, reloads, damaged, holder_dead, let_go,
+    arrivals, readers, executables, resident_again, by_command, hollow, remote_changes, local_changes, deaths, service_away, reloads, damaged, holder_dead, let_go,
 ]
 QUICK = {"reloads"}
 

@@ -230,7 +230,7 @@ impl Source<'_> {
         consume: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Read, FsError> {
         let (_, mut found) = self.found()?;
-        let staged = staging.file(0, true)?;
+        let staged = staging.file(0, 0)?;
         rustix::fs::ioctl_ficlone(staged.fd(), &self.file).doing("clone", self.name.as_bytes())?;
         rustix::fs::fsync(staged.fd()).doing("make durable", self.name.as_bytes())?;
         let (clone, _) = stamp_of(staged.fd(), self.name)?;

@@ -121,25 +121,24 @@ impl Staging {
         format!("{:x}", self.0.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A new file that will have `size` bytes; what is not written of them is a hole. `holes` says that the caller means to leave holes, so no blocks
-    /// are reserved.
-    pub fn file(&self, size: u64, holes: bool) -> Result<Staged, FsError> {
+    /// A new file that will have `size` bytes, of which `data_bytes` will be written; the others are holes. There must be room for those that are
+    /// written. Of a large file without holes the blocks are reserved.
+    pub fn file(&self, size: u64, data_bytes: u64) -> Result<Staged, FsError> {
         let name = self.next_name();
         let item = name.as_bytes();
         if size > FILE_BYTES_MAX {
             return Err(FsError::new("stage a file of more than 8 EiB", item, Errno::FBIG));
         }
         let (free, own) = crate::reserve::room(self.dir())?;
-        // Blocks of holes are not needed, and how many there are is not known here.
-        if free < own.saturating_add(if holes { 0 } else { size }) {
-            self.0.missed.fetch_max(size, Ordering::Relaxed);
+        if free < own.saturating_add(data_bytes) {
+            self.0.missed.fetch_max(data_bytes, Ordering::Relaxed);
             return Err(FsError::new("find room for", b"staged file", Errno::NOSPC));
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.dir(), &*name, flags, Mode::RUSR | Mode::WUSR)
             .doing("create staged file", item)?;
         let mut staged = self.begun(name, Kind::File, fd, size);
-        if size >= RESERVED_BYTES_MIN && !holes {
+        if size >= RESERVED_BYTES_MIN && data_bytes == size {
             match retry_interrupted(|| rustix::fs::fallocate(&staged.fd, FallocateFlags::empty(), 0, size)) {
                 // A file system without reservation will tell when it is full.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => (),
@@ -158,7 +157,7 @@ impl Staging {
     /// A new placeholder: a file that has no bytes, and stands for a version of a node. It gets its mark and its size when it is
     /// finished; nothing may be written to it.
     pub fn placeholder(&self, pledge: Pledge, content: &Content) -> Result<Staged, FsError> {
-        let mut staged = self.file(0, true)?;
+        let mut staged = self.file(0, 0)?;
         staged.pledge = Some((pledge, content.clone()));
         Ok(staged)
     }

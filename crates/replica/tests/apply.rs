@@ -628,11 +628,11 @@ fn i10_a_full_volume_leaves_the_old_version() {
     let Some(mounted) = Mounted::new("ext4", 16, &[]) else { return };
     let e = Endpoint::new(mounted.path());
     e.write("f", b"old");
-    let error = e.staging.file(1 << 30, false).unwrap_err();
+    let error = e.staging.file(1 << 30, 1 << 30).unwrap_err();
     assert_eq!(error.class, ErrorClass::NoSpace);
     assert_eq!(std::fs::read_dir(e.file(".polder/staging")).unwrap().count(), 0);
     // Also when the space goes while the bytes come in.
-    let mut staged = e.staging.file(1 << 30, true).unwrap();
+    let mut staged = e.staging.file(1 << 30, 0).unwrap();
     let megabyte = vec![1; 1 << 20];
     let error = (0..64).find_map(|n| staged.write_at(n << 20, &megabyte).err()).unwrap();
     assert_eq!(error.class, ErrorClass::NoSpace);

@@ -57,8 +57,7 @@ fn attributes_survive_the_way_there_and_back() {
             assert!(!names.iter().any(|name| name.starts_with("trusted.")), "{names:?}");
             assert_eq!(attrs.xattrs[&b"user.big"[..]].len(), 3000);
             // Onto a new node: there it is the same.
-            let mut staged =
-                if path == "d" { e.staging.directory() } else { e.staging.file(0, false) }.unwrap();
+            let mut staged = if path == "d" { e.staging.directory() } else { e.staging.file(0, 0) }.unwrap();
             staged.finish(&mut e.attributes(), &attrs, MTIME).unwrap();
             let copy = format!("{path}-copy");
             let now = done(e.apply_one(Act::Place { at: e.place(&copy), staged, over: None })).unwrap();
@@ -97,7 +96,7 @@ fn no_privilege_comes_from_the_share() {
         ],
     );
     let place = |e: &Endpoint, name: &str, attrs: &Attrs| {
-        let mut staged = e.staging.file(0, false).unwrap();
+        let mut staged = e.staging.file(0, 0).unwrap();
         staged.finish(&mut e.attributes(), attrs, MTIME).unwrap();
         done(e.apply_one(Act::Place { at: e.place(name), staged, over: None })).unwrap()
     };
@@ -131,7 +130,7 @@ fn owners_are_mapped_by_policy() {
         ..plain(0o644)
     };
     let place = |e: &Endpoint, name: &str, attrs: &Attrs| {
-        let mut staged = e.staging.file(0, false).unwrap();
+        let mut staged = e.staging.file(0, 0).unwrap();
         staged.finish(&mut e.attributes(), attrs, MTIME).unwrap();
         done(e.apply_one(Act::Place { at: e.place(name), staged, over: None })).unwrap();
         let meta = std::fs::metadata(e.file(name)).unwrap();
@@ -151,7 +150,7 @@ fn owners_are_mapped_by_policy() {
 fn a_value_too_large_for_the_file_system_is_told_as_such() {
     let Some(mounted) = Mounted::new("ext4", 16, &["-b", "1024"]) else { return };
     let e = Endpoint::new(mounted.path());
-    let mut staged = e.staging.file(0, false).unwrap();
+    let mut staged = e.staging.file(0, 0).unwrap();
     let error = staged.finish(&mut e.attributes(), &with_xattrs(0o644, &[(b"user.big", &[1; 3000])]), MTIME);
     assert_eq!(error.unwrap_err().class, polder_replica::ErrorClass::TooLong);
 }
@@ -164,7 +163,7 @@ fn odd_times_are_kept() {
     // ext4 with large inodes keeps the years 1901 to 2446.
     for (n, secs) in [0, -1, -2_000_000_000, 1, 9_224_318_015, 15_000_000_000].into_iter().enumerate() {
         let time = Timestamp { secs, nanos: 999_999_999 };
-        let mut staged = e.staging.file(0, false).unwrap();
+        let mut staged = e.staging.file(0, 0).unwrap();
         staged.finish(&mut e.attributes(), &plain(0o644), time).unwrap();
         let now = done(e.apply_one(Act::Place { at: e.place(&n.to_string()), staged, over: None })).unwrap();
         assert_eq!(now.seen.stamp.mtime, time);
@@ -177,7 +176,7 @@ fn odd_times_are_kept() {
 fn staged_holes_stay_holes() {
     let dir = tempfile::tempdir().unwrap();
     let e = Endpoint::new(dir.path());
-    let mut sparse = e.staging.file(1 << 30, true).unwrap();
+    let mut sparse = e.staging.file(1 << 30, 0).unwrap();
     sparse.write_at(512 << 20, b"middle").unwrap();
     sparse.finish(&mut e.attributes(), &plain(0o644), MTIME).unwrap();
     assert!(sparse.write_at((1 << 30) - 3, b"over the end").is_err());
@@ -185,7 +184,7 @@ fn staged_holes_stay_holes() {
     let meta = std::fs::metadata(e.file("sparse")).unwrap();
     assert_eq!(meta.len(), 1 << 30);
     assert!(meta.blocks() < 100, "{}", meta.blocks());
-    let dense = e.staging.file(8 << 20, false).unwrap();
+    let dense = e.staging.file(8 << 20, 8 << 20).unwrap();
     let path = std::fs::read_dir(e.file(".polder/staging")).unwrap().next().unwrap().unwrap().path();
     assert!(std::fs::metadata(path).unwrap().blocks() * 512 >= 8 << 20);
     drop(dense);

@@ -38,7 +38,7 @@ fn small_files() {
     for batch in 0..count / 500 {
         let begun = Instant::now();
         let steps = (batch * 500..(batch + 1) * 500).map(|n| {
-            let mut staged = e.staging.file(bytes.len() as u64, false).unwrap();
+            let mut staged = e.staging.file(bytes.len() as u64, bytes.len() as u64).unwrap();
             staged.write_at(0, &bytes).unwrap();
             staged.finish(&mut attributes, &plain(0o644), MTIME).unwrap();
             Step { uid: uid(1), act: Act::Place { at: place(n), staged, over: None }, after: Vec::new() }
@@ -88,7 +88,7 @@ fn a_large_file() {
     let size = 1u64 << 30;
     let bytes: Vec<u8> = (0..1 << 20).map(|n: u32| n as u8).collect();
     let clock = Instant::now();
-    let mut staged = e.staging.file(size, false).unwrap();
+    let mut staged = e.staging.file(size, size).unwrap();
     for at in (0..size).step_by(bytes.len()) {
         staged.write_at(at, &bytes).unwrap();
     }

@@ -172,9 +172,9 @@ impl Applier {
             Content::Directory => Ok(Some(staging.directory()?)),
             Content::Symlink(target) => Ok(Some(staging.symlink(target)?)),
             Content::File { size, body: Body::Inline(extents) } => {
-                let holes = extents.iter().any(|extent| extent.source == ExtentSource::Hole);
-                let staged = staging.file(*size, holes)?;
-                if extents.iter().all(|extent| extent.source == ExtentSource::Hole) {
+                let data_bytes = extents.iter().map(data_bytes).fold(0, u64::saturating_add);
+                let staged = staging.file(*size, data_bytes)?;
+                if data_bytes == 0 {
                     return Ok(Some(staged));
                 }
                 small.want(at, extents);
@@ -222,7 +222,8 @@ impl Applier {
             Some((_, base)) if base != content => self.local_chunks(base)?,
             _ => BTreeMap::new(),
         };
-        let mut staged = self.disk.staging.file(size, false)?;
+        let data_bytes = self.data_bytes(content)?;
+        let mut staged = self.disk.staging.file(size, data_bytes)?;
         let mut walk = ExtentWalk::new(content).map_err(|error| damaged(&error))?;
         let mut window: BTreeMap<ChunkId, Vec<Want>> = BTreeMap::new();
         let (mut offset, mut window_bytes) = (0, 0);
@@ -254,6 +255,22 @@ impl Applier {
         debug_assert!(offset <= size);
         self.fill_window(&mut staged, window, &local, base)?;
         Ok(staged)
+    }
+
+    /// Bytes of a content that are no holes.
+    fn data_bytes(&mut self, content: &Content) -> Result<u64, Unstaged> {
+        let mut total = 0;
+        let mut walk = ExtentWalk::new(content).map_err(|error| damaged(&error))?;
+        while let Some(step) = walk.step() {
+            match step {
+                WalkStep::Node { id, .. } => {
+                    let node = self.fetcher.fetch_one(id)?;
+                    walk.supply(&node).map_err(|error| damaged(&error))?;
+                }
+                WalkStep::Extent { extent, .. } => total = u64::saturating_add(total, data_bytes(&extent)),
+            }
+        }
+        Ok(total)
     }
 
     fn fill_window(
@@ -337,6 +354,14 @@ impl Small {
             }
             offset += extent.len;
         }
+    }
+}
+
+/// Bytes of an extent that are written.
+fn data_bytes(extent: &Extent) -> u64 {
+    match extent.source {
+        ExtentSource::Chunk { .. } => extent.len,
+        ExtentSource::Hole => 0,
     }
 }
 

@@ -171,7 +171,7 @@ impl Endpoint {
 
     /// A file in staging, finished with mode 0644 and this time.
     pub fn staged(&self, bytes: &[u8]) -> Staged {
-        let mut staged = self.staging.file(bytes.len() as u64, false).unwrap();
+        let mut staged = self.staging.file(bytes.len() as u64, bytes.len() as u64).unwrap();
         staged.write_at(0, bytes).unwrap();
         staged.finish(&mut self.attributes(), &plain(0o644), MTIME).unwrap();
         staged

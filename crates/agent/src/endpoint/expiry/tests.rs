@@ -175,11 +175,11 @@ fn want_of_room_comes_before_the_week() {
     let mut area = Area::new();
     area.displace("f", b"known");
     // Larger than any volume.
-    assert!(area.disk.staging.file(1 << 61, false).is_err());
+    assert!(area.disk.staging.file(1 << 61, 1 << 61).is_err());
     assert_eq!(area.round(0, Some(false)), 1);
     assert_eq!(area.count(), 1);
     area.unknown.clear();
-    assert!(area.disk.staging.file(1 << 61, false).is_err());
+    assert!(area.disk.staging.file(1 << 61, 1 << 61).is_err());
     assert_eq!(area.round(0, Some(true)), 1);
     assert_eq!(area.count(), 0);
     // Nobody is short any more.
