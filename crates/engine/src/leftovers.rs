@@ -91,7 +91,11 @@ impl Engine {
             return Ok(true);
         }
         if heir != uid {
-            self.rekey(store, uid, heir)?;
+            if self.work.is_under_way(heir) {
+                self.work.put(uid, State::Until(self.now.mono_ms + WALK_WAIT_MS, Why::Vanished));
+            } else {
+                self.rekey(store, uid, heir)?;
+            }
             return Ok(true);
         }
         let here = View { store, overlay: &self.overlay }.local(uid)?;
@@ -136,7 +140,9 @@ impl Engine {
         let view = View { store, overlay: &self.overlay };
         for heir in heirs {
             let looks_so = self.leftovers.versions[heir].iter().any(|version| looks_like(here, version));
-            if looks_so && view.local(*heir)?.is_none() && !self.work.is_busy(*heir) {
+            // It waits itself for what the first walk tells.
+            let hides = self.work.is_busy(*heir) && planted(Bug::WaitingHeirPassedOver);
+            if looks_so && view.local(*heir)?.is_none() && !hides {
                 return Ok(Some(*heir));
             }
         }
@@ -149,7 +155,7 @@ impl Engine {
         for version in &self.leftovers.versions[&uid] {
             let key = self.overlay.key(&version.at);
             let Some(other) = view.local_at(key.0, &key.1)? else { continue };
-            if !self.work.is_busy(other) && self.left_from(store, other)? == Some(uid) {
+            if !self.work.is_under_way(other) && self.left_from(store, other)? == Some(uid) {
                 return Ok(Some(other));
             }
         }
@@ -185,7 +191,7 @@ impl Engine {
         let superseded = superseded.filter(|uid| self.leftovers.versions[uid].iter().any(&alike));
         let view = View { store, overlay: &self.overlay };
         for uid in of_share.into_iter().chain(superseded) {
-            if store.synced(uid)?.is_none() && view.local(uid)?.is_none() && !self.work.is_busy(uid) {
+            if store.synced(uid)?.is_none() && view.local(uid)?.is_none() && !self.work.is_under_way(uid) {
                 return Ok(Some(uid));
             }
         }
@@ -204,7 +210,7 @@ impl Engine {
         let stands =
             store.synced(uid)?.is_some() || View { store, overlay: &self.overlay }.local(uid)?.is_some();
         let is_free =
-            is_dir && !stands && !self.work.is_busy(uid) && !planted(Bug::LeftoverDirectoryInherits);
+            is_dir && !stands && !self.work.is_under_way(uid) && !planted(Bug::LeftoverDirectoryInherits);
         Ok(Some(uid).filter(|_| is_free))
     }
 

@@ -143,6 +143,11 @@ impl Work {
         matches!(self.state(uid), Some(State::Until(..) | State::Queued | State::Job(_) | State::AfterCut))
     }
 
+    /// Whether something is being done about a node, or was, and what came of it is not known yet. What only waits may be another one by now.
+    pub(crate) fn is_under_way(&self, uid: NodeUid) -> bool {
+        matches!(self.state(uid), Some(State::Queued | State::Job(_) | State::AfterCut))
+    }
+
     fn set(&mut self, uid: NodeUid, state: State) {
         let item = self.items.entry(uid).or_insert(Item::NEW);
         let old = std::mem::replace(&mut item.state, state);
