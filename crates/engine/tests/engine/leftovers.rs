@@ -1,7 +1,8 @@
 //! What a process that was killed has left: applies that were carried out and not written down, offers whose answer was lost.
 
 use polder_engine::{
-    Announced, ApplyAct, ApplyResult, Effect, Event, Kept, LookAt, LookFound, SeenEntry, Unreachable,
+    Announced, ApplyAct, ApplyResult, ApplyStep, Effect, Event, Kept, LookAt, LookFound, SeenEntry,
+    Unreachable,
 };
 use polder_sync::{CloudNode, Offer, TreeStore};
 use polder_types::{BatchNo, Content, NodeUid, Op, Seq, Stamp, Timestamp};
@@ -70,13 +71,18 @@ fn root() -> LookFound {
     seen(ROOT_INO, "root", 0, 1)
 }
 
-/// An apply had placed a link in a directory when the process was killed, and the share has deleted both. The feed is here before the walk comes
+/// An apply had placed a link in a directory when the process was killed, and the share has deleted all. The feed is here before the walk comes
 /// into the directory, so that the link's node waits for the walk while the link turns up: it is that node, and goes. Nothing is brought back.
 #[test]
 pub fn what_an_apply_has_left_is_known_while_its_node_waits() {
-    let mut bench = Bench::with(vec![gone(OTHER, 21), gone(LINK, 21), gone(DIR, 21)], |store| {
+    const INNER: NodeUid = NodeUid([10; 16]);
+    const INNER_INO: u64 = 10;
+    let news = [OTHER, LINK, INNER, DIR].map(|uid| gone(uid, 21));
+    let mut bench = Bench::with(news.into(), |store| {
+        let inner = row(store, at(DIR, "i"), Content::Directory, INNER_INO);
+        store.put_synced(INNER, Some(&inner)).expect("maps");
         let hash = store.put_attrs(&attrs(OLD)).expect("maps");
-        let (at, content, mtime) = (at(DIR, "x"), target("to"), Timestamp::new(1, 0));
+        let (at, content, mtime) = (at(INNER, "x"), target("to"), Timestamp::new(1, 0));
         store
             .put_cloud(OTHER, Some(&CloudNode { at, content, attrs: hash, mtime, since: Seq(20) }))
             .expect("maps");
@@ -86,21 +92,29 @@ pub fn what_an_apply_has_left_is_known_while_its_node_waits() {
     bench.announced(announced);
     let page = bench.find_feed().expect("the feed is read");
     bench.answer_page(page);
-    let first = bench.find_apply().expect("the link and the directory are removed");
-    assert_eq!(first.steps.iter().map(|step| step.uid).collect::<Vec<_>>(), [LINK, DIR]);
+    let first = bench.find_apply().expect("all but the link is removed");
+    let result = |step: &ApplyStep| match step.uid {
+        INNER => ApplyResult::Refused { found: None },
+        DIR => ApplyResult::Skipped,
+        _ => ApplyResult::Done { now: None, other: None, exact: true },
+    };
+    let results: Vec<_> = first.steps.iter().map(result).collect();
+    assert_eq!(results.len(), 3, "{first:?}");
     let x = || seen_link(NEW_INO, "x", "to", 5);
-    bench.step(Event::Listed { job: walk, parts: vec![part(DIR_INO, vec![x()])] });
+    bench.step(Event::Listed { job: walk, parts: vec![part(INNER_INO, vec![x()])] });
     bench.wait(2, 5);
-    let done = ApplyResult::Done { now: None, other: None, exact: true };
-    let results = vec![done, ApplyResult::Refused { found: None }];
     bench.step(Event::Applied { job: first.job, results, dirs: Vec::new() });
-    bench.step(Event::ListDone { job: walk, entry_count: 3, complete: true });
-    bench.settle(&mut |at| match () {
+    let mut truth = |at: &LookAt| match () {
         () if is_root(at) => root(),
         () if is_called(at, "x") => LookFound::Entry(x()),
         () if is_called(at, "l") => LookFound::Nothing,
+        () if at.dir.uid == INNER || is_called(at, "i") => seen(INNER_INO, "i", OLD, 1),
         () => seen(DIR_INO, "d", OLD, 1),
-    });
+    };
+    bench.look(&mut truth);
+    bench.wait(2, 5);
+    bench.step(Event::ListDone { job: walk, entry_count: 3, complete: true });
+    bench.settle(&mut truth);
     assert!(bench.sent.is_empty(), "{:?}", bench.sent);
     let second = bench.find_apply().expect("the link is removed first");
     assert_eq!(second.steps.iter().map(|step| step.uid).collect::<Vec<_>>(), [OTHER]);
