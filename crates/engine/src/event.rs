@@ -202,6 +202,8 @@ pub enum LookFound {
 pub struct ListPart {
     /// The directory, as the open descriptor says.
     pub dir: FileIdent,
+    /// Whose rows it was compared with; `None`: nobody's. Of a directory whose own entry was told there is a part in any case.
+    pub rows: Option<NodeUid>,
     /// Entries whose stamp or kind differs from the synced row under the same key, and entries without a row.
     pub differ: Vec<SeenEntry>,
     /// Synced children that were not seen. Only in the last piece, and only if that is [`ListEnd::Complete`].

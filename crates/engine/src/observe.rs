@@ -138,7 +138,10 @@ impl Engine {
         let ident = entry.seen.stamp.ident;
         let key = self.overlay.key(&at);
         let view = View { store, overlay: &self.overlay };
-        let standing = view.local_at(key.0, &key.1)?;
+        let standing = match self.overlay.all_by_ident(ident).find(|uid| self.stands_under(*uid, &key)) {
+            Some(uid) => Some(uid),
+            None => view.local_at(key.0, &key.1)?,
+        };
         let standing_node = match standing {
             Some(uid) => view.local(uid)?.map(|node| (uid, node)),
             None => None,
@@ -149,9 +152,6 @@ impl Engine {
         {
             let uid = *uid;
             self.set_present(store, uid, at, entry)?;
-            if kind == Kind::Directory && self.scan.is_inside() {
-                self.compare_with_own_rows(store, uid, ident)?;
-            }
             return self.evict_others(store, &key, uid);
         }
         let known = match view.by_ident(ident)? {
@@ -241,9 +241,6 @@ impl Engine {
         if let Some(job) = batch.seen_by.filter(|_| moves) {
             self.moved_beside_walk(uid, job);
         }
-        if is_dir {
-            self.compare_with_own_rows(store, uid, ident)?;
-        }
         self.evict_others(store, &key, uid)
     }
 
@@ -280,8 +277,18 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether a node that differs from its row stands under a key.
+    fn stands_under(&self, uid: NodeUid, key: &Key) -> bool {
+        self.overlay.get(uid).flatten().is_some_and(|node| self.overlay.key(&node.at) == *key)
+    }
+
     /// Whoever else is thought to stand under a name that is taken stands there no more.
     fn evict_others(&mut self, store: &mut dyn TreeStore, key: &Key, keep: NodeUid) -> Result<(), TreeError> {
+        for other in self.overlay.all_at(key) {
+            if other != keep && !planted(Bug::DoubtedStays) {
+                self.set_gone(store, other)?;
+            }
+        }
         for other in store.synced_all_at(key.0, &key.1)? {
             if other != keep && self.overlay.get(other).is_none() && !planted(Bug::TwoUnderOneName) {
                 self.set_gone(store, other)?;
@@ -293,8 +300,7 @@ impl Engine {
     /// An empty name: nobody stands there. Two rows may say so while one of them has left and the other has come.
     fn observe_nothing(&mut self, store: &mut dyn TreeStore, at: &Placed) -> Result<(), TreeError> {
         let key = self.overlay.key(at);
-        let overlaid = self.overlay.at(&key);
-        for uid in overlaid.into_iter().chain(store.synced_all_at(key.0, &key.1)?) {
+        for uid in self.overlay.all_at(&key).into_iter().chain(store.synced_all_at(key.0, &key.1)?) {
             // Under a rule that folds names, "nothing" speaks of these very bytes only.
             let here = View { store, overlay: &self.overlay }.local(uid)?;
             if here.is_some_and(|node| node.at.parent == at.parent && node.at.name == at.name) {

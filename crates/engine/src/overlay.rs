@@ -3,7 +3,7 @@
 //! A node that is not in the overlay stands on disk as its synced row says. Nodes are in the overlay while they are
 //! new, changed, moved or gone; when both sides agree again they leave it. So memory follows what is in work.
 //!
-//! Invariant: `by_place` and `by_ident` name exactly the present nodes of the overlay.
+//! Invariant: `by_place` with `doubted`, and `by_ident`, name exactly the present nodes of the overlay.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +22,9 @@ pub(crate) struct Overlay {
     case: CaseRule,
     nodes: BTreeMap<NodeUid, Option<LocalNode>>,
     by_place: BTreeMap<Key, NodeUid>,
+    /// Present nodes whose key another one has: two rows may name one place, and both rows were dropped before anybody had looked.
+    /// Who stands there the next look tells.
+    doubted: BTreeSet<(Key, NodeUid)>,
     by_ident: BTreeSet<(FileIdent, NodeUid)>,
     /// Directories among the nodes that are gone: while there is none, nobody's ancestors need be asked.
     gone_dirs: BTreeSet<NodeUid>,
@@ -55,6 +58,17 @@ impl Overlay {
         self.by_place.get(key).copied()
     }
 
+    /// All present nodes of the overlay under a key.
+    pub(crate) fn all_at(&self, key: &Key) -> Vec<NodeUid> {
+        let mut uids: Vec<NodeUid> = self.at(key).into_iter().collect();
+        // Nearly always there is none in doubt.
+        if !self.doubted.is_empty() {
+            let doubted = self.doubted.range((key.clone(), NodeUid::ZERO)..);
+            uids.extend(doubted.take_while(|(at, _)| at == key).map(|(_, uid)| *uid));
+        }
+        uids
+    }
+
     pub(crate) fn by_ident(&self, ident: FileIdent) -> Option<NodeUid> {
         self.all_by_ident(ident).next()
     }
@@ -68,9 +82,11 @@ impl Overlay {
     /// Nodes of the overlay that stand in a directory.
     pub(crate) fn children(&self, parent: NodeUid) -> impl Iterator<Item = (&Key, NodeUid)> {
         let from: Key = (parent, Box::default());
+        let doubted = self.doubted.range((from.clone(), NodeUid::ZERO)..).map(|(key, uid)| (key, uid));
         self.by_place
             .range(from..)
             .take_while(move |((dir, _), _)| *dir == parent)
+            .chain(doubted.take_while(move |((dir, _), _)| *dir == parent))
             .map(|(key, uid)| (key, *uid))
     }
 
@@ -88,10 +104,12 @@ impl Overlay {
 
     pub(crate) fn put(&mut self, uid: NodeUid, node: LocalNode) {
         self.forget(uid);
-        // Two nodes under one key: the one seen last is there; the other's own look will say where it is now.
         // The root has no name.
         if uid != NodeUid::ROOT {
-            self.by_place.insert(self.key(&node.at), uid);
+            let key = self.key(&node.at);
+            if let Some(other) = self.by_place.insert(key.clone(), uid) {
+                self.doubted.insert((key, other));
+            }
         }
         self.by_ident.insert((node.stamp.ident, uid));
         self.nodes.insert(uid, Some(node));
@@ -140,7 +158,13 @@ impl Overlay {
         match self.nodes.remove(&uid) {
             Some(Some(old)) => {
                 let key = self.key(&old.at);
-                if self.by_place.get(&key) == Some(&uid) {
+                let there = self.all_at(&key);
+                if there.first() != Some(&uid) {
+                    self.doubted.remove(&(key, uid));
+                } else if let Some(other) = there.get(1) {
+                    self.doubted.remove(&(key.clone(), *other));
+                    self.by_place.insert(key, *other);
+                } else {
                     self.by_place.remove(&key);
                 }
                 self.by_ident.remove(&(old.stamp.ident, uid));

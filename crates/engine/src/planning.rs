@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use polder_sync::{HeldReason, Plan, SyncedNode, TreeError, TreeStore, Trees, Waiting};
+use polder_sync::{HeldReason, LocalNode, Plan, SyncedNode, TreeError, TreeStore, Trees, Waiting};
 use polder_types::{
     NodeUid,
     zoo::{Bug, planted},
@@ -16,7 +16,7 @@ use polder_types::{
 use crate::engine::{Engine, Root};
 use crate::looks::QUIET_MS;
 use crate::mode::Mode;
-use crate::overlay::View;
+use crate::overlay::{View, as_local};
 use crate::work::{State, Why};
 use crate::{InitialMode, Reason};
 
@@ -338,16 +338,7 @@ impl Engine {
             return Ok(());
         };
         let node = node.clone();
-        // What is inside a directory is known by its id: it moves to the other one.
-        let inside: Vec<NodeUid> = self.overlay.children(from).map(|(_, uid)| uid).collect();
-        for uid in inside {
-            if let Some(Some(child)) = self.overlay.get(uid) {
-                let mut child = child.clone();
-                child.at.parent = to;
-                self.overlay.put(uid, child);
-                self.changed(uid);
-            }
-        }
+        self.inside_follows(store, from, to)?;
         self.overlay.forget(from);
         if let Some(until) = self.holds.remove(&from) {
             self.holds.insert(to, until);
@@ -365,6 +356,27 @@ impl Engine {
         {
             // No listing of what stands there has been compared with these rows.
             self.want_list(to);
+        }
+        Ok(())
+    }
+
+    /// What is inside a directory is known by its id: it goes over to the other one. So does what has no state of its own, for it stands as
+    /// its row says, which names the first one: nobody has a row of that any more, so that all in it would count as gone with it.
+    fn inside_follows(&mut self, store: &dyn TreeStore, from: NodeUid, to: NodeUid) -> Result<(), TreeError> {
+        let mut inside: Vec<(NodeUid, LocalNode)> = Vec::new();
+        for (_, uid) in self.overlay.children(from) {
+            inside.extend(self.overlay.get(uid).flatten().map(|child| (uid, child.clone())));
+        }
+        let mut after = None;
+        while !planted(Bug::InsideOfOldIdIsGone)
+            && let Some(rows) = self.rows_alone(store, from, &mut after)?
+        {
+            inside.extend(rows.iter().map(|(uid, row)| (*uid, as_local(row))));
+        }
+        for (uid, mut child) in inside {
+            child.at.parent = to;
+            self.overlay.put(uid, child);
+            self.changed(uid);
         }
         Ok(())
     }
@@ -409,7 +421,7 @@ impl Engine {
             }
             Some(Some(node)) => {
                 let Some(row) = store.synced(uid)? else { return Ok(()) };
-                let agreed = crate::overlay::as_local(&row);
+                let agreed = as_local(&row);
                 let mut node = node.clone();
                 // Normalised anew: what is as it was applied shows as it is in the share.
                 if node.stamp == row.stamp {

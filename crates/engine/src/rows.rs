@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polder_sync::{CloudNode, Offer, SyncedNode, TreeError, TreeStore};
 use polder_types::{
-    Content, InstanceId, NodeState, NodeUid, Seq,
+    InstanceId, NodeState, NodeUid, Seq,
     zoo::{Bug, planted},
 };
 
@@ -111,15 +111,7 @@ impl Engine {
             if planted(Bug::DroppedRowForgetsFile) {
                 return store.put_synced(uid, None);
             }
-            self.write_row(store, uid, None)?;
-            if self.scan.is_open()
-                && row.content == Content::Directory
-                && !planted(Bug::DroppedDirectoryPassed)
-            {
-                // A walk that has told of it and comes into it now finds no rows by its inode, and tells of nothing that is missing.
-                self.compare_with_own_rows(store, uid, row.stamp.ident)?;
-            }
-            Ok(())
+            self.write_row(store, uid, None)
         } else {
             Ok(())
         }

@@ -104,11 +104,6 @@ impl Scan {
         self.wanted = true;
     }
 
-    /// Whether facts of a walk are taken that goes down by itself.
-    pub(crate) fn is_inside(&self) -> bool {
-        self.inside
-    }
-
     pub(crate) fn jobs(&self) -> impl Iterator<Item = JobId> {
         self.walks.keys().copied()
     }
@@ -168,24 +163,23 @@ impl Engine {
         }
     }
 
-    /// A directory stands here. A walk that passes it by knows it by the identity that rows have: when by that it is another
-    /// node, or none although it has rows, what equals the other's rows, or is missing by its own, is not told. Then it is
-    /// listed for itself, also while the walk goes on.
-    pub(crate) fn compare_with_own_rows(
+    /// A walk has compared a directory with the rows of a node that it is not, or with none although it has rows: when it looked, the
+    /// directory's identity was known as another one's or nobody's. What equals the other's rows, or is missing by its own, was not told.
+    /// It is listed for itself, also while the walk goes on.
+    fn compare_with_own_rows(
         &mut self,
         store: &dyn TreeStore,
-        uid: NodeUid,
-        ident: FileIdent,
+        dir: NodeUid,
+        rows: Option<NodeUid>,
     ) -> Result<(), TreeError> {
-        let by_others = match store.synced_by_ident(ident)? {
-            Some(other) => other != uid && !planted(Bug::WalkKnowsByInode),
+        let was_compared = match rows {
+            Some(rows) => rows == dir || planted(Bug::WalkKnowsByInode),
             None => {
-                !store.synced_children(uid, None, 1)?.is_empty()
-                    && !planted(Bug::ReplacedDirectoryNotCompared)
+                store.synced_children(dir, None, 1)?.is_empty() || planted(Bug::ReplacedDirectoryNotCompared)
             }
         };
-        if by_others {
-            self.scan.lists.insert(uid, true);
+        if !was_compared {
+            self.scan.lists.insert(dir, true);
         }
         Ok(())
     }
@@ -367,6 +361,7 @@ impl Engine {
             Some(ListEnd::Complete | ListEnd::Void) => {
                 self.thaw(dir);
                 self.scan.void.remove(&dir);
+                self.compare_with_own_rows(store, dir, part.rows)?;
                 let missing = if planted(Bug::MissingIgnored) { Vec::new() } else { part.missing };
                 for uid in missing {
                     if self.overlay.get(uid).is_none()

@@ -143,9 +143,9 @@ impl Work {
         matches!(self.state(uid), Some(State::Until(..) | State::Queued | State::Job(_) | State::AfterCut))
     }
 
-    /// Whether something is being done with a node, or is about to be. One that only waits for a moment may be found to be another's twin.
+    /// Whether something is being done about a node, or was, and what came of it is not known yet. What only waits may be another one by now.
     pub(crate) fn is_under_way(&self, uid: NodeUid) -> bool {
-        self.is_busy(uid) && !matches!(self.state(uid), Some(State::Until(..)))
+        matches!(self.state(uid), Some(State::Queued | State::Job(_) | State::AfterCut))
     }
 
     fn set(&mut self, uid: NodeUid, state: State) {

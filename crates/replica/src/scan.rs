@@ -69,6 +69,9 @@ pub enum Scanned {
 pub struct ScanPart {
     /// The directory, as the open descriptor says.
     pub dir: FileIdent,
+    /// Whose rows it was compared with; `None`: no row is known by its identity. Told also of what is equal, where the directory's
+    /// own entry was told.
+    pub rows: Option<NodeUid>,
     /// Entries whose stamp or kind differs from the row under their key, and entries without a row. Special files are
     /// among them.
     pub differ: Vec<Found>,

@@ -50,8 +50,8 @@ struct Listing {
     part: ScanPart,
     /// Whether a part was sent.
     told: bool,
-    /// No row has this directory's identity: nothing is missing in it by the rows, and yet it may stand in the place of one
-    /// that has rows.
+    /// Its own entry was told, or it was asked for without rows: with whose it was compared is told too, for it may be taken for another
+    /// node than that.
     strange: bool,
     /// Directories in it that are to be gone down into, once their entries were told.
     down: Vec<Arc<Node>>,
@@ -107,6 +107,7 @@ impl<'a> Worker<'a> {
     fn directory(&mut self, node: &Arc<Node>) -> Result<(), Over> {
         let part = |dir| ScanPart {
             dir,
+            rows: None,
             differ: Vec::new(),
             missing: Vec::new(),
             failed: Vec::new(),
@@ -166,12 +167,12 @@ impl<'a> Worker<'a> {
 
     /// Merges names and rows. The rows that were not seen come back.
     fn compare(&mut self, listing: &mut Listing) -> Result<Vec<NodeUid>, Stop> {
-        let known = match listing.node.is_root() {
-            true => Some(NodeUid::ROOT),
-            false => self.reader.directory(listing.ident).map_err(Stop::State)?,
+        let uid = match listing.node.rows {
+            Some(uid) => Some(uid),
+            None => self.reader.directory(listing.ident).map_err(Stop::State)?,
         };
-        listing.strange = known.is_none();
-        let uid = listing.node.rows.or(known);
+        listing.strange = listing.node.rows.is_none();
+        listing.part.rows = uid;
         let case = self.reader.case();
         let order = self.names.sorted(case);
         self.shared.entry_count.fetch_add(order.len() as u64, Ordering::Relaxed);
@@ -273,6 +274,7 @@ impl<'a> Worker<'a> {
         }
         let next = ScanPart {
             dir: listing.ident,
+            rows: listing.part.rows,
             differ: Vec::new(),
             missing: Vec::new(),
             failed: Vec::new(),

@@ -156,20 +156,6 @@ pub const STORIES: &[(Bug, &str)] = &[
          29466 s1 unmount",
     ),
     (
-        Bug::DroppedDirectoryPassed,
-        "seed 1036543 hosts 3 active 10000 queue 4 rows 100 fanotify slow
-         259 s1 mkdir d
-         390 s1 mkdir b
-         1958 s1 rename d e.txt
-         2242 s2 mkdir d
-         3397 s0 symlink d/c 0
-         3397 s0 create d/b
-         3612 s1 backup
-         3698 s0 office d/b
-         5082 s1 set-back
-         5514 s1 rm d/c",
-    ),
-    (
         Bug::OfferRowIsWhole,
         "seed 1015126 hosts 3 active 60000 queue 64 rows 100 damage stepwise
          2345 s1 create a

@@ -210,7 +210,19 @@ fn regression_an_offer_tells_only_of_what_it_changed() {
 /// what had been removed in it was not missed (1036543).
 #[test]
 fn regression_a_directory_whose_row_is_dropped_beside_a_walk_is_listed() {
-    passes(story_of(Bug::DroppedDirectoryPassed));
+    passes(
+        "seed 1036543 hosts 3 active 10000 queue 4 rows 100 fanotify slow
+         259 s1 mkdir d
+         390 s1 mkdir b
+         1958 s1 rename d e.txt
+         2242 s2 mkdir d
+         3397 s0 symlink d/c 0
+         3397 s0 create d/b
+         3612 s1 backup
+         3698 s0 office d/b
+         5082 s1 set-back
+         5514 s1 rm d/c",
+    );
 }
 
 /// A file was deleted, and the answer lost with the life. The next life heard of it before its walk came by: what the row had said counted as what

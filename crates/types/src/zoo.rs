@@ -60,6 +60,8 @@ bugs! {
     LeftoverDirectoryInherits,
     /// Of two versions that cut-off applies may have left, the younger is taken although the older has the bytes or the place.
     YoungestLeftoverFirst,
+    /// What an apply has left is a new file while the node that it is waits for the first walk itself.
+    WaitingHeirPassedOver,
     /// Nodes that were planned apart wait for each other for as long as anything is looked at.
     WaitsInACircle,
 
@@ -206,8 +208,6 @@ bugs! {
     LostAnswerMakesTwins,
     /// What was offered before this life, and accepted, stands as its old row says, although nobody has seen it so.
     OfferedStandsAsBefore,
-    /// A directory whose row is dropped while a walk is under way is not listed for itself.
-    DroppedDirectoryPassed,
     /// A batch whose answer was lost is planned again before the feed was read.
     RetriesBeforeFeed,
     /// An id that the share has known is offered again and again.
@@ -232,6 +232,10 @@ bugs! {
     TreeIsWholeWithoutFeed,
     /// Pages of a tree whose reading was broken off count beside those of the next reading.
     OldPagesStay,
+    /// What stands in a directory as its row says does not go over to the id that the directory gets.
+    InsideOfOldIdIsGone,
+    /// Of two nodes that were thought to stand under one name, the one that does not stays.
+    DoubtedStays,
     /// A file that is refused for its missing chunks is not read again when it equals its synced row.
     MissingChunksNotRead,
 
@@ -397,6 +401,11 @@ impl Bug {
             | Self::OldRowsOverrule
             | Self::CutIgnored
             | Self::OldPagesStay
+            | Self::InsideOfOldIdIsGone
+            | Self::LostAnswerMakesTwins
+            | Self::OfferRowIsWhole
+            | Self::WaitingHeirPassedOver
+            | Self::DoubtedStays
             | Self::TreeIsWholeWithoutFeed
             | Self::MergeEndsTooEarly
             | Self::OffersNotDurable

@@ -233,6 +233,7 @@ fn list_part(part: ScanPart, disk: &Disk) -> ListPart {
     }
     ListPart {
         dir: part.dir,
+        rows: part.rows,
         differ: part.differ.into_iter().map(|found| disk.seen(found)).collect(),
         missing: part.missing,
         end: part.end.map(|end| match end {

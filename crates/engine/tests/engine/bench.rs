@@ -124,7 +124,9 @@ pub fn is_root(at: &LookAt) -> bool {
 
 /// A directory that was listed to its end, with what differs from its rows.
 pub fn part(dir: u64, differ: Vec<SeenEntry>) -> ListPart {
-    ListPart { dir: ident(dir), differ, missing: Vec::new(), end: Some(ListEnd::Complete) }
+    let rows = [(ROOT_INO, NodeUid::ROOT), (DIR_INO, DIR)].into_iter().find(|(ino, _)| *ino == dir);
+    let (rows, end) = (rows.map(|(_, uid)| uid), Some(ListEnd::Complete));
+    ListPart { dir: ident(dir), rows, differ, missing: Vec::new(), end }
 }
 
 /// An engine that agrees with its share, and what waits for an answer.

@@ -195,7 +195,13 @@ pub fn absence_in_a_listing_is_no_deletion() {
         bench.step(answer);
     }
     let end = Some(ListEnd::Complete);
-    let part = ListPart { dir: stamp(1).ident, differ: Vec::new(), missing: vec![FILE], end };
+    let part = ListPart {
+        dir: stamp(1).ident,
+        rows: Some(NodeUid::ROOT),
+        differ: Vec::new(),
+        missing: vec![FILE],
+        end,
+    };
     bench.step(Event::Listed { job, parts: vec![part] });
     let looks = bench.effects.iter().any(|effect| matches!(effect, Effect::Look { .. }));
     bench.step(Event::ListDone { job, entry_count: 0, complete: true });

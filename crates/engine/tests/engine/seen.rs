@@ -70,8 +70,13 @@ pub fn a_hint_about_what_a_walk_has_not_told_yet_is_kept() {
 pub fn a_listing_of_a_directory_that_changed_is_made_again() {
     let mut bench = Bench::new(Vec::new());
     let (walk, _) = bench.find_list().expect("a start leads to a walk");
-    let changed =
-        ListPart { dir: ident(DIR_INO), differ: Vec::new(), missing: vec![LINK], end: Some(ListEnd::Void) };
+    let changed = ListPart {
+        dir: ident(DIR_INO),
+        rows: Some(DIR),
+        differ: Vec::new(),
+        missing: vec![LINK],
+        end: Some(ListEnd::Void),
+    };
     bench.listed(walk, vec![part(ROOT_INO, Vec::new()), changed]);
     let (_, dir) = bench.find_list().expect("the directory is listed once more");
     assert_eq!(dir.uid, DIR);

@@ -1,7 +1,7 @@
 //! What the share tells, and what an apply tells of itself, in orders in which an older word could count for more than a
 //! younger one.
 
-use polder_engine::{ApplyAct, ApplyResult, Effect, Event, LookFound, Page, PageToken};
+use polder_engine::{Anew, Announced, ApplyAct, ApplyResult, Effect, Event, LookFound, Page, PageToken};
 use polder_sync::TreeStore;
 use polder_types::{Content, NodeUid, Op, Refusal, Seq, Timestamp};
 
@@ -194,6 +194,89 @@ pub fn a_tree_is_whole_once_the_feed_was_read_in_its_session() {
         bench.step(Event::Disconnected { why: polder_engine::Unreachable::Network("lost".into()) });
         bench.step(Event::Connected);
     }
+}
+
+/// After a set-back the tree tells of another version of a directory, so that its row is dropped; when it is read again the directory is gone,
+/// and what stands here gets another id: a new one, for the share refuses the old one, or that of the directory that the share has there now.
+/// What is in it stands as its rows say, under the id that nobody has any more, and is brought back in the new one.
+#[test]
+pub fn what_is_in_a_directory_follows_it_to_another_id() {
+    for other in [false, true] {
+        let mut bench = Bench::new(Vec::new());
+        let (walk, _) = bench.find_list().expect("a start leads to a walk");
+        bench.listed(walk, Vec::new());
+        read_other_history(&mut bench, vec![other_time(DIR, at(NodeUid::ROOT, "d"), 19)]);
+        assert!(bench.find_feed().is_some(), "the feed follows, and is not answered");
+        bench.step(Event::Disconnected { why: polder_engine::Unreachable::Network("lost".into()) });
+        bench.step(Event::Connected);
+        let made = other.then(|| live_row(OTHER, at(NodeUid::ROOT, "d"), Content::Directory, 23));
+        read_tree(&mut bench, made.into_iter().collect());
+        let feed = bench.find_feed().expect("the feed is read");
+        bench.answer_page(feed);
+        let mut truth = |at: &polder_engine::LookAt| match is_root(at) {
+            true => seen(ROOT_INO, "root", 0, 1),
+            false => seen(DIR_INO, "d", OLD, 1),
+        };
+        bench.look(&mut truth);
+        if let Some((job, _, groups)) = bench.find_send() {
+            assert!(!other, "{groups:?}");
+            bench.refusal = Some(Refusal::Exists);
+            bench.accept(job, &groups);
+            bench.refusal = None;
+        } else {
+            assert!(other, "{:?}", bench.effects);
+        }
+        bench.settle(&mut truth);
+        let dir = bench.store.cloud_at(NodeUid::ROOT, b"d").expect("maps").expect("it is in the share");
+        assert!(dir != DIR && (dir == OTHER) == other, "{:?}", bench.sent);
+        let inside = bench.store.cloud_at(dir, b"l").expect("maps");
+        assert!(inside.is_some(), "{:?}", bench.sent);
+    }
+}
+
+/// Two rows name one place, for a link was replaced by a directory and the share moved the link. In the next life, before anybody has looked
+/// there, the share is another one and both rows are dropped. The look tells of the directory: the link is nowhere, and is placed anew.
+#[test]
+pub fn of_two_whose_rows_name_one_place_one_stands_there() {
+    for turned in [false, true] {
+        let mut bench = Bench::with(Vec::new(), |store| {
+            let link = row(store, at(NodeUid::ROOT, "d"), target("fro"), 30);
+            store.put_synced(OTHER, Some(&link)).expect("maps");
+        });
+        let mut rows = vec![
+            other_time(DIR, at(NodeUid::ROOT, "e"), 19),
+            live_row(OTHER, at(NodeUid::ROOT, "x"), target("far"), 19),
+            live_row(LINK, at(DIR, "l"), target("to"), 20),
+        ];
+        rows[..2].rotate_left(usize::from(turned));
+        read_other_history(&mut bench, rows);
+        let mut truth = |at: &polder_engine::LookAt| match is_root(at) {
+            true => seen(ROOT_INO, "root", 0, 1),
+            false => seen(DIR_INO, "d", OLD, 1),
+        };
+        bench.look(&mut truth);
+        bench.settle(&mut truth);
+        let mut acts = Vec::new();
+        while let Some(apply) = bench.find_apply() {
+            acts.extend(apply.steps.into_iter().filter(|step| step.uid == OTHER).map(|step| step.act));
+        }
+        assert!(matches!(acts[..], [ApplyAct::Place { over: None, .. }]), "{acts:?}");
+    }
+}
+
+/// The share is of another history, and this is its tree.
+fn read_other_history(bench: &mut Bench, rows: Vec<polder_engine::FeedRow>) {
+    let job = bench.take(announce);
+    let anew = Anew { why: "another history".into(), other_history: true };
+    bench.step(Event::Announced { job, answer: Announced::Rebaseline(anew) });
+    read_tree(bench, rows);
+}
+
+fn read_tree(bench: &mut Bench, rows: Vec<polder_engine::FeedRow>) {
+    let announced = bench.take(announce);
+    bench.announced(announced);
+    let job = bench.take(fetch_tree);
+    bench.step(Event::Page { job, page: Ok(Page { rows, upto: cursor(Seq(21)), next: None }) });
 }
 
 /// After a set-back what only this side has is brought back; while the share refuses that, nothing is deleted here.

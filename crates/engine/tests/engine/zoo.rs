@@ -29,6 +29,9 @@ fn zoo_of_the_engine() {
         (Bug::LooksLoseTheirDirectory, seen::looks_follow_a_directory_that_gets_another_id),
         (Bug::LookWithoutDirectoryForgotten, seen::a_look_whose_directory_is_not_there_is_made_later),
         (Bug::GoneInsideWhileOffered, seen::what_goes_with_its_directory_while_it_is_offered_is_gone),
+        (Bug::WaitingHeirPassedOver, leftovers::what_an_apply_has_left_is_known_while_its_node_waits),
+        (Bug::LostAnswerMakesTwins, leftovers::what_was_offered_and_is_seen_anew_is_one_node),
+        (Bug::OfferRowIsWhole, leftovers::what_the_feed_has_told_of_an_offer_stays),
         (Bug::LeftoverTakesTime, leftovers::a_time_that_was_set_on_what_an_apply_has_left_is_sent),
         (Bug::LeftoverDirectoryInherits, leftovers::a_directory_that_an_apply_has_left_is_not_the_one_before),
         (
@@ -44,6 +47,8 @@ fn zoo_of_the_engine() {
         (Bug::OldRowsOverrule, told::a_row_from_before_our_own_deletion_brings_nothing_back),
         (Bug::CutIgnored, told::half_an_answer_changes_nothing),
         (Bug::OldPagesStay, told::a_tree_that_is_read_again_forgets_the_first_reading),
+        (Bug::InsideOfOldIdIsGone, told::what_is_in_a_directory_follows_it_to_another_id),
+        (Bug::DoubtedStays, told::of_two_whose_rows_name_one_place_one_stands_there),
         (Bug::TreeIsWholeWithoutFeed, told::a_tree_is_whole_once_the_feed_was_read_in_its_session),
         (Bug::MergeEndsTooEarly, told::a_merge_goes_on_while_what_it_brings_back_is_refused),
         (Bug::OffersNotDurable, told::what_a_batch_offers_is_durable_before_it_leaves),

@@ -119,15 +119,16 @@ impl Host {
         }
         let recursive = walk.recursive;
         if let Some(reading) = walk.reading.take() {
-            let path = reading.path.clone();
+            let strange = reading.rows.is_none() && reading.dir != ROOT;
             let listed = self.compare(reading);
-            return self.listed(job, &path, recursive, listed);
+            return self.listed(job, strange, recursive, listed);
         }
         let Some(due) = walk.stack.pop() else {
             let entry_count = walk.entries;
             self.walks.remove(&job);
             return WalkStep::Fact(Box::new(Event::ListDone { job, entry_count, complete: true }));
         };
+        let strange = due.rows.is_none() && !due.path.names().is_empty();
         let listed = match self.read_names(&due) {
             Ok(reading) if self.slow => {
                 self.walks.get_mut(&job).expect("looked up above").reading = Some(reading);
@@ -137,6 +138,7 @@ impl Host {
             Err(end) => {
                 let part = ListPart {
                     dir: due.ident.unwrap_or_default(),
+                    rows: None,
                     differ: Vec::new(),
                     missing: Vec::new(),
                     end: Some(end),
@@ -144,11 +146,12 @@ impl Host {
                 (part, 0, Vec::new())
             }
         };
-        self.listed(job, &due.path, recursive, listed)
+        self.listed(job, strange, recursive, listed)
     }
 
-    /// What a walk tells of a directory.
-    fn listed(&mut self, job: JobId, path: &RelPath, recursive: bool, listed: Listed) -> WalkStep {
+    /// What a walk tells of a directory. One whose own entry was told (`strange`) may be taken for another node than whose rows it was
+    /// compared with.
+    fn listed(&mut self, job: JobId, strange: bool, recursive: bool, listed: Listed) -> WalkStep {
         let (part, entries, down) = listed;
         if !part.missing.is_empty() && !self.mounted {
             self.walks.remove(&job);
@@ -161,10 +164,7 @@ impl Host {
         }
         let equal =
             part.differ.is_empty() && part.missing.is_empty() && matches!(part.end, Some(ListEnd::Complete));
-        // A directory that no row knows may stand in the place of one that has rows.
-        let known = path.names().is_empty()
-            || self.store.synced_by_ident(part.dir).expect("maps do not fail").is_some();
-        if equal && recursive && known {
+        if equal && recursive && !strange {
             return WalkStep::Silent;
         }
         walk.credit -= (part.differ.len() + part.missing.len()) as i64;
@@ -187,16 +187,16 @@ impl Host {
     fn compare(&mut self, reading: Reading) -> Listed {
         let Reading { path, rows, dir, before, names } = reading;
         names.iter().for_each(|name| self.disk.looked_at(dir, name));
-        let part =
-            ListPart { dir: before.ident, differ: Vec::new(), missing: Vec::new(), end: Some(ListEnd::Void) };
-        if self.disk.get(dir).is_none_or(|_| self.disk.ident(dir) != before.ident) {
-            return (part, 0, Vec::new());
-        }
         let uid = match (dir, rows) {
             (ROOT, _) => Some(NodeUid::ROOT),
             (_, Some(uid)) => Some(uid),
             (_, None) => self.store.synced_by_ident(before.ident).expect("maps do not fail"),
         };
+        let (differ, missing, end) = (Vec::new(), Vec::new(), Some(ListEnd::Void));
+        let part = ListPart { dir: before.ident, rows: uid, differ, missing, end };
+        if self.disk.get(dir).is_none_or(|_| self.disk.ident(dir) != before.ident) {
+            return (part, 0, Vec::new());
+        }
         let (mut differ, mut down, mut vanished) = (Vec::new(), Vec::new(), false);
         let mut seen: BTreeSet<NodeUid> = BTreeSet::new();
         for name in &names {
