@@ -27,7 +27,7 @@ def free_port():
 NOT_YET = {errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.ENOTCONN, errno.ECONNABORTED, errno.ESTALE}
 
 
-def wait_for(what, condition, seconds):
+def wait_for(what, condition, seconds, pause=0.02):
     """Waits for a state with a bound; returns what the condition returned. A look that fails for one of `NOT_YET` has not found the state.
 
     A look counts for at most a second: while a machine stands still (suspended, or its processes frozen), nothing that
@@ -48,7 +48,7 @@ def wait_for(what, condition, seconds):
         waited, last = waited + min(now - last, 1.0), now
         if waited > seconds:
             raise TimeoutError(f"{what} did not come true within {seconds} s{f': {met}' if met else ''}")
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def peak_memory_bytes(pid):

@@ -2,7 +2,7 @@
 """Crashes and errors at every system call (scenarios 75 and 79 of docs/semantics.md): a sweep over what upload, download,
 replacing, renaming, deleting, the state database, the pack store and the service's commits do to a disk.
 
-    bench/crash.py [--binary target/debug/polder] [--quick] [--only NAME …] [--faults kill,ENOSPC …] [--cells N] [--keep]
+    bench/crash.py [--binary target/debug/polder] [--quick] [--only NAME …] [--faults kill,ENOSPC …] [--cells N] [--kind ext4] [--keep]
 
 A *scenario* is what a user does in one folder, which process it is done to (agent a, where the user works; agent b, where it
 arrives; the service), and whether that process runs while it happens or starts afterwards. First the calls are counted
@@ -40,13 +40,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from cluster import Cluster, wait_for
 from intercept import AVAILABLE, Fault, Intercepted, applies
+from recorder import MKFS
 
 SKIPPED = 3
 # Bounds, not pauses, for machines that do other things as well. After an error the agent waits up to some seconds before it
 # tries again.
 CONVERGE_S, HEAL_S = 120, 60
-# A world is thrown away after so many points: the brake counts a user's changes, and scans grow with what lies there.
-POINTS_A_WORLD = 40
+# A world is thrown away after so many points: its history, logs and recycle areas grow.
+POINTS_A_WORLD = 150
+# So many points' trees are made, and carried to the other site, at once: waiting for them is half of what a point costs otherwise.
+READY = 12
+# Asking whether all is in sync costs the service, and who asks, more processor time than what it is waited for.
+LOOK_S = 0.15
+VOLUME_MIB = 512
+# How often a long run says how far it is.
+TELL_S = 60
 # No scenario makes more calls than this; a count that grows without end would be a loop.
 POINTS_MAX = 2000
 STATE_NAMES = {"identity", "lock", "state.db", "state.db-wal", "state.db-shm", "staging", "recycle", "reserve"}
@@ -221,6 +229,10 @@ class World(Cluster):
         self.environment["POLDER_TOKEN_FILE"] = str(data / "owner.token")
         self.environment["POLDER_CA_FILE"] = str(data / "ca.pem")
         self.points = 0
+        # Names of the folders that were made for the points to come, and of those that points have had.
+        self.ready, self.used = [], []
+        # What every user wrote so far, and which entries of recycle areas, and how much of each log, were found to be right.
+        self.contents, self.known, self.read = set(), set(), {}
         self.environment["RUST_BACKTRACE"] = "1"
         self.sites, self.started = {}, {}
 
@@ -240,7 +252,59 @@ class World(Cluster):
             self.sites[name] = Site(name, root, state)
             self.start(name)
             self.endpoint(name, root)
-        wait_for("a new world in sync", self.is_in_sync, CONVERGE_S)
+        wait_for("a new world in sync", self.is_in_sync, CONVERGE_S, LOOK_S)
+
+    def is_worn(self, points):
+        return self.points >= points and not self.ready
+
+    def take(self):
+        """The name of a folder that is at both sites, with the tree before of that name."""
+        if not self.ready:
+            self.make_ready()
+        name = self.ready.pop(0)
+        self.used.append(name)
+        return name
+
+    def make_ready(self):
+        """Takes away the folders that points have had, and makes those of the next ones.
+
+        Made aside and moved in as a whole, and away as a whole: single changes, after which nothing is left to settle."""
+        home, root = self.homes["a"], self.sites["a"].root
+        (home / "graves").mkdir(exist_ok=True)
+        for name in self.used:
+            os.rename(root / name, home / "graves" / name)
+        shutil.rmtree(home / "graves")
+        self.used = []
+        trees = {}
+        for number in range(self.points, self.points + READY):
+            trees[f"p{number}"] = base(f"p{number}")
+        for name, tree in trees.items():
+            put(home / "aside" / name, tree)
+            os.rename(home / "aside" / name, root / name)
+            self.contents.update(entry[1] for entry in tree.values() if entry[0] == "file")
+
+        def is_there():
+            for name in ("service", "a", "b"):
+                self.hold_up(name)
+            return self.is_in_sync() and all(self.holds(site, trees) for site in ("a", "b"))
+        try:
+            wait_for("the trees before", is_there, CONVERGE_S, LOOK_S)
+        except TimeoutError as error:
+            raise Failed(f"{error}\n{self.why_not()}") from None
+        self.points += READY
+        self.ready = list(trees)
+
+    def holds(self, site, trees):
+        """Whether a site has exactly these folders."""
+        root = self.sites[site].root
+        return {entry.name for entry in os.scandir(root)} - {".polder"} == set(trees) and all(
+            observed(root / name) == tree for name, tree in trees.items()
+        )
+
+    def hold_up(self, name):
+        """An error may end a process; who runs it (the holder, the system's manager) starts it again."""
+        if self.processes[name].poll() is not None:
+            self.start(name)
 
     def register(self, name):
         token = self.folder / f"token-{name}"
@@ -379,7 +443,10 @@ MOVED = {"rename": ("sub", "sub-2")}
 
 
 def old_or_new(site, folder, act, before, after):
-    """I3: each path as before or as after; content that stays is somewhere, and what moves is at one place."""
+    """I3: each path as before or as after; content that stays is somewhere, and what moves is at one place.
+
+    Returns how much of it lies in the recycle area instead: where no processor time is to be had, the looks at where a file has gone
+    outlast the settle time, and its move travels as a deletion and a new file. Its bytes are kept, and it comes, which is checked after."""
     got = observed(folder)
     source, target = MOVED.get(act, (None, None))
     for path in got.keys() | (before.keys() & after.keys()):
@@ -392,11 +459,18 @@ def old_or_new(site, folder, act, before, after):
             allowed.add(None)
         check(now in allowed, f"I3 at {site}: {path} is {shown(now)}")
     contents = lambda tree: [entry[1] for entry in tree.values() if entry[0] == "file" and entry[1]]
+    recycled, apart = None, 0
     for content in set(contents(before)) & set(contents(after)):
-        check(contents(got).count(content) == 1, f"I3 at {site}: {contents(got).count(content)} times {content[:40]!r}")
+        count = contents(got).count(content)
+        if count == 0:
+            if recycled is None:
+                recycled = contents(observed(os.path.join(os.path.dirname(folder), ".polder/recycle")))
+            apart += content in recycled
+        check(count == 1 or count == 0 and content in recycled, f"I3 at {site}: {count} times {content[:40]!r}")
+    return apart
 
 
-def leftovers(world, contents):
+def leftovers(world):
     """What must not lie about once all is in sync."""
     for site in world.sites.values():
         state = site.root / ".polder"
@@ -405,9 +479,12 @@ def leftovers(world, contents):
         staged = list((state / "staging").iterdir())
         check(not staged, f"left in {site.name}'s staging: {staged}")
         for entry in (state / "recycle").iterdir():
-            if entry.is_file() and not entry.is_symlink():
+            about = entry.lstat()
+            stamp = (site.name, entry.name, about.st_ino, about.st_size, about.st_ctime_ns)
+            if stat.S_ISREG(about.st_mode) and stamp not in world.known:
                 data = entry.read_bytes()
-                check(data in contents, f"nobody wrote what is in {site.name}'s recycle area: {data[:60]!r}")
+                check(data in world.contents, f"nobody wrote what is in {site.name}'s recycle area: {data[:60]!r}")
+                world.known.add(stamp)
         state_names = {entry.name for entry in site.state.rglob("*") if entry.name.endswith((".new", ".tmp"))}
         check(not state_names, f"left in {site.name}'s state folder: {state_names}")
     temporary = [path for path in (world.homes["service"] / "service").rglob("tmp/*")]
@@ -416,8 +493,12 @@ def leftovers(world, contents):
 
 def panics(world):
     for log in (world.folder / "logs").glob("*.log"):
-        for line in log.read_text(errors="replace").splitlines():
-            check("panicked" not in line, f"{log.name}: {line}")
+        with open(log, "rb") as file:
+            file.seek(world.read.get(log.name, 0))
+            for line in file:
+                check(b"panicked" not in line, f"{log.name}: {line.decode(errors='replace')}")
+                if line.endswith(b"\n"):
+                    world.read[log.name] = world.read.get(log.name, 0) + len(line)
 
 
 class Point:
@@ -426,33 +507,28 @@ class Point:
     def __init__(self, world, scenario, fault):
         self.world, self.fault = world, fault
         self.act, self.victim, self.how = scenario.split(".")
-        world.points += 1
-        self.name = f"p{world.points}"
-        self.mark = f"{self.name} {scenario}"
-        self.before, self.after = base(self.mark), None
-        self.contents = set()
+        self.name = self.mark = self.before = self.after = None
+        # Contents that were between two places at the fault (`old_or_new`).
+        self.apart = 0
 
     def folder(self, site):
         return os.path.join(self.world.sites[site].root, self.name)
 
     def prepare(self):
-        # Made aside and moved in as a whole: one change, after which nothing is left to settle.
-        aside = self.world.homes["a"] / "aside" / self.name
-        put(aside, self.before)
-        os.rename(aside, self.folder("a"))
-        self.contents.update(entry[1] for entry in self.before.values() if entry[0] == "file")
+        self.name = self.mark = self.world.take()
+        self.before = base(self.name)
         self.until_equal(self.before, "the tree before", CONVERGE_S)
 
     def until_equal(self, wanted, what, seconds):
         """Both sites hold this, and say so. The sync is asked first: it is cheap."""
         def holds():
-            self.hold_up()
+            self.world.hold_up(self.victim)
             if not self.world.is_in_sync():
                 return False
             same = all(observed(self.folder(site)) == wanted for site in ("a", "b"))
             return same and attributes(self.folder("a")) == attributes(self.folder("b"))
         try:
-            wait_for(what, holds, seconds)
+            wait_for(what, holds, seconds, LOOK_S)
         except TimeoutError:
             raise Failed("\n".join(
                 [f"{what} did not come within {seconds} s"]
@@ -463,7 +539,7 @@ class Point:
     def user_acts(self):
         ACTS[self.act](self.folder("a"), self.mark)
         self.after = observed(self.folder("a"))
-        self.contents.update(entry[1] for entry in self.after.values() if entry[0] == "file")
+        self.world.contents.update(entry[1] for entry in self.after.values() if entry[0] == "file")
 
     def run(self):
         """Returns the calls that were seen, and the seconds that convergence took after the fault."""
@@ -487,25 +563,22 @@ class Point:
         self.until_over(intercepted)
         intercepted.disarm()
         self.until_equal(self.after, "what the user left", CONVERGE_S)
-        leftovers(world, self.all_contents())
+        leftovers(world)
         panics(world)
         return intercepted.seen, time.monotonic() - began
 
-    def all_contents(self):
-        world_contents = self.world.__dict__.setdefault("contents", set())
-        world_contents.update(self.contents)
-        return world_contents
-
     def until_over(self, intercepted):
         """Waits until the fault has struck and starts the victim again if it is dead, or until all is done without it."""
-        process = intercepted.process
+        process, asked = intercepted.process, time.monotonic()
 
         def over():
-            if process.poll() is not None or (self.fault and self.fault.hit):
+            nonlocal asked
+            if process.poll() is not None or (self.fault and self.fault.hit) or self.how == "stopping":
                 return True
-            if self.how == "stopping":
-                return True
-            return self.is_done()
+            if time.monotonic() < asked + LOOK_S:
+                return False
+            done, asked = self.is_done(), time.monotonic()
+            return done
         try:
             wait_for("the fault", over, HEAL_S)
         except TimeoutError:
@@ -515,13 +588,8 @@ class Point:
         if self.fault.what == "kill":
             process.wait(30)
             for site in ("a", "b"):
-                old_or_new(site, self.folder(site), self.act, self.before, self.after)
-        self.hold_up()
-
-    def hold_up(self):
-        """An error may end a process; who runs it (the holder, the system's manager) starts it again."""
-        if self.world.processes[self.victim].poll() is not None:
-            self.world.start(self.victim)
+                self.apart += old_or_new(site, self.folder(site), self.act, self.before, self.after)
+        self.world.hold_up(self.victim)
 
     def is_done(self):
         return self.world.is_in_sync() and all(observed(self.folder(site)) == self.after for site in ("a", "b"))
@@ -551,18 +619,36 @@ def thinned(run):
     return run if len(run) <= 3 else [run[0], run[len(run) // 2], run[-1]]
 
 
+class Volume:
+    """A file system for one world, in a file behind a loop device: an agent is told of every change to the file system that it is on,
+    and the changes of all worlds would be told to all agents."""
+
+    def __init__(self, folder, kind):
+        self.folder, self.image = folder, f"{folder}.disk"
+        with open(self.image, "wb") as file:
+            file.truncate(VOLUME_MIB << 20)
+        subprocess.run([*MKFS[kind], self.image], check=True, capture_output=True)
+        subprocess.run(["mount", "-t", kind, "-o", "loop,discard", self.image, folder], check=True)
+
+    def remove(self):
+        subprocess.run(["umount", "--lazy", self.folder], check=False)
+        os.unlink(self.image)
+
+
 class Worker:
     """Runs points, in a world that it throws away when something failed or it has grown."""
 
-    def __init__(self, binary, folder, keep):
-        self.binary, self.folder, self.keep = binary, folder, keep
-        self.world = None
+    def __init__(self, binary, folder, keep, kind):
+        self.binary, self.folder, self.keep, self.kind = binary, folder, keep, kind
+        self.world, self.volume = None, None
 
     def worlds(self, reading):
-        fresh = self.world is None or self.world.points >= POINTS_A_WORLD or self.world.reading != reading
+        fresh = self.world is None or self.world.is_worn(POINTS_A_WORLD) or self.world.reading != reading
         if fresh:
             self.close()
-            self.world = World(self.binary, tempfile.mkdtemp(prefix="world-", dir=self.folder), reading)
+            folder = tempfile.mkdtemp(prefix="world-", dir=self.folder)
+            self.volume = Volume(folder, self.kind) if self.kind else None
+            self.world = World(self.binary, folder, reading)
             self.world.begin()
         return self.world
 
@@ -570,36 +656,39 @@ class Worker:
         if self.world is not None:
             self.world.end_all()
             if not keep:
+                if self.volume:
+                    self.volume.remove()
                 shutil.rmtree(self.world.folder, ignore_errors=True)
-            self.world = None
+            self.world = self.volume = None
 
     def record(self, scenario, reading):
         """The calls of a scenario."""
         return Point(self.worlds(reading), scenario, None).run()[0]
 
     def strike(self, scenario, what, at, reading):
-        """(what was hit or none, seconds, failure or none)"""
+        """(what was hit or none, seconds, failure or none, contents that were apart)"""
         fault, began = Fault(what, at), time.monotonic()
         try:
-            _, seconds = Point(self.worlds(reading), scenario, fault).run()
-            return str(fault.hit) if fault.hit else None, seconds, None
+            point = Point(self.worlds(reading), scenario, fault)
+            _, seconds = point.run()
+            return str(fault.hit) if fault.hit else None, seconds, None, point.apart
         except Exception as error:
             why = str(error) if isinstance(error, Failed) else traceback.format_exc()
             where = str(self.world.folder) if self.world else "-"
             self.close(keep=self.keep)
-            return str(fault.hit), time.monotonic() - began, f"{why}\n  folder {where}"
+            return str(fault.hit), time.monotonic() - began, f"{why}\n  folder {where}", 0
 
 
-def work(binary, folder, keep, tasks, results):
+def work(binary, folder, keep, kind, tasks, results):
     """A process of its own: counting calls is work that must not wait for others."""
-    worker = Worker(binary, folder, keep)
+    worker = Worker(binary, folder, keep, kind)
     while (task := tasks.get()) is not None:
         scenario, what, at, reading = task
         if what is None:
             try:
-                results.put((task, worker.record(scenario, reading), 0, None))
+                results.put((task, worker.record(scenario, reading), 0, None, 0))
             except Exception:
-                results.put((task, None, 0, traceback.format_exc()))
+                results.put((task, None, 0, traceback.format_exc(), 0))
                 worker.close(keep=keep)
         else:
             results.put((task, *worker.strike(scenario, what, at, reading)))
@@ -612,8 +701,10 @@ class Sweep:
         self.every = arguments.every
         self.failures = []
         self.totals = {}
+        # Points at which a move was on its way as a deletion and a new file.
+        self.apart = 0
         self.workers = [
-            multiprocessing.Process(target=work, args=(arguments.binary, folder, arguments.keep, self.tasks, self.results))
+            multiprocessing.Process(target=work, args=(arguments.binary, folder, arguments.keep, arguments.kind, self.tasks, self.results))
             for _ in range(arguments.cells)
         ]
         for worker in self.workers:
@@ -621,19 +712,22 @@ class Sweep:
 
     def run(self, scenarios, faults, reading, limit, seconds):
         """All points of the scenarios, in an order that gives each scenario its share when time is short."""
-        ends = time.monotonic() + seconds
+        began = told = time.monotonic()
+        ends = began + seconds
         for scenario in scenarios:
             self.tasks.put((scenario, None, 0, reading))
         points = []
         for _ in scenarios:
-            (scenario, *_), seen, _, failure = self.results.get()
+            (scenario, *_), seen, _, failure, _ = self.results.get()
             if failure:
                 self.failures.append(f"{scenario} without any fault: {failure}")
                 continue
             for what in faults:
-                wanted = numbers(seen, what, self.every)
-                points += [(scenario, what, at, reading) for at in spread(wanted, limit)]
+                wanted, first = numbers(seen, what, self.every), set(numbers(seen, what, False))
+                points += [(at not in first, (scenario, what, at, reading)) for at in spread(wanted, limit)]
+        # Pages of a transaction that is not whole come last.
         random.Random(1).shuffle(points)
+        points = [point for _, point in sorted(points, key=lambda point: point[0])]
         waiting = out = 0
         while waiting < len(points) or out:
             while waiting < len(points) and out < 2 * len(self.workers) and time.monotonic() < ends:
@@ -643,10 +737,14 @@ class Sweep:
                 break
             self.note(*self.results.get())
             out -= 1
+            if time.monotonic() > told + TELL_S:
+                told = time.monotonic()
+                print(f"crash so_far {waiting - out} of {len(points)} failed {len(self.failures)} seconds {told - began:.0f}", flush=True)
         return len(points) - waiting
 
-    def note(self, task, hit, seconds, failure):
+    def note(self, task, hit, seconds, failure, apart):
         scenario, what, at, _ = task
+        self.apart += apart > 0
         total = self.totals.setdefault((scenario, what), [0, 0, 0.0])
         if hit or failure:
             total[0] += 1
@@ -680,7 +778,8 @@ def main():
     parser.add_argument("--limit", type=int, help="most points of each scenario and fault")
     parser.add_argument("--minutes", type=float, default=24 * 60)
     parser.add_argument("--cells", type=int, default=6, help="worlds side by side; most of a point is waiting")
-    parser.add_argument("--keep", action="store_true", help="keep the folders of what failed")
+    parser.add_argument("--kind", choices=sorted(MKFS), help="each world is on a file system of its own, of this kind; needs root and loop devices")
+    parser.add_argument("--keep", action="store_true", help="keep the folders of what failed, mounted as they are")
     arguments = parser.parse_args()
     if not AVAILABLE:
         print("crash skipped: needs Linux on x86_64")
@@ -706,7 +805,7 @@ def main():
     for (scenario, fault), (points, failed, slowest) in sorted(sweep.totals.items()):
         print(f"crash {scenario} {fault} points {points} failed {failed} slowest_s {slowest:.1f}")
     done = sum(points for points, _, _ in sweep.totals.values())
-    print(f"crash all points {done} failed {len(sweep.failures)} not_run {left}")
+    print(f"crash all points {done} failed {len(sweep.failures)} not_run {left} moves_apart {sweep.apart}")
     for failure in sweep.failures:
         if "without any fault" in failure:
             print(f"FAILED {failure}")

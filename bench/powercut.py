@@ -38,7 +38,7 @@ SCENARIOS = [
 KINDS = ["ext4", "xfs", "btrfs"]
 VARIANTS = ["none", "some", "all"]
 # A cut world is mounted again at each point; a volume fills with what its points leave.
-POINTS_A_WORLD = 25
+POINTS_A_WORLD = 60
 
 
 class CutPoint(Point):
@@ -70,7 +70,7 @@ class CutPoint(Point):
             self.power_on()
         seen = volume.disarm()
         self.until_equal(self.after, "what the user left", CONVERGE_S)
-        leftovers(world, self.all_contents())
+        leftovers(world)
         panics(world)
         return seen, time.monotonic() - began
 
@@ -95,7 +95,7 @@ class CutPoint(Point):
     def power_on(self):
         self.told = self.volume.restore(self.variant, self.seed)
         for site in ("a", "b"):
-            old_or_new(site, self.folder(site), self.act, self.before, self.after)
+            self.apart += old_or_new(site, self.folder(site), self.act, self.before, self.after)
         self.world.start(self.victim)
 
 
@@ -122,7 +122,7 @@ class Worker:
         self.key, self.world, self.volume = None, None, None
 
     def worlds(self, kind, victim):
-        if self.key != (kind, victim) or self.world.points >= POINTS_A_WORLD:
+        if self.key != (kind, victim) or self.world.is_worn(POINTS_A_WORLD):
             self.close()
             base = Path(tempfile.mkdtemp(prefix=f"{kind}-{victim}-", dir=self.folder))
             self.volume = CutVolume(base / "disk", kind)

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use polder_sync::{Act, TreeError, TreeStore};
+use polder_sync::{Act, Becomes, TreeError, TreeStore};
 use polder_types::{
-    Content, Name, NodeUid, RelPath, Timestamp,
+    Content, Name, NodeUid, RelPath, Seq, Timestamp,
     zoo::{Bug, planted},
 };
 
@@ -289,7 +289,7 @@ impl Engine {
         }
         if planted(Bug::SyncedBeforeApplied) {
             for queued in &making.taken {
-                if let polder_sync::Becomes::Row { row, .. } = &queued.step.becomes {
+                if let Becomes::Row { row, .. } = &queued.step.becomes {
                     store.put_synced(queued.step.uid, Some(row))?;
                 }
             }
@@ -299,9 +299,11 @@ impl Engine {
         dirs.iter().for_each(|dir| *self.applies.dirs.entry(*dir).or_default() += 1);
         let timed: Vec<NodeUid> = making.timed.into_keys().collect();
         self.applies.timed.extend(&timed);
-        self.applies.flying.insert(job, Flying { steps: making.taken, lane, changing, dirs, timed });
+        let flying = Flying { steps: making.taken, lane, changing, dirs, timed };
+        let urgent = flying.is_urgent();
+        self.applies.flying.insert(job, flying);
         let dir_times = making.times.into_values().collect();
-        self.out.push(Effect::Apply(Apply { job, steps: making.steps, dir_times, lane }));
+        self.out.push(Effect::Apply(Apply { job, steps: making.steps, dir_times, lane, urgent }));
         Ok(true)
     }
 
@@ -413,7 +415,11 @@ impl Engine {
         }
         making.moving.extend(moved(&queued.step));
         making.index.insert(queued.serial, making.steps.len() as u32);
-        making.steps.push(ApplyStep { uid: queued.step.uid, act: wired, after });
+        let since = match &queued.step.becomes {
+            Becomes::Row { row, .. } => row.since,
+            Becomes::Unchanged | Becomes::Gone => Seq(0),
+        };
+        making.steps.push(ApplyStep { uid: queued.step.uid, since, act: wired, after });
         Ok(Joined::Yes)
     }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use polder_types::{
-    Attrs, BatchNo, Content, Cursor, Group, Kind, NodeUid, Stamp, Timestamp,
+    Attrs, BatchNo, Content, Cursor, Group, Kind, NodeUid, Seq, Stamp, Timestamp,
     zoo::{Bug, planted},
 };
 
@@ -147,6 +147,8 @@ pub struct Apply {
     pub dir_times: Vec<(Arc<Dir>, Timestamp)>,
     /// Which queue the contents are fetched in.
     pub lane: Lane,
+    /// Somebody waits for it: it goes ahead of others of its lane that have not begun.
+    pub urgent: bool,
 }
 
 /// One change to the disk. What it expects is compared at the moment of acting; a step whose expectation does not hold
@@ -155,6 +157,8 @@ pub struct Apply {
 pub struct ApplyStep {
     /// Which node.
     pub uid: NodeUid,
+    /// The version of it that stands there afterwards: what the mark of a placeholder names. 0 where the step brings none.
+    pub since: Seq,
     /// What happens to it.
     pub act: ApplyAct,
     /// Indices of earlier steps that must have succeeded before; else this one is skipped.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use polder_sync::{LocalNode, TreeError, TreeStore};
 use polder_types::{
-    InstanceId, Name, NodeUid, RelPath, Seq,
+    FileIdent, InstanceId, Name, NodeUid, RelPath, Seq,
     zoo::{Bug, planted},
 };
 
@@ -69,6 +69,8 @@ pub struct Engine {
     pub(crate) leftovers: Leftovers,
     /// Placeholders without a row, and what their marks name.
     pub(crate) pledges: BTreeMap<NodeUid, (NodeUid, Seq)>,
+    /// Placeholders whose marks name another version than their rows, or that have none: what is to be held for them.
+    pub(crate) marks: BTreeMap<FileIdent, (NodeUid, Seq)>,
     pub(crate) brake: Brake,
     pub(crate) problems: Problems,
     pub(crate) report: Report,
@@ -108,6 +110,7 @@ impl Engine {
             durable: Durable::default(),
             leftovers: Leftovers::default(),
             pledges: BTreeMap::new(),
+            marks: BTreeMap::new(),
             problems: Problems::default(),
             report: Report::default(),
             review: Review::default(),

@@ -253,7 +253,13 @@ impl Engine {
         let gone: Vec<NodeUid> =
             self.overlay.iter().filter(|(_, node)| node.is_none()).map(|(uid, _)| uid).collect();
         for uid in gone {
-            let mut above = store.synced(uid)?.map(|row| row.at.parent);
+            let Some(row) = store.synced(uid)? else { continue };
+            // Where another one stands, it does not: it went before the directory did.
+            let is_taken = self.overlay.at(&self.overlay.key(&row.at)).is_some();
+            if is_taken && !planted(Bug::RowsHoldBesideOthers) {
+                continue;
+            }
+            let mut above = Some(row.at.parent);
             let mut depth = 0;
             while let Some(at) = above.filter(|at| *at != dir && *at != NodeUid::ROOT && depth < DEPTH_MAX) {
                 depth += 1;
@@ -358,6 +364,7 @@ impl Engine {
             },
         };
         self.note_pledge(uid, pledged.filter(|_| row.is_none()));
+        self.note_mark(stamp.ident, pledged, row.as_ref().map(|row| row.since));
         let node = LocalNode { at, kind, content, attrs, mtime, stamp };
         if let Some(old) = old.as_ref().filter(|old| old.stamp.ident != stamp.ident) {
             if old.at != node.at && !planted(Bug::OtherOfTwoForgotten) {

@@ -49,7 +49,8 @@ impl Engine {
     pub(crate) fn pump_report(&mut self, store: &mut dyn TreeStore) -> Result<(), TreeError> {
         let now = self.now.mono_ms;
         // Every step may have changed it; it is put together only when it may be sent.
-        let too_soon = self.report.last.is_some() && now < self.report.last_at + STATUS_MS;
+        let too_soon = now < self.report.last_at + STATUS_MS
+            && self.report.last.as_ref().is_some_and(|last| last.caught_up == self.session.is_ready());
         if too_soon {
             self.report.due = true;
             return Ok(());
@@ -94,6 +95,7 @@ impl Engine {
             cursor: self.session.cursor,
             head: self.session.head,
             pin: self.pin(store, down_count)?,
+            caught_up: self.session.is_ready(),
             up,
             down,
             entry_count: self.scan.entry_count,

@@ -63,7 +63,7 @@ pub struct Limits {
     pub apply_ops: usize,
     /// Bytes of small contents in one apply.
     pub apply_bytes: u64,
-    /// Applies of small files in flight.
+    /// Applies of small files in flight: more than are carried out at once, so that nobody who does waits for the next plan.
     pub applies_small: usize,
     /// Applies of large files in flight.
     pub applies_large: usize,
@@ -112,7 +112,7 @@ impl Default for Limits {
             batches: 4,
             apply_ops: 1_024,
             apply_bytes: 64 * 1024 * 1024,
-            applies_small: 2,
+            applies_small: 5,
             applies_large: 2,
         }
     }

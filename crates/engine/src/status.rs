@@ -30,6 +30,9 @@ pub struct Status {
     pub head: Cursor,
     /// What the share is to keep for what stands here; `None`: what it was told before.
     pub pin: Option<Pin>,
+    /// Whether the share is known as it was when this session was opened, at least. Before that, what was agreed may be an old version, which the share
+    /// has let go: no bytes of it may be given up. A change of it is told at once.
+    pub caught_up: bool,
     /// Local changes that are not in the share yet.
     pub up: Remaining,
     /// Changes of the share that are not here yet.

@@ -83,10 +83,11 @@ impl Device {
         }
     }
 
-    /// Tells the kernel something. That a node or name is not known to it is no error.
-    pub(crate) fn tell(&self, what: &Notice<'_>) -> Result<(), Errno> {
+    /// Tells the kernel something; whether it knew of the node or name. That it did not is no error.
+    pub(crate) fn tell(&self, what: &Notice<'_>) -> Result<bool, Errno> {
         match rustix::io::write(&*self.0, &notice(what)) {
-            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
             Err(errno) => Err(errno),
         }
     }

@@ -18,6 +18,7 @@ mod pool;
 pub mod ports;
 pub mod proto;
 mod rights;
+mod rooms;
 mod session;
 mod shared;
 mod spin;

@@ -14,12 +14,13 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
 
 use rustix::io::Errno;
 
 use crate::ports::{Component, Namespace, Node};
+use crate::rooms::{Room, Rooms};
 use crate::shared::lock;
 
 /// A name in a directory.
@@ -41,8 +42,8 @@ pub(crate) struct Motion {
     names: Mutex<HashMap<u64, HashMap<CString, Moving>>>,
     /// How many they are: mostly none, and then nobody asks further.
     count: AtomicUsize,
-    /// Shared by changes through the mount; taken alone by a change beneath it.
-    turns: RwLock<()>,
+    /// A change beneath the mount does not overlap with those through it. Changes beneath are about different names, and need not wait for each other.
+    rooms: Rooms,
 }
 
 /// Which node stands at a name; 0 for none.
@@ -58,7 +59,7 @@ impl Motion {
     /// Names will be changed beneath the mount.
     pub(crate) fn begin(&self, namespace: &dyn Namespace, names: &[(Node, CString)]) {
         // What the kernel was told so far is what stands there, once no request is half done.
-        let _turn = self.turns.write().unwrap_or_else(PoisonError::into_inner);
+        let _inside = self.rooms.enter(Room::Beneath);
         for (parent, name) in names {
             let here = Component::new(name).and_then(|name| at(namespace, (*parent, name)));
             let mut all = lock(&self.names);
@@ -89,7 +90,7 @@ impl Motion {
 
     /// Runs a change beneath the mount while no name is changed through it.
     pub(crate) fn alone<T>(&self, change: impl FnOnce() -> T) -> T {
-        let _turn = self.turns.write().unwrap_or_else(PoisonError::into_inner);
+        let _inside = self.rooms.enter(Room::Beneath);
         change()
     }
 
@@ -101,7 +102,7 @@ impl Motion {
         is_new: bool,
         change: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let _turn = self.turns.read().unwrap_or_else(PoisonError::into_inner);
+        let _inside = self.rooms.enter(Room::Through);
         if !self.is_any() {
             return change();
         }

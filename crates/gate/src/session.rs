@@ -233,14 +233,20 @@ impl Gate {
         self.0.fs.open_count()
     }
 
-    /// A name in a directory stands for something else now, or for nothing, by other hands than the mount's. Must not be called with a
+    /// Names in a directory stand for something else now, or for nothing, by other hands than the mount's. Must not be called with a
     /// lock held that a port needs: the kernel waits for answers that are under way in the directory.
-    pub fn name_changed(&self, directory: Node, name: &[u8]) -> Result<(), Errno> {
-        self.0.device.tell(&Notice::Name { parent: directory.0, name })?;
-        self.0.device.tell(&Notice::Node { node: directory.0, data: true })
+    pub fn names_changed<'a>(
+        &self,
+        directory: Node,
+        names: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), Errno> {
+        // A directory that the kernel does not know has no names in its cache, and what it looks up from here on is as it is now.
+        let is_known = self.0.device.tell(&Notice::Node { node: directory.0, data: true })?;
+        let mut names = names.into_iter().filter(|_| is_known);
+        names.try_for_each(|name| self.0.device.tell(&Notice::Name { parent: directory.0, name }).map(drop))
     }
 
-    /// Names will be changed beneath the mount. Until what is answered is dropped, which comes after [`Gate::name_changed`] of each, nobody renames or
+    /// Names will be changed beneath the mount. Until what is answered is dropped, which comes after [`Gate::names_changed`], nobody renames or
     /// removes by them what the kernel does not show there. Those that no request can name are passed over.
     pub fn moving<'a>(&self, names: impl IntoIterator<Item = (Node, &'a [u8])>) -> Moving {
         let name = |(node, name): (Node, &[u8])| Some((node, CString::new(name).ok()?));
@@ -250,9 +256,9 @@ impl Gate {
         moving
     }
 
-    /// Attributes or bytes of a node have changed by other hands than the mount's. The same holds as for [`Gate::name_changed`].
+    /// Attributes or bytes of a node have changed by other hands than the mount's. The same holds as for [`Gate::names_changed`].
     pub fn node_changed(&self, node: Node) -> Result<(), Errno> {
-        self.0.device.tell(&Notice::Node { node: node.0, data: true })
+        self.0.device.tell(&Notice::Node { node: node.0, data: true }).map(drop)
     }
 
     /// A lease has shown that nobody can write to the node: the kernel may keep its attributes again.

@@ -324,6 +324,28 @@ impl Recycle {
         Err(FsError::new("find a free conflict name for", name.as_bytes(), Errno::EXIST))
     }
 
+    /// Names an entry by what it looks like now. A crash between two renames leaves here what was to be placed, under the name of what it was to
+    /// displace: from then on it is a version of its node as any other that lies here, also when the node is gone. Durable on return.
+    pub fn name_as_it_looks(
+        &self,
+        entry: &RecycledName,
+        uid: NodeUid,
+        stamp: &Stamp,
+    ) -> Result<RecycledName, FsError> {
+        let name = self.free_name(uid, stamp)?;
+        let (from, to) = (CName::new(&entry.0), CName::new(&name));
+        rustix::fs::renameat_with(
+            &self.dir,
+            from.as_c_str(),
+            &self.dir,
+            to.as_c_str(),
+            RenameFlags::NOREPLACE,
+        )
+        .doing("rename", entry.0.as_bytes())?;
+        rustix::fs::fsync(&self.dir).doing("make durable", b"recycle")?;
+        Ok(RecycledName(name))
+    }
+
     /// The stamp of an entry now.
     pub(crate) fn stamp(&self, entry: &Name) -> Result<Stamp, FsError> {
         let found = stamp_at(self.dir(), CName::new(entry).as_c_str());

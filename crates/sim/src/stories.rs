@@ -539,6 +539,46 @@ pub const STORIES: &[(Bug, &str)] = &[
          13682 s0 hide /
          15381 s2 rm a",
     ),
+    (
+        Bug::OldRowAnswersOffer,
+        "seed 10027153 hosts 2 active 60000 queue 64 rows 100 tiers 7 fanotify alone arrive far
+         3768 s0 create b
+         4118 s0 rename b c
+         5347 s0 cut c
+         0 s0 lose-answer 6
+         9556 s0 rename c d
+         9556 s0 mode d 390
+         13905 s0 rename d b
+         0 s0 lose-answer 13
+         17118 s0 office b",
+    ),
+    (
+        Bug::RowsHoldBesideOthers,
+        "seed 10043005 hosts 2 active 60000 queue 64 rows 100 alone far
+         22644 s0 mkdir e.txt
+         24996 s0 mkdir e.txt/b
+         26832 s0 create e.txt/b/c
+         27363 s0 create d
+         32976 s0 create e.txt/a
+         32976 s0 replace e.txt/b/c
+         33511 s0 rm e.txt/a
+         35276 s0 replace d
+         35276 s0 rename e.txt d/e.txt",
+    ),
+    (
+        Bug::LeavesBeforeCaughtUp,
+        "seed 10038266 hosts 3 active 10000 queue 64 rows 2 tiers 5 damage prune fanotify history
+         19 s1 mkdir c
+         827 s1 create c/a
+         1494 s1 create a
+         0 s0 repeat 2 4866
+         3107 s1 create a
+         3212 s0 power 29885946384530
+         3401 s1 rm c/a
+         6177 s2 replace a
+         6936 s1 mkdir d
+         9942 s0 tier a",
+    ),
 ];
 
 /// The first story of a bug.

@@ -361,3 +361,16 @@ fn regression_what_was_changed_through_a_name_that_nobody_saw_is_found_by_a_walk
          48677 s0 rm d/d",
     );
 }
+
+/// An agent was killed between a file and its row, and its folder was away while the share deleted the file. The deleted node waited for the walk, and what the walk
+/// then found was not taken for it, since it waited: the file came back everywhere.
+#[test]
+fn regression_what_an_apply_left_is_found_by_the_node_that_waits_for_it() {
+    passes(
+        "seed 10027450 hosts 2 active 60000 queue 64 rows 100 tiers 2 damage alone slow
+         563 s0 create c
+         0 s1 crash-in 1 1
+         4702 s1 unmount
+         4922 s0 rm c",
+    );
+}

@@ -183,6 +183,26 @@ fn regression_a_placeholder_that_is_behind_is_held() {
     passes(story_of(Bug::PinIsWhatWasRead));
 }
 
+/// A server was killed between a placeholder and its row, and before it had told of either. The share let the version go meanwhile, as nobody held it: once it is
+/// there again, what the mark names is told.
+#[test]
+fn regression_a_placeholder_without_its_row_is_told_of() {
+    passes(
+        "seed 10004815 hosts 2 active 60000 queue 64 rows 100 tiers 3 prune fanotify stepwise alone arrive history
+         1103 s0 mkdir d
+         1909 s0 rename d b
+         2351 s0 create d
+         2368 s0 office d
+         6821 s0 create c
+         0 s1 crash-in 3 1
+         11837 s0 replace c
+         0 s1 repeat 7 1880
+         0 s1 crash-in 4 0
+         15751 s0 rm b
+         0 s1 crash-in 6 1",
+    );
+}
+
 /// A piece of a version is on its way when a full disk has its reader served otherwise; the file is written anew, and given up again, before the
 /// piece is here. It is not filled into the version that stands there by then.
 #[test]

@@ -321,6 +321,14 @@ bugs! {
     RecalledIsStored,
     /// What a mark says of a placeholder without a row still counts when both sides were united long ago.
     MarksOutlastTheMerge,
+    /// A directory returns, and what another node has replaced in it stands as its row says.
+    RowsHoldBesideOthers,
+    /// A row of an older version of ours is taken for the answer to an offer that was made after it: the offer is forgotten, and its answer may be lost.
+    OldRowAnswersOffer,
+    /// Bytes are given up before the share is known as it was when the session was opened.
+    LeavesBeforeCaughtUp,
+    /// A placeholder that a crash has left without its row holds nothing.
+    MarksPinNothing,
 }
 
 /// The tests that must catch a bug.
@@ -405,7 +413,8 @@ impl Bug {
             | Self::DoubtedStays
             | Self::TreeIsWholeWithoutFeed
             | Self::MergeEndsTooEarly
-            | Self::OffersNotDurable => Level::Engine,
+            | Self::OffersNotDurable
+            | Self::MarksPinNothing => Level::Engine,
             // What one of each group leaves undone, another does a moment later.
             Self::ChildrenOfGoneForgotten | Self::AdriftStays => Level::SecondLine,
             Self::KeptSeenTooEarly | Self::OtherOfTwoForgotten | Self::KeptNotLookedAt => Level::SecondLine,

@@ -9,9 +9,7 @@ use polder_engine::{
     Apply, ApplyAct, ApplyOver, ApplyResult, ApplyStep, Failure, FailureClass, Place, SeenDir,
 };
 use polder_replica::{Act, Batch, DirAt, Found, FsError, Over, Pledge, Staged, Step, StepResult};
-use polder_types::{
-    Attrs, Body, ChunkId, Content, Extent, ExtentSource, Name, NodeUid, Seq, Stamp, Timestamp,
-};
+use polder_types::{Attrs, Body, ChunkId, Content, Extent, ExtentSource, Name, NodeUid, Stamp, Timestamp};
 
 use super::changes::Changes;
 use super::disk::{Disk, Hands, dir_at, failure, seen_entry};
@@ -138,8 +136,7 @@ impl Applier {
         for (at, step) in steps.iter().enumerate() {
             let Some((content, base)) = content_of(&step.act) else { continue };
             if self.disk.arrives_tiered(content, replaced(&step.act)) {
-                // Which version it is of is told by the content; its number is not known here.
-                let pledge = Pledge::new(step.uid, Seq(0), content, Timestamp::default());
+                let pledge = Pledge::new(step.uid, step.since, content, Timestamp::default());
                 let staged = self.disk.staging.placeholder(pledge, content);
                 built.insert(at, staged.map_err(Unstaged::from));
                 continue;

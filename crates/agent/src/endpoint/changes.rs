@@ -67,7 +67,13 @@ impl Changes {
             self.names.extend(dirs.iter().map(|dir| (*dir, name.clone())));
         }
         self.nodes.extend(done.dirs.iter().map(|(stamp, _)| stamp.ident));
-        tiered.names_changed(self.names.iter().map(|(dir, name)| (*dir, name.as_bytes())));
+        let names: Vec<_> = self.names.iter().collect();
+        for of_dir in names.chunk_by(|(one, _), (other, _)| one == other) {
+            // A directory that has just been made is not in the kernel's cache.
+            let Some(dir) = of_dir[0].0 else { continue };
+            tiered.names_changed(dir, of_dir.iter().map(|(_, name)| name.as_bytes()));
+            self.nodes.remove(&dir);
+        }
         drop(self.moving.take());
         for node in self.nodes {
             tiered.node_changed(node);

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use polder_engine::Event;
-use polder_replica::{DirAt, ErrorClass, FsError, RecycledName, Since};
+use polder_replica::{DirAt, ErrorClass, FsError, Recycle, RecycledName, Since};
 use polder_sync::{TreeError, TreeStore};
 use polder_types::{Kind, Name, NodeUid, RelPath, Stamp};
 
@@ -101,7 +101,7 @@ fn rescue(one: &Displaced, disk: &Disk, hands: &mut Hands) -> Result<Event, FsEr
     };
     let given = disk.recycle.rescue(&one.entry, &dir, name, &disk.server_name)?;
     if let Some(tiered) = &disk.tiered {
-        tiered.names_changed([(Some(dir.ident), given.as_bytes())]);
+        tiered.names_changed(dir.ident, [given.as_bytes()]);
     }
     let here = DirAt { path: at.path.clone(), ident: Some(dir.ident) };
     let looks = hands.walk(|walker, attributes| {
@@ -117,20 +117,27 @@ fn rescue(one: &Displaced, disk: &Disk, hands: &mut Hands) -> Result<Event, FsEr
 }
 
 /// What lies in the recycle area at the start of a life, with the places that the agreed tree has for it.
-pub(crate) fn listed(db: &dyn TreeStore, disk: &Disk) -> Result<Vec<Displaced>, FsError> {
+///
+/// What a crash has left there on its way to its place gets a name of its own now, while the share's row still tells what it is: a later life, in
+/// which the node may be gone, would take it for something that somebody has written.
+pub(crate) fn listed(db: &dyn TreeStore, recycle: &Recycle) -> Result<Vec<Displaced>, FsError> {
     let mut found = Vec::new();
-    disk.recycle.list(&mut |entry| {
+    recycle.list(&mut |entry| {
         if let (Some(uid), Some(Kind::File)) = (entry.uid, entry.kind) {
             found.push((uid, entry.stamp, entry.looks_unchanged, entry.name));
         }
         if found.len() < LISTED_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    let known = |(uid, stamp, looks_unchanged, entry): (NodeUid, Stamp, bool, RecycledName)| {
-        // A crash may leave here what was to be placed.
-        let staged = !looks_unchanged && is_of_the_share(db, uid, stamp).unwrap_or(false);
-        (!staged).then(|| Displaced { entry, uid, at: place(db, uid).ok().flatten() })
-    };
-    Ok(found.into_iter().filter_map(known).collect())
+    let mut displaced = Vec::with_capacity(found.len());
+    for (uid, stamp, looks_unchanged, entry) in found {
+        if looks_unchanged || !is_of_the_share(db, uid, stamp).unwrap_or(false) {
+            displaced.push(Displaced { entry, uid, at: place(db, uid).ok().flatten() });
+        } else if let Err(error) = recycle.name_as_it_looks(&entry, uid, &stamp) {
+            // The next start tries again.
+            tracing::warn!(recycled = %entry.name(), error = crate::status::chain(&error), "a version keeps another one's name");
+        }
+    }
+    Ok(displaced)
 }
 
 /// Whether a file looks like what the share has of a node.
@@ -156,4 +163,50 @@ fn place(db: &dyn TreeStore, uid: NodeUid) -> Result<Option<(DirAt, Name)>, Tree
     }
     let path = names.into_iter().rev().collect();
     Ok(Some((DirAt { path, ident: None }, row.at.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use polder_replica::Root;
+    use polder_sync::{CloudNode, mem::MemStore};
+    use polder_types::{AttrsHash, Body, CaseRule, Content, EndpointId, Extent, ExtentSource, Placed, Seq};
+
+    use super::*;
+
+    /// Killed between the two renames that replace a file, killed again after the share has deleted it: nobody wrote, and nothing comes back.
+    #[test]
+    fn what_a_crash_left_of_a_version_is_no_edit_when_its_node_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::adopt(dir.path(), EndpointId([7; 16]), &[]).unwrap();
+        let recycle = Recycle::open(&root).unwrap();
+        let uid = NodeUid([9; 16]);
+        // The new version, under the name of the old one, which had three bytes.
+        let left = dir.path().join(format!(".polder/recycle/{uid}-3-1000.5-0"));
+        std::fs::write(&left, b"second").unwrap();
+        let mut mtime = None;
+        recycle
+            .list(&mut |entry| {
+                mtime = Some(entry.stamp.mtime);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        let mtime = mtime.expect("there is an entry");
+        let body = Body::Inline(vec![Extent { len: 6, source: ExtentSource::Hole }]);
+        let at = Placed { parent: NodeUid::ROOT, name: "f".parse().unwrap() };
+        let content = Content::File { size: 6, body };
+        let node = CloudNode { at, content, attrs: AttrsHash::default(), mtime, since: Seq(5) };
+        let mut db = MemStore::new(CaseRule::Sensitive);
+        db.put_cloud(uid, Some(&node)).unwrap();
+        assert!(listed(&db, &recycle).unwrap().is_empty());
+        // A later life knows nothing of the node.
+        db.put_cloud(uid, None).unwrap();
+        for one in listed(&db, &recycle).unwrap() {
+            assert_eq!(recycle.since(&one.entry).unwrap(), Since::AtRest, "{one:?}");
+        }
+        // What somebody wrote under such a name is told all the same.
+        std::fs::write(dir.path().join(format!(".polder/recycle/{uid}-3-1000.5-7")), b"written").unwrap();
+        let written = listed(&db, &recycle).unwrap();
+        let is_written = |one: &Displaced| recycle.since(&one.entry).unwrap() == Since::Written;
+        assert_eq!(written.iter().filter(|one| is_written(one)).count(), 1);
+    }
 }

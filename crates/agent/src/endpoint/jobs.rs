@@ -15,12 +15,13 @@ use polder_types::CaseRule;
 use super::apply::{Applied, Applier};
 use super::disk::{Disk, dir_at, failure};
 use super::displaced::Displaced;
+use super::line::{Line, Waiting};
 use super::{Facts, LOCK, spawn_thread};
 use crate::chunks::Fetcher;
 use crate::tiered::Tiered;
 
-/// Threads that apply, per lane. More do not help: they share the volume and its journal.
-const APPLY_THREADS: usize = 2;
+/// Threads that apply, per lane: while one waits for the volume's journal, the others build. More do not help.
+const APPLY_THREADS: usize = 3;
 /// Threads of a walk.
 const SCAN_THREADS: usize = 2;
 /// Parts of a listing that go to the engine in one fact.
@@ -31,8 +32,8 @@ const LONG: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(crate) struct Jobs {
     looks: Sender<(JobId, Vec<LookAt>)>,
-    small: Sender<Apply>,
-    large: Sender<Apply>,
+    small: Line,
+    large: Line,
     scans: Mutex<HashMap<JobId, ScanHandle>>,
     /// One rule of names a life, so one set of readers.
     readers: OnceLock<StateReaders>,
@@ -62,10 +63,9 @@ impl Jobs {
         let looker = (disk.hands(), facts.clone());
         spawn_thread("look", move || look_all(&from, looker));
         let lane = |name: &str| {
-            let (to, from) = channel();
-            let from = Arc::new(Mutex::new(from));
+            let line = Line::new();
             for _ in 0..APPLY_THREADS {
-                let from = Arc::clone(&from);
+                let from = line.waiting();
                 let applier =
                     Applier { disk: Arc::clone(disk), hands: disk.hands(), fetcher: fetcher.clone() };
                 let (facts, displaced) = (facts.clone(), displaced.clone());
@@ -76,7 +76,7 @@ impl Jobs {
                     apply_all(&from, applier, &facts, &displaced);
                 });
             }
-            to
+            line
         };
         let (small, large) = (lane("apply-small"), lane("apply-large"));
         let watcher = start_watcher(disk, facts);
@@ -113,7 +113,7 @@ impl Jobs {
             Lane::Small => &self.small,
             Lane::Large => &self.large,
         };
-        let _ = lane.send(apply);
+        lane.push(apply);
     }
 
     /// Begins a walk. Its readers see what the state database has committed.
@@ -171,15 +171,8 @@ fn look_all(from: &Receiver<(JobId, Vec<LookAt>)>, (mut hands, facts): (super::d
     }
 }
 
-fn apply_all(
-    from: &Mutex<Receiver<Apply>>,
-    mut applier: Applier,
-    facts: &Facts,
-    keeper: &Sender<Vec<Displaced>>,
-) {
-    loop {
-        let next = from.lock().expect(LOCK).recv();
-        let Ok(apply) = next else { return };
+fn apply_all(from: &Waiting, mut applier: Applier, facts: &Facts, keeper: &Sender<Vec<Displaced>>) {
+    while let Some(apply) = from.next() {
         let job = apply.job;
         let Applied { results, dirs, displaced, held } = applier.apply(apply);
         for name in held {

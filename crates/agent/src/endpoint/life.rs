@@ -101,7 +101,7 @@ impl Life {
         let disk = Arc::new(disk.context("open the folder")?);
         disk.set_arrivals(assignment, is_first);
         thread.desk.set_background(!is_first && is_background_due(&db, assignment));
-        let recycled = super::displaced::listed(&db, &disk).context("list the recycle area")?;
+        let recycled = super::displaced::listed(&db, &disk.recycle).context("list the recycle area")?;
         let remote: Arc<Remote> = Arc::default();
         let places: Arc<Places> = Arc::default();
         let runtime = thread.common.runtime.clone();
@@ -112,6 +112,7 @@ impl Life {
             runtime: runtime.clone(),
         };
         if let Some(tiered) = &disk.tiered {
+            tiered.set_caught_up(false);
             tiered.lend(fetcher.clone(), StateReaders::new(disk.root.database_path(), assignment.case));
         }
         let packing = Packing {
@@ -485,6 +486,9 @@ impl Life {
 
     fn status(&mut self, thread: &Thread, status: Arc<polder_engine::Status>) {
         let now = self.now();
+        if let Some(tiered) = &self.disk.tiered {
+            tiered.set_caught_up(status.caught_up);
+        }
         let (sent_bytes, received_bytes) = self.remote.moved_bytes();
         let moved = Moved {
             sent_bytes,

@@ -13,6 +13,7 @@ mod expiry;
 mod explain;
 mod jobs;
 mod life;
+mod line;
 mod network;
 mod pins;
 mod rate;

@@ -23,6 +23,9 @@ impl Inner {
 
     /// Whether a file's agreed content is what the share has of it now, as far as is known here.
     pub(super) fn is_current(&self, row: &FileRow) -> Result<bool, TieredError> {
+        if !self.caught_up.load(std::sync::atomic::Ordering::Acquire) {
+            return Ok(false);
+        }
         let reader = self.source()?.readers.get().map_err(|error| disk(&error))?;
         let reader: &polder_replica::StateReader = reader.borrow();
         reader.is_current(row).map_err(|error| disk(&error))

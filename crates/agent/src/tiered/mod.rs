@@ -89,6 +89,8 @@ struct Inner {
     opened: std::sync::mpsc::SyncSender<content::OpenedBy>,
     /// Whether placeholders may be made at all.
     takes_arrivals: AtomicBool,
+    /// Whether the share is known well enough for bytes to be given up ([`polder_engine::Status::caught_up`]).
+    caught_up: AtomicBool,
     watch: watch::Watch,
     /// What is being done about the whole endpoint, for people.
     doing: Mutex<Option<Box<str>>>,
@@ -385,6 +387,11 @@ impl Tiered {
         self.0.takes_arrivals.load(Ordering::Acquire) && self.0.watch.ensure_free().is_ok()
     }
 
+    /// What the engine tells of how far the share is known.
+    pub(crate) fn set_caught_up(&self, caught_up: bool) {
+        self.0.caught_up.store(caught_up, Ordering::Release);
+    }
+
     /// Lends what the present life of the endpoint has; before the first one, readers of absent bytes wait.
     pub(crate) fn lend(&self, fetcher: Fetcher, readers: StateReaders) {
         *self.0.source.lock().expect(LOCK) = Some(Source { fetcher, readers });
@@ -412,15 +419,11 @@ impl Tiered {
         Some(self.0.gate()?.moving(names))
     }
 
-    /// Names in directories stand for something else by our own doing: the kernel is to ask again. No lock may be held that a reader needs.
-    pub(crate) fn names_changed<'a>(&self, names: impl IntoIterator<Item = (Option<FileIdent>, &'a [u8])>) {
-        let Some(gate) = self.0.gate() else { return };
-        for (dir, name) in names {
-            let node = dir.and_then(|dir| self.0.tree.node_of_inode(dir.ino, dir.generation));
-            // A directory that has just been made is not in the kernel's cache.
-            if let Some(node) = node {
-                let _ = gate.name_changed(node, name);
-            }
+    /// Names in a directory stand for something else by our own doing: the kernel is to ask again. No lock may be held that a reader needs.
+    pub(crate) fn names_changed<'a>(&self, dir: FileIdent, names: impl IntoIterator<Item = &'a [u8]>) {
+        let node = self.0.tree.node_of_inode(dir.ino, dir.generation);
+        if let (Some(gate), Some(node)) = (self.0.gate(), node) {
+            let _ = gate.names_changed(node, names);
         }
     }
 

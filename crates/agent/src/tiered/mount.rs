@@ -127,6 +127,7 @@ impl Mounted {
             gate: Mutex::default(),
             opened,
             takes_arrivals: AtomicBool::new(true),
+            caught_up: AtomicBool::new(false),
             watch: Default::default(),
             doing: Mutex::default(),
         });

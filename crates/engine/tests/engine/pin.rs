@@ -1,7 +1,7 @@
 //! What the share is told to keep for what stands here.
 
 use polder_engine::{ApplyResult, Event, Pin, SeenEntry};
-use polder_sync::{Seen, TreeStore};
+use polder_sync::{Seen, StandsFor, TreeStore};
 use polder_types::{Body, Content, Extent, ExtentSource, Kind, NodeUid, Seq, Stamp};
 
 use crate::bench::{
@@ -77,6 +77,25 @@ fn nothing_is_told_before_both_sides_are_united() {
     bench.settle(&mut |_| seen(ROOT_INO, "root", 0, 1));
     bench.wait(3, 300);
     assert_eq!(bench.pin, pinned(21, &[]));
+}
+
+/// A crash came between a placeholder and its row: its mark tells which version it stands for. Before the walk has found what there is, nothing is told.
+#[test]
+pub fn what_only_a_mark_names_is_held() {
+    let mut bench = Bench::with(vec![gone(NODE, 21)], |_| ());
+    let (walk, _) = bench.find_list().expect("a start leads to a walk");
+    let stands_for = StandsFor { content: bytes(30), version: Some((NODE, Seq(20))) };
+    let placeholder = SeenEntry { stands_for: Some(Box::new(stands_for)), ..file(1) };
+    let mut truth = |at: &polder_engine::LookAt| match is_root(at) {
+        true => seen(ROOT_INO, "root", 0, 1),
+        false => unreachable!("{at:?} is looked at"),
+    };
+    bench.settle(&mut truth);
+    bench.wait(1, 300);
+    assert_eq!(bench.pin, None);
+    bench.listed(walk, vec![part(ROOT_INO, vec![placeholder])]);
+    bench.wait(4, 300);
+    assert_eq!(bench.pin, pinned(21, &[(NODE, Seq(20))]));
 }
 
 #[test]

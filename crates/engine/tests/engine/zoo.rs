@@ -2,7 +2,7 @@
 
 use polder_types::zoo::{Bug, Level, assert_all_caught, assert_second_lines, plant};
 
-use crate::{directories, leftovers, refusal, seen, told};
+use crate::{directories, leftovers, pin, refusal, seen, told};
 
 #[test]
 fn zoo_of_the_engine() {
@@ -53,6 +53,7 @@ fn zoo_of_the_engine() {
         (Bug::TreeIsWholeWithoutFeed, told::a_tree_is_whole_once_the_feed_was_read_in_its_session),
         (Bug::MergeEndsTooEarly, told::a_merge_goes_on_while_what_it_brings_back_is_refused),
         (Bug::OffersNotDurable, told::what_a_batch_offers_is_durable_before_it_leaves),
+        (Bug::MarksPinNothing, pin::what_only_a_mark_names_is_held),
     ];
     assert_all_caught(Level::Engine, cases, plant, |test| test());
 }

@@ -1,6 +1,7 @@
 //! One suite for a share's rows, run by every form of them: memory is the reference, SQLite is what ships.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod bounds;
 mod commits;
 mod feed;
 mod golden;

@@ -9,7 +9,7 @@ use polder_engine::{
     Apply, ApplyAct, ApplyResult, ApplyStep, Dir, Event, Failure, FailureClass, JobId, Place, SeenDir,
     SeenEntry,
 };
-use polder_types::{Attrs, Content, FileIdent, Name, NodeUid, RelPath, Stamp, Timestamp};
+use polder_types::{Attrs, Content, FileIdent, Name, NodeUid, RelPath, Seq, Stamp, Timestamp};
 
 use super::Host;
 use super::recycle::Displaced;
@@ -139,13 +139,13 @@ impl Host {
     pub fn begin_apply(&mut self, apply: Apply, service: &Service) -> JobId {
         let mut applying = Applying::new(apply);
         for at in 0..applying.steps.len() {
-            let ApplyStep { uid, act, .. } = &applying.steps[at];
+            let ApplyStep { uid, since, act, .. } = &applying.steps[at];
             let built = match act {
                 ApplyAct::Place { content, attrs, mtime, .. }
                 | ApplyAct::Replace { content, attrs, mtime, .. }
                     if self.arrives_tiered(content, replaced(act)) =>
                 {
-                    Some(self.stage_placeholder(*uid, content, attrs, *mtime))
+                    Some(self.stage_placeholder((*uid, *since), content, attrs, *mtime))
                 }
                 ApplyAct::Place { content, attrs, mtime, .. }
                 | ApplyAct::Replace { content, attrs, mtime, .. } => {
@@ -196,14 +196,14 @@ impl Host {
 
     fn stage_placeholder(
         &mut self,
-        uid: NodeUid,
+        version: (NodeUid, Seq),
         content: &Content,
         attrs: &Arc<Attrs>,
         mtime: Timestamp,
     ) -> Result<Staged, Failure> {
         let name = self.staged_name();
         let ino = self.disk.stage_empty(&name, attrs.clone());
-        self.mark_staged(ino, uid, content, mtime);
+        self.mark_staged(ino, version, content, mtime);
         Ok(Staged { name, ino })
     }
 

@@ -1,7 +1,7 @@
 //! The recycle area: what was displaced, looked after while somebody may write to it, and let go in the end. As
 //! `replica/src/recycle.rs`, `agent/src/endpoint/displaced.rs` and `expiry.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use polder_engine::{Dir, Event, SeenEntry};
 use polder_sync::TreeStore;
@@ -11,7 +11,7 @@ use polder_types::{
 };
 
 use super::{Host, uid_of};
-use crate::disk::{RECYCLE, content_of};
+use crate::disk::{RECYCLE, Token, content_of, token_of};
 use crate::service::Service;
 
 /// A displaced file that is looked after.
@@ -102,10 +102,7 @@ impl Host {
 
     /// Whether what is watched still is open, so that no other look would tell anything.
     pub fn displaced_are_looked_at(&self) -> bool {
-        self.recycle.watched.iter().all(|one| {
-            let ino = self.disk.lookup(RECYCLE, &one.entry);
-            ino.is_some_and(|ino| self.disk.inode(ino).opened > 0)
-        })
+        self.recycle.watched.iter().all(|one| self.since(&one.entry) == Since::Open)
     }
 
     /// Another look at those that were open.
@@ -143,7 +140,7 @@ impl Host {
         given
     }
 
-    /// What lies in the area at the start of a life is looked after, but for what was only on its way in.
+    /// What lies in the area at the start of a life is looked after, but for what was only on its way to its place.
     pub(super) fn list_recycled(&mut self) {
         let entries: Vec<(Name, u64)> =
             self.disk.names(RECYCLE).into_iter().flatten().map(|(name, ino)| (name.clone(), *ino)).collect();
@@ -157,6 +154,11 @@ impl Host {
             if looks_unchanged || !self.is_of_the_share(uid, stamp) {
                 let at = self.agreed_place(uid);
                 self.recycle.watched.push(Displaced { entry, uid, at });
+            } else {
+                // A version like others from now on, also when its node is gone.
+                let name = self.recycle_name(uid, &stamp);
+                self.disk.rename((RECYCLE, &entry), (RECYCLE, &name));
+                self.disk.fsync(RECYCLE);
             }
         }
     }
@@ -167,6 +169,13 @@ impl Host {
         let synced = self.store.synced(uid).expect("maps do not fail");
         cloud.is_some_and(|node| (node.content.size(), node.mtime) == looks)
             || synced.is_some_and(|row| (row.content.size(), row.mtime_share) == looks)
+    }
+
+    /// Where rows say that a file with these bytes stands.
+    pub fn agreed_at(&self, token: Token) -> BTreeSet<RelPath> {
+        let rows = self.store.all_synced().filter(|(_, row)| token_of(&row.content) == Some(token));
+        let places = rows.filter_map(|(uid, _)| self.agreed_place(uid));
+        places.map(|(dir, name)| dir.path.join(name)).collect()
     }
 
     fn agreed_place(&self, uid: NodeUid) -> Option<(Dir, Name)> {

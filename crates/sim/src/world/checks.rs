@@ -7,8 +7,9 @@ use polder_engine::{ApplyAct, Event, Phase, Status};
 use polder_types::{Group, GroupAnswer, Kind, Op, PackId};
 
 use super::{HEAL_MS, STILL_MS, What, World};
-use crate::disk::{ROOT, content_of, is_zeros, token_of};
-use crate::ghost::{differences, listing_of_share, live_tokens, unreadable};
+use crate::disk::{ROOT, Token, content_of, is_zeros, token_of};
+use crate::ghost::{differences, listing_of_disk, listing_of_share, live_tokens, unreadable};
+use crate::host::Host;
 use crate::service::Committed;
 use crate::service::store::Fetched;
 
@@ -75,8 +76,9 @@ impl World {
         if !forgotten.is_empty() && !self.set_back && !self.plan.history {
             return Err(format!("the share has taken contents that are not in its history: {forgotten:?}"));
         }
-        if damaged && self.plan.damage == 0 && !self.set_back {
-            return Err(format!("versions whose bytes are gone: {:?}", unreadable(&self.service)));
+        let gone = unreadable(&self.service);
+        if !gone.is_empty() && self.plan.damage == 0 && !self.set_back {
+            return Err(format!("versions whose bytes are gone: {gone:?}"));
         }
         Ok(())
     }
@@ -207,10 +209,24 @@ impl World {
                 continue;
             }
             let live = live.get_or_insert_with(|| live_tokens(&self.service));
-            if !live.contains(&token) {
+            if !live.contains(&token) && !self.is_on_its_way(token, host) {
                 self.violated(format!("s{host} deleted {token}, which no user has taken away"));
             }
         }
+    }
+
+    /// Whether another server shows these bytes at a place where they were not agreed on: a user has put them there, which is still to be told (half of a
+    /// swap is).
+    fn is_on_its_way(&self, token: Token, but: usize) -> bool {
+        let others = self.hosts.iter().filter(|host| host.nth != but);
+        let is_new = |host: &Host| {
+            let agreed = host.agreed_at(token);
+            let shown = listing_of_disk(&host.disk).into_iter();
+            shown
+                .filter(|(_, (content, ..))| token_of(content) == Some(token))
+                .any(|(at, _)| !agreed.contains(&at))
+        };
+        others.filter(|host| host.disk.has_token(token)).any(is_new)
     }
 
     /// Where the users of one server alone work, nothing of the share is news to it (I11, I16): no deletion comes back,

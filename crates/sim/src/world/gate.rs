@@ -435,7 +435,16 @@ impl World {
         if self.plan.damage > 0 {
             return;
         }
-        if let Some((host, token)) = self.lost_placeholder() {
+        let lost = self.lost_placeholders();
+        // An endpoint tells once a second what stands there. A version that came since, and went in the share before it was told of, is not held
+        // (docs/semantics.md).
+        let is_untold = |(host, ino, _): &(usize, u64, Token)| {
+            let told = self.service.applied(self.hosts[*host].endpoint).map_or(Seq(0), |cursor| cursor.seq);
+            self.hosts[*host].disk.mark(*ino).is_some_and(|mark| mark.pledge.since > told)
+        };
+        let (untold, lost): (Vec<_>, Vec<_>) = lost.into_iter().partition(is_untold);
+        self.unheld.extend(untold.into_iter().map(|(.., token)| token));
+        if let Some((host, _, token)) = lost.first() {
             self.violated(format!("s{host}: a placeholder stands for {token}, which the share has let go"));
         }
     }
@@ -453,10 +462,13 @@ impl World {
         })
     }
 
-    fn lost_placeholder(&self) -> Option<(usize, Token)> {
-        let mut stand_for =
-            self.hosts.iter().flat_map(|host| host.stood_for().map(|token| (host.nth, token)));
-        stand_for.find(|(_, token)| !self.unheld.contains(token) && !self.can_be_read(*token))
+    fn lost_placeholders(&self) -> Vec<(usize, u64, Token)> {
+        let of_host = |host: &Host| -> Vec<(usize, u64, Token)> {
+            let inodes = host.disk.placeholders().into_iter();
+            inodes.filter_map(|ino| Some((host.nth, ino, host.disk.token(ino)?))).collect()
+        };
+        let stand_for = self.hosts.iter().flat_map(of_host);
+        stand_for.filter(|(.., token)| !self.unheld.contains(token) && !self.can_be_read(*token)).collect()
     }
 
     /// Whether nobody waits, nor has just written to what was displaced meanwhile. Who has such a file open may keep it so for ever.
