@@ -113,7 +113,7 @@ bugs! {
     MadeDirectoryIsFull,
     /// A directory that we made is not listed.
     MadeDirectoryNotListed,
-    /// Another directory in the place of one is not compared with its rows.
+    /// A directory that a walk has compared with nobody's rows is not compared with its own.
     ReplacedDirectoryNotCompared,
     /// A vanished name does not wait: a rename or a save is a deletion and a new file.
     NoSettleTime,
@@ -342,6 +342,9 @@ pub enum Level {
     Ledger,
     /// The tests of the prune plan, in `polder-backup`.
     Prune,
+    /// The tests of the orders in which the presence of a file is changed, in `polder-tiering`: a run that stores through a mapping between
+    /// the last read and the file's leaving, and closes it without writing back, is too rare.
+    Tiering,
     /// The tests of single decisions of the engine, in `polder-engine`.
     Engine,
     /// Those tests, with another bug beside it: alone it does no harm, since a second rule stands behind it.
@@ -362,6 +365,7 @@ impl Bug {
                 Level::ThreadsOfRows
             }
             Self::PresenceNotDurable => Level::PowerCuts,
+            Self::LeavesWithoutWriteBack => Level::Tiering,
             // What a new file would overwrite is what its user has deleted; and the executor refuses what cannot be exchanged.
             Self::AdoptsWhatWasDeleted | Self::TurnsEveryKnot => Level::Planner,
             // Each is the other's second line: a pack in use is not condemned, and one that was condemned all the same is spared
@@ -402,6 +406,7 @@ impl Bug {
             | Self::CutIgnored
             | Self::OldPagesStay
             | Self::InsideOfOldIdIsGone
+            | Self::ReplacedDirectoryNotCompared
             | Self::LostAnswerMakesTwins
             | Self::OfferRowIsWhole
             | Self::WaitingHeirPassedOver

@@ -152,6 +152,25 @@ pub fn a_directory_that_is_adopted_is_compared_with_its_rows() {
     assert_eq!(dir.uid, OTHER);
 }
 
+/// When a walk came by, the identity of a directory was another node's or nobody's by the rows, and by now it is known. What was missing in it
+/// was not told: it is listed for itself. After that nothing is to be asked again.
+#[test]
+pub fn what_a_walk_compared_with_other_rows_is_listed_for_itself() {
+    for rows in [None, Some(OTHER), Some(DIR)] {
+        let mut bench = Bench::new(Vec::new());
+        let (walk, _) = bench.find_list().expect("a start leads to a walk");
+        let part = |rows| ListPart { rows, ..part(DIR_INO, Vec::new()) };
+        bench.listed(walk, vec![part(rows)]);
+        let again = bench.find_list();
+        assert_eq!(again.is_some(), rows != Some(DIR), "{rows:?}");
+        if let Some((own, dir)) = again {
+            assert_eq!(dir.uid, DIR);
+            bench.listed(own, vec![part(Some(DIR))]);
+            assert!(bench.find_list().is_none());
+        }
+    }
+}
+
 /// A new directory is adopted by one of the share while a look into it is in flight and another one waits for that.
 #[test]
 pub fn looks_follow_a_directory_that_gets_another_id() {
