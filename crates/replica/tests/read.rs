@@ -451,28 +451,3 @@ fn i4_recycled_bytes_leave_only_at_rest() {
     assert_eq!(e.recycle.release(&removed.name, read_at).unwrap(), Released::Gone);
     assert_eq!(e.recycled().len(), 0);
 }
-
-/// The thread that looks after all leases held their files open itself for a moment: what had just been read was in use.
-#[test]
-fn regression_what_was_read_is_in_nobodys_hands() {
-    use polder_replica::Released;
-    let dir = tempfile::tempdir().unwrap();
-    let e = Endpoint::new(dir.path());
-    let uid = polder_types::NodeUid([3; 16]);
-    for n in 0..4000 {
-        let left = dir.path().join(format!("share/.polder/recycle/{uid}-3-1000.5-{n}"));
-        std::fs::write(left, b"old").unwrap();
-    }
-    let mut entries = Vec::new();
-    e.recycle
-        .list(&mut |entry| {
-            entries.push(entry.name);
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    assert_eq!(entries.len(), 4000);
-    for entry in entries {
-        let read_at = e.recycle.read(&entry, &mut |_| ControlFlow::Continue(())).unwrap().unwrap();
-        assert_eq!(e.recycle.release(&entry, read_at).unwrap(), Released::Gone);
-    }
-}
