@@ -6,7 +6,8 @@
 //! again (`rescue`).
 //!
 //! The names are `<node>-<size>-<mtime>-<n>`: what was expected of the file when it was displaced. There is no other
-//! index. A crash may leave a staged file here under the name of what it was to displace; the same judgement covers it.
+//! index. A crash may leave a staged file here under the name of what it was to displace: the next start names it by what it looks
+//! like, and the same judgement covers it.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
