@@ -185,6 +185,12 @@ impl Work<'_> {
         let mut refusals = self.members[file.endpoint].refusals.lock().expect(LOCK);
         let held = &mut self.rounded.held[file.endpoint];
         match outcome {
+            // What a placeholder takes by itself cannot be given back. Who asks it again in each round believes that it would be enough, and
+            // the next one never leaves.
+            Ok(Outcome::Tiered { freed_bytes: 0 }) => {
+                *failures = 0;
+                refusals.note(node, Stays::Tiered, now);
+            }
             Ok(Outcome::Tiered { freed_bytes }) => {
                 *failures = 0;
                 refusals.forget(node);

@@ -132,6 +132,41 @@ fn a_service_that_is_away_ends_the_round() {
     );
 }
 
+/// A service that is away while a volume fills: what failed is not left alone for ten minutes once it is back.
+#[test]
+fn a_service_that_is_back_is_asked_at_once() {
+    let mut world = World::new(100, &[&[(10 * GIB, 30), (10 * GIB, 20)]]);
+    world.disk.other_bytes.store(65 * GIB, Ordering::Relaxed);
+    [1, 2].map(|number| world.ports[0].change(number, |file| file.says = Some(Err(()))));
+    world.set(0, 20, |_| ());
+    world.pass(7200);
+    [1, 2].map(|number| world.ports[0].change(number, |file| file.says = None));
+    world.seats[0].desk.set_reachable(true);
+    world.pass(2);
+    assert_eq!(world.ports[0].local(), [2]);
+}
+
+/// Placeholders of which some stays on the disk whatever is done are not taken for room again and again.
+#[test]
+fn what_cannot_be_freed_makes_no_room() {
+    let mut world = World::new(100, &[&[(10 * GIB, 40), (10 * GIB, 30), (10 * GIB, 20), (10 * GIB, 10)]]);
+    for number in [1, 2] {
+        let stays = |file: &mut super::fake::FakeFile| {
+            (file.tiered, file.on_disk, file.residue) = (true, 5 * GIB, 5 * GIB);
+        };
+        world.ports[0].change(number, stays);
+    }
+    world.disk.other_bytes.store(55 * GIB, Ordering::Relaxed);
+    world.set(0, 20, |_| ());
+    world.pass(5);
+    assert_eq!(world.free_gib(), 25);
+    assert_eq!(world.ports[0].local(), [4], "the coldest that has something to give");
+    world.ports[0].take_asked();
+    world.disk.other_bytes.store(60 * GIB, Ordering::Relaxed);
+    world.pass(5);
+    assert_eq!(world.ports[0].local(), [4], "there is room enough");
+}
+
 #[test]
 fn endpoints_of_one_volume_are_one_decision() {
     let mut world = World::new(100, &[&[(10 * GIB, 1), (10 * GIB, 40)], &[(10 * GIB, 30), (10 * GIB, 20)]]);

@@ -14,6 +14,7 @@ use crate::tiered::Cancel;
 
 /// Files that leave at once. Each waits for the disk and for the service's word on its packs.
 const THREADS: usize = 8;
+const LOCK: &str = "no holder of this lock panics";
 
 /// An endpoint on the volume.
 #[derive(Debug, Clone)]
@@ -45,7 +46,10 @@ impl Keeper {
         let policies: Vec<_> = seats.iter().map(|seat| seat.desk.wants()).collect();
         let volume = first.port.volume().ok()?;
         let is_low = volume.is_low(&policies);
-        seats.iter().for_each(|seat| seat.desk.book.set_low(is_low));
+        for seat in seats {
+            seat.desk.book.set_low(is_low);
+            seat.desk.refusals.lock().expect(LOCK).set_low(is_low);
+        }
         let is_short =
             Volume::free_percent(&policies).is_some_and(|percent| volume.free_bytes < volume.share(percent));
         if !is_short {
