@@ -97,7 +97,8 @@ impl Fake {
             self.disk.other_bytes.store(0, Ordering::Relaxed);
         }
         file.tiered = true;
-        let before = std::mem::replace(&mut file.on_disk, file.on_disk.min(file.residue));
+        let before = file.on_disk;
+        file.on_disk = before.min(file.residue);
         Ok(Outcome::Tiered { freed_bytes: before - file.on_disk })
     }
 

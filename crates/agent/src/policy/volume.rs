@@ -9,7 +9,7 @@ use super::desk::{Desk, Looked};
 use super::inventory::Held;
 use super::port::Port;
 use super::round::{Hands, Member, Rounded, round};
-use super::schedule::Schedule;
+use super::schedule::{Need, Schedule};
 use crate::tiered::Cancel;
 
 /// Files that leave at once. Each waits for the disk and for the service's word on its packs.
@@ -52,13 +52,18 @@ impl Keeper {
         }
         let is_short =
             Volume::free_percent(&policies).is_some_and(|percent| volume.free_bytes < volume.share(percent));
-        if !is_short {
+        let need = match (is_low, is_short) {
+            (true, _) => Need::Low,
+            (false, true) => Need::Short,
+            (false, false) => Need::None,
+        };
+        if need == Need::None {
             self.schedule.has_room();
         }
         // Every wish is taken, not only the first.
         let is_wished = seats.iter().filter(|seat| seat.desk.take_wish()).count() > 0;
         let began = clock.now();
-        if !self.schedule.is_due(began.mono_ms, is_short, is_wished) {
+        if !self.schedule.is_due(began.mono_ms, need, is_wished) {
             return None;
         }
         self.say_low(is_low, &volume);
