@@ -1,8 +1,8 @@
-//! Room for the agent's own books on a full volume.
+//! Room for the agent's own books, and for the marks of placeholders, on a full volume.
 //!
 //! A volume that users have filled to the last byte must not stop the endpoint: what is wrong with which item is told by
 //! an agent that runs, and local edits that need no room are still to be sent. So some room is taken while there is
-//! plenty, given to the state database when the volume is full, and never used for content that comes from the share.
+//! plenty, given to the state database or to marks when the volume is full, and never used for content that comes from the share.
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;

@@ -140,6 +140,45 @@ fn bytes_leave_and_come_back() {
     });
 }
 
+/// Takes all room of a volume.
+fn fill(base: &Path) {
+    let ballast = File::create(base.join("ballast")).unwrap();
+    let mut at = 0;
+    for size in [1 << 20, 4096, 1] {
+        while let Ok(count) = ballast.write_at(&vec![1; size], at) {
+            at += count as u64;
+        }
+    }
+    ballast.sync_all().unwrap();
+}
+
+/// On a full ext4 there is no block for a mark, and without one nothing can leave: the reserve is for that.
+#[test]
+fn a_full_volume_lets_files_go() {
+    everywhere(|base| {
+        let case = Case::new(base, 1_000_003, &LENS);
+        assert!(case.endpoint.root.keep_reserve().unwrap());
+        fill(base);
+        assert_eq!(case.give_up(), GivenUp::Done);
+        case.ensure_right("a full volume");
+    });
+}
+
+/// A placeholder takes the block of its mark and nothing else, wherever in a block its file ends.
+#[test]
+fn the_last_block_leaves_too() {
+    everywhere(|base| {
+        for len in [8 * 4096, 8 * 4096 + 1, 9 * 4096 - 1] {
+            let case = Case::new(base, len, &[4096, 700]);
+            assert_eq!(case.give_up(), GivenUp::Done);
+            let metadata = case.open().metadata().unwrap();
+            assert!(metadata.blocks() <= 8, "{} blocks of {len} bytes are left", metadata.blocks());
+            assert_eq!(metadata.len(), len as u64);
+            case.ensure_right("all");
+        }
+    });
+}
+
 /// Scenario 58: a stop before each single system call of giving up; then the file is looked at as after a restart.
 #[test]
 fn a_stop_at_each_step() {

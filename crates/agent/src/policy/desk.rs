@@ -37,6 +37,7 @@ pub(crate) struct Desk {
     looked: Mutex<Option<Arc<Looked>>>,
     settings: Mutex<Option<Tiering>>,
     is_uploaded: AtomicBool,
+    is_reachable: AtomicBool,
     is_wished: AtomicBool,
     is_background_due: AtomicBool,
     is_brought: AtomicBool,
@@ -72,6 +73,14 @@ impl Desk {
     /// Everything that was here at the beginning is in the share. It stays so: later uploads do not make room wait.
     pub(crate) fn uploaded(&self) {
         self.is_uploaded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the share can be asked. Once it can again, nothing is left alone that failed meanwhile: a volume may have filled.
+    pub(crate) fn set_reachable(&self, is_reachable: bool) {
+        if !self.is_reachable.swap(is_reachable, Ordering::Relaxed) && is_reachable {
+            self.refusals.lock().expect(LOCK).forget_failures();
+            self.wish();
+        }
     }
 
     /// Whether what came as names alone is to be fetched in the background.

@@ -40,6 +40,8 @@ pub(super) struct FakeFile {
     pub(super) on_disk: u64,
     at_s: i64,
     pub(super) tiered: bool,
+    /// What stays on the disk when it leaves.
+    pub(super) residue: u64,
     /// What [`Port::tier`] says of it; [`Port::recall`] then fails: by the share, or for good.
     pub(super) says: Option<Result<Stays, ()>>,
     /// While it leaves, everything beside the endpoints is deleted.
@@ -95,7 +97,9 @@ impl Fake {
             self.disk.other_bytes.store(0, Ordering::Relaxed);
         }
         file.tiered = true;
-        Ok(Outcome::Tiered { freed_bytes: std::mem::take(&mut file.on_disk) })
+        let before = file.on_disk;
+        file.on_disk = before.min(file.residue);
+        Ok(Outcome::Tiered { freed_bytes: before - file.on_disk })
     }
 
     fn recall_one(&self, node: NodeUid, lane: Lane) -> Result<Recalled, TieredError> {
@@ -212,6 +216,7 @@ impl World {
                     on_disk: *bytes,
                     at_s,
                     tiered: false,
+                    residue: 0,
                     says: None,
                     deletes_others: false,
                 };

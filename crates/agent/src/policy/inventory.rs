@@ -19,6 +19,8 @@ const PAGE_FILES: usize = 4096;
 const REFUSALS_MAX: usize = 100_000;
 /// First and longest time for which a file is left alone that did not leave.
 const REFUSAL_MS: (u64, u64) = (5_000, 600_000);
+/// The longest in low disk mode, where each file that may leave by now is missing.
+const REFUSAL_LOW_MS: u64 = 60_000;
 /// Tiered files below a pin that are told of; the next inventory finds more.
 const WANTED_MAX: usize = 1024;
 
@@ -48,7 +50,10 @@ pub(crate) struct Held {
 
 /// Files of an endpoint that did not leave when they were asked to, and until when they are left alone.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(HashMap<NodeUid, Refusal>);
+pub(crate) struct Refusals {
+    of: HashMap<NodeUid, Refusal>,
+    is_low: bool,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Refusal {
@@ -58,33 +63,46 @@ struct Refusal {
 }
 
 impl Refusals {
+    /// In low disk mode nothing is left alone for long.
+    pub(crate) fn set_low(&mut self, is_low: bool) {
+        self.is_low = is_low;
+    }
+
+    /// What failed for want of the service may not fail now.
+    pub(crate) fn forget_failures(&mut self) {
+        self.of.retain(|_, refusal| refusal.why != Stays::Failed);
+    }
+
     /// A file stayed. Each time in succession it is left alone twice as long.
     pub(crate) fn note(&mut self, node: NodeUid, why: Stays, now: Moment) {
-        let last = self.0.get(&node).map_or(REFUSAL_MS.0 / 2, |refusal| refusal.wait_ms);
+        let last = self.of.get(&node).map_or(REFUSAL_MS.0 / 2, |refusal| refusal.wait_ms);
         let wait_ms = (last * 2).min(REFUSAL_MS.1);
-        if self.0.len() >= REFUSALS_MAX {
+        if self.of.len() >= REFUSALS_MAX {
             // Those whose time is over first; if that is none, all: they are asked again, which costs time alone.
-            self.0.retain(|_, refusal| refusal.until_ms > now.mono_ms);
-            if self.0.len() >= REFUSALS_MAX {
-                self.0.clear();
+            self.of.retain(|_, refusal| refusal.until_ms > now.mono_ms);
+            if self.of.len() >= REFUSALS_MAX {
+                self.of.clear();
             }
         }
-        self.0.insert(node, Refusal { why, until_ms: now.mono_ms + wait_ms, wait_ms });
+        self.of.insert(node, Refusal { why, until_ms: now.mono_ms + wait_ms, wait_ms });
     }
 
     /// A file left.
     pub(crate) fn forget(&mut self, node: NodeUid) {
-        self.0.remove(&node);
+        self.of.remove(&node);
     }
 
     /// Why a file stayed when it was last asked to leave.
     pub(crate) fn last(&self, node: NodeUid) -> Option<Stays> {
-        self.0.get(&node).map(|refusal| refusal.why)
+        self.of.get(&node).map(|refusal| refusal.why)
     }
 
     /// Why a file is left alone now.
     pub(crate) fn of(&self, node: NodeUid, now: Moment) -> Option<Stays> {
-        self.0.get(&node).filter(|refusal| refusal.until_ms > now.mono_ms).map(|refusal| refusal.why)
+        // Taken off the end of what it waits.
+        let spared_ms = |wait_ms: u64| if self.is_low { wait_ms.saturating_sub(REFUSAL_LOW_MS) } else { 0 };
+        let rests = |refusal: &&Refusal| refusal.until_ms > now.mono_ms + spared_ms(refusal.wait_ms);
+        self.of.get(&node).filter(rests).map(|refusal| refusal.why)
     }
 }
 
@@ -170,13 +188,15 @@ pub(crate) fn take(
             if seen.stays.is_none() && file.size < size_min {
                 seen.stays = Some(Stays::TooSmall);
             }
+            let mut is_refused = false;
             if seen.stays.is_none_or(|stays| stays == Stays::Tiered) {
-                seen.stays = refusals.lock().expect(LOCK).of(file.node, now).or(seen.stays);
+                let refused = refusals.lock().expect(LOCK).of(file.node, now);
+                (is_refused, seen.stays) = (refused.is_some(), refused.or(seen.stays));
             }
             match seen.stays {
-                // A placeholder is for the plan only if some of it is here. The mark itself takes a block on ext4.
+                // A placeholder is for the plan only if some of it is here that can be given back. The mark itself takes a block on ext4.
                 None => each(seen, file),
-                Some(Stays::Tiered) if file.on_disk_bytes > has_some => each(seen, file),
+                Some(Stays::Tiered) if file.on_disk_bytes > has_some && !is_refused => each(seen, file),
                 _ if wanted == Wanted::All => each(seen, file),
                 Some(why) => held.stay(why, file.on_disk_bytes),
             }
@@ -247,6 +267,11 @@ mod tests {
             refusals.note(file, Stays::InUse, at(20_000));
         }
         assert_eq!(refusals.of(file, at(20_000 + REFUSAL_MS.1)), None, "ten minutes at most");
+        refusals.set_low(true);
+        assert_eq!(refusals.of(file, at(20_000 + REFUSAL_LOW_MS - 1)), Some(Stays::InUse));
+        assert_eq!(refusals.of(file, at(20_000 + REFUSAL_LOW_MS)), None, "a minute in low disk mode");
+        refusals.forget_failures();
+        assert_eq!(refusals.of(file, at(20_000)), Some(Stays::InUse), "it did not fail");
         refusals.forget(file);
         refusals.note(file, Stays::InUse, at(0));
         assert_eq!(refusals.of(file, at(5_000)), None, "a file that left begins anew");

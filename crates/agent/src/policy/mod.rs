@@ -111,11 +111,13 @@ impl Supervisor {
             self.known.insert(id, tiered.clone());
             endpoint.desk.wish();
         }
-        let is_settled = |status: &polder_engine::Status| {
-            let is_live = matches!(status.phase, Phase::Syncing | Phase::Problems | Phase::InSync);
-            is_live && !status.scanning && status.up.count == 0
+        let status = endpoint.shown().status;
+        let is_live = |status: &&polder_engine::Status| {
+            matches!(status.phase, Phase::Syncing | Phase::Problems | Phase::InSync)
         };
-        if endpoint.shown().status.is_some_and(|status| is_settled(&status)) {
+        let live = status.as_deref().filter(is_live);
+        endpoint.desk.set_reachable(live.is_some());
+        if live.is_some_and(|status| !status.scanning && status.up.count == 0) {
             endpoint.desk.uploaded();
         }
         if endpoint.desk.take_brought() {

@@ -156,10 +156,11 @@ impl Work<'_> {
     fn at_once<'f>(&self, files: &[&'f File]) -> Vec<(&'f File, Result<Outcome, TieredError>)> {
         let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(files.len())));
         let (members, hands) = (self.members, self.hands);
-        // Of one endpoint each.
+        // Few files go to several threads too: their waits for the disk are one. Of one endpoint each.
+        let count = files.len().div_ceil(hands.threads.max(1)).clamp(1, TOGETHER);
         let parts: Vec<&[&File]> = files
             .chunk_by(|one, other| one.endpoint == other.endpoint)
-            .flat_map(|alike| alike.chunks(TOGETHER))
+            .flat_map(|alike| alike.chunks(count))
             .collect();
         let work = || {
             while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -185,6 +186,12 @@ impl Work<'_> {
         let mut refusals = self.members[file.endpoint].refusals.lock().expect(LOCK);
         let held = &mut self.rounded.held[file.endpoint];
         match outcome {
+            // What a placeholder takes by itself cannot be given back. Who asks it again in each round believes that it would be enough, and
+            // the next one never leaves.
+            Ok(Outcome::Tiered { freed_bytes: 0 }) => {
+                *failures = 0;
+                refusals.note(node, Stays::Tiered, now);
+            }
             Ok(Outcome::Tiered { freed_bytes }) => {
                 *failures = 0;
                 refusals.forget(node);

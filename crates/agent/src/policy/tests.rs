@@ -81,27 +81,30 @@ fn a_file_in_use_is_left_alone_and_the_next_one_leaves() {
     assert_eq!(world.ports[0].take_asked(), [1, 2], "and the first is not asked again and again");
 }
 
+/// Without room, and in low disk mode, where each file is asked once a minute.
 #[test]
 fn nothing_spins_when_nothing_can_leave() {
-    let mut world = World::new(100, &[&[(10 * GIB, 30), (10 * GIB, 20)]]);
-    world.disk.other_bytes.store(75 * GIB, Ordering::Relaxed);
-    for number in [1, 2] {
-        world.ports[0].change(number, |file| file.says = Some(Ok(Stays::NotVerified)));
+    for (others_gib, missing_gib, tries, stay) in [(65, 5, 15..40, 1), (75, 15, 110..130, 0)] {
+        let mut world = World::new(100, &[&[(10 * GIB, 30), (10 * GIB, 20)]]);
+        world.disk.other_bytes.store(others_gib * GIB, Ordering::Relaxed);
+        for number in [1, 2] {
+            world.ports[0].change(number, |file| file.says = Some(Ok(Stays::NotVerified)));
+        }
+        world.set(0, 20, |_| ());
+        world.pass(3);
+        let look = world.seats[0].desk.last_look().unwrap();
+        assert_eq!(look.missing_bytes, missing_gib * GIB, "what is missing is told");
+        let rounds = world.pass(3600);
+        assert!((60..80).contains(&rounds), "{rounds} rounds in an hour");
+        let asked = world.ports[0].take_asked().len();
+        assert!(tries.contains(&asked), "{asked} tries of two files in an hour");
+        // The packs are verified: they leave as soon as they are asked again.
+        for number in [1, 2] {
+            world.ports[0].change(number, |file| file.says = None);
+        }
+        world.pass(700);
+        assert_eq!(world.ports[0].local().len(), stay);
     }
-    world.set(0, 20, |_| ());
-    world.pass(3);
-    let look = world.seats[0].desk.last_look().unwrap();
-    assert_eq!(look.missing_bytes, 15 * GIB, "what is missing is told");
-    let rounds = world.pass(3600);
-    assert!((60..80).contains(&rounds), "{rounds} rounds in an hour");
-    let asked = world.ports[0].take_asked().len();
-    assert!((15..40).contains(&asked), "{asked} tries of two files in an hour");
-    // The packs are verified: they leave as soon as they are asked again.
-    for number in [1, 2] {
-        world.ports[0].change(number, |file| file.says = None);
-    }
-    world.pass(700);
-    assert!(world.ports[0].local().is_empty());
 }
 
 #[test]
@@ -130,6 +133,45 @@ fn a_service_that_is_away_ends_the_round() {
         6,
         "it goes on when the service is back, with five points of reserve"
     );
+}
+
+/// A service that is away while a volume fills: what failed is not left alone for ten minutes once it is back.
+#[test]
+fn a_service_that_is_back_is_asked_at_once() {
+    let mut world = World::new(100, &[&[(10 * GIB, 30), (10 * GIB, 20)]]);
+    world.disk.other_bytes.store(65 * GIB, Ordering::Relaxed);
+    for number in [1, 2] {
+        world.ports[0].change(number, |file| file.says = Some(Err(())));
+    }
+    world.set(0, 20, |_| ());
+    world.pass(7200);
+    for number in [1, 2] {
+        world.ports[0].change(number, |file| file.says = None);
+    }
+    world.seats[0].desk.set_reachable(true);
+    world.pass(2);
+    assert_eq!(world.ports[0].local(), [2]);
+}
+
+/// Placeholders of which some stays on the disk whatever is done are not taken for room again and again.
+#[test]
+fn what_cannot_be_freed_makes_no_room() {
+    let mut world = World::new(100, &[&[(10 * GIB, 40), (10 * GIB, 30), (10 * GIB, 20), (10 * GIB, 10)]]);
+    for number in [1, 2] {
+        let stays = |file: &mut super::fake::FakeFile| {
+            (file.tiered, file.on_disk, file.residue) = (true, 5 * GIB, 5 * GIB);
+        };
+        world.ports[0].change(number, stays);
+    }
+    world.disk.other_bytes.store(55 * GIB, Ordering::Relaxed);
+    world.set(0, 20, |_| ());
+    world.pass(5);
+    assert_eq!(world.free_gib(), 25);
+    assert_eq!(world.ports[0].local(), [4], "the coldest that has something to give");
+    world.ports[0].take_asked();
+    world.disk.other_bytes.store(60 * GIB, Ordering::Relaxed);
+    world.pass(5);
+    assert_eq!(world.ports[0].local(), [4], "there is room enough");
 }
 
 #[test]

@@ -9,11 +9,12 @@ use super::desk::{Desk, Looked};
 use super::inventory::Held;
 use super::port::Port;
 use super::round::{Hands, Member, Rounded, round};
-use super::schedule::Schedule;
+use super::schedule::{Need, Schedule};
 use crate::tiered::Cancel;
 
 /// Files that leave at once. Each waits for the disk and for the service's word on its packs.
 const THREADS: usize = 8;
+const LOCK: &str = "no holder of this lock panics";
 
 /// An endpoint on the volume.
 #[derive(Debug, Clone)]
@@ -45,16 +46,24 @@ impl Keeper {
         let policies: Vec<_> = seats.iter().map(|seat| seat.desk.wants()).collect();
         let volume = first.port.volume().ok()?;
         let is_low = volume.is_low(&policies);
-        seats.iter().for_each(|seat| seat.desk.book.set_low(is_low));
+        for seat in seats {
+            seat.desk.book.set_low(is_low);
+            seat.desk.refusals.lock().expect(LOCK).set_low(is_low);
+        }
         let is_short =
             Volume::free_percent(&policies).is_some_and(|percent| volume.free_bytes < volume.share(percent));
-        if !is_short {
+        let need = match (is_low, is_short) {
+            (true, _) => Need::Low,
+            (false, true) => Need::Short,
+            (false, false) => Need::None,
+        };
+        if need == Need::None {
             self.schedule.has_room();
         }
         // Every wish is taken, not only the first.
         let is_wished = seats.iter().filter(|seat| seat.desk.take_wish()).count() > 0;
         let began = clock.now();
-        if !self.schedule.is_due(began.mono_ms, is_short, is_wished) {
+        if !self.schedule.is_due(began.mono_ms, need, is_wished) {
             return None;
         }
         self.say_low(is_low, &volume);

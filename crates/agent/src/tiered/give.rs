@@ -46,6 +46,9 @@ struct Going {
     before: u64,
 }
 
+/// A file that is marked, or why it stays.
+type Begun<'a> = Result<Result<Leaving<'a>, GivenUp>, PresenceError>;
+
 enum Looked {
     Going(Box<Going>),
     Over(Outcome),
@@ -79,6 +82,10 @@ impl Inner {
             .zip(leaving)
             .map(|(looked, leaving)| Some(self.finish(looked.as_ref().ok()?.going()?, leaving?)))
             .collect();
+        // Where it was given up, for marks or for the state database, it is taken again as soon as there is room.
+        if let Err(error) = self.root.keep_reserve() {
+            tracing::debug!(error = crate::status::chain(&error), "no room is kept for marks");
+        }
         let told = looked.into_iter().zip(given).map(|(looked, given)| match (looked?, given) {
             (Looked::Over(outcome), _) => Ok(outcome),
             (Looked::Going(going), given) => self.told(*going, given.expect("each that goes was given up")),
@@ -147,7 +154,7 @@ impl Inner {
     }
 
     /// Marks a file; from then on nobody can open it.
-    fn begin<'a>(&self, going: &'a Going) -> Result<Result<Leaving<'a>, GivenUp>, PresenceError> {
+    fn begin<'a>(&self, going: &'a Going) -> Begun<'a> {
         let Going { row, file, pledge, .. } = going;
         let state = self.files.get(row.stamp.ident);
         let mut held = state.lock();
@@ -160,11 +167,7 @@ impl Inner {
     }
 
     /// Frees the bytes of a marked file.
-    fn finish(
-        &self,
-        going: &Going,
-        leaving: Result<Result<Leaving<'_>, GivenUp>, PresenceError>,
-    ) -> Result<GivenUp, PresenceError> {
+    fn finish(&self, going: &Going, leaving: Begun<'_>) -> Result<GivenUp, PresenceError> {
         match leaving? {
             Ok(leaving) => self
                 .changes

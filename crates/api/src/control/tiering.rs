@@ -111,6 +111,6 @@ pub struct LastRecall {
     pub user: u32,
     /// When.
     pub at: Time,
-    /// Bytes that were fetched for it.
+    /// Bytes that were fetched for it since it began with the file; more than its size where the file left in between.
     pub bytes: u64,
 }

@@ -92,7 +92,7 @@ fn tiering_text(tiering: &FileTiering) -> String {
     );
     if let Some(last) = &tiering.last_recall {
         out.push_str(&format!(
-            "  last recalled by {} of user {} at {}, {}\n",
+            "  last recalled by {} of user {} at {}, {} in all\n",
             render::safe(&last.program),
             last.user,
             render::time(last.at),

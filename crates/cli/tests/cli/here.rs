@@ -152,7 +152,7 @@ fn explain_tells_where_the_bytes_are() {
     here: synced: it is in sync at version 7 of the share
       partial: 1.0 KiB of 2.0 KiB on this disk; its bytes are in the share and come when they are read
       last used 2026-11-23 18:00:00, as warm as a file used once at 2026-11-25 18:00:00
-      last recalled by cat of user 1000 at 2026-11-23 18:00:00, 1.0 KiB
+      last recalled by cat of user 1000 at 2026-11-23 18:00:00, 1.0 KiB in all
     ");
     agent.join().expect("no panic");
 }

@@ -1,10 +1,12 @@
 //! The calls of [`polder_tiering::order`] on an open file.
 
+use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
 use polder_tiering::order::{Calls, Carried};
 use polder_types::zoo::{Bug, planted};
 use polder_types::{Content, NodeUid, Seq, Stamp, Timestamp};
+use rustix::io::Errno;
 
 use super::{Mark, Marked, MarksOf, Pace, Pledge, PresenceError, mark, marked, step};
 use crate::error::Doing;
@@ -59,6 +61,17 @@ impl<'a, 'w> OnDisk<'a, 'w> {
         Self::new(None, file, &Pledge { node, since, content: [0; 16], size: 0, mtime }, pace)
     }
 
+    /// Sets an attribute. It may take a block, and on a full volume there is none but the reserve; what it lets go is a file's.
+    fn set(&mut self, doing: &'static str, name: &CStr, bytes: &[u8]) -> Result<(), PresenceError> {
+        let (file, root) = (self.file, self.root);
+        step(self.pace, doing, || match xattrs::set(file, name, bytes) {
+            Err(Errno::NOSPC) if root.is_some_and(|root| root.release_reserve().unwrap_or(false)) => {
+                xattrs::set(file, name, bytes)
+            }
+            done => done,
+        })
+    }
+
     fn mark_bytes(&self) -> Result<Vec<u8>, PresenceError> {
         let marks = self.marks.or_else(|| self.root.map(MarksOf::of)).ok_or(PresenceError::OtherMark)?;
         Ok(Mark { pledge: self.pledge, bound: marks.bound(self.file)? }.encode())
@@ -101,12 +114,12 @@ impl Calls for OnDisk<'_, '_> {
         let bytes = content.ok_or(PresenceError::OtherMark)?.encode();
         // A file that cannot be marked is not begun.
         self.mark_bytes()?;
-        step(self.pace, "note the content", || xattrs::set(self.file, mark::XATTR_CONTENT, &bytes))
+        self.set("note the content", mark::XATTR_CONTENT, &bytes)
     }
 
     fn set_mark(&mut self) -> Result<(), PresenceError> {
         let bytes = self.mark_bytes()?;
-        step(self.pace, "set the mark", || xattrs::set(self.file, mark::XATTR, &bytes))
+        self.set("set the mark", mark::XATTR, &bytes)
     }
 
     fn start_writing(&mut self) -> Result<(), PresenceError> {

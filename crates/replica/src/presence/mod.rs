@@ -167,13 +167,15 @@ pub fn make_file_durable(file: impl AsFd) -> Result<(), FsError> {
     rustix::fs::fsync(file).doing("make durable", b"file")
 }
 
-/// Frees all blocks of a marked file.
+/// Frees all blocks of a marked file, also the last one, which the file may end within: a hole that ends there would leave it.
 pub(crate) fn punch(file: BorrowedFd<'_>, size: u64, pace: Pace<'_>) -> Result<(), PresenceError> {
     if size == 0 {
         return Ok(());
     }
+    let block = rustix::fs::fstat(file).doing("stat", b"tiered file")?.st_blksize.max(512) as u64;
+    let end = size.checked_next_multiple_of(block).map_or(size, |end| end.min(i64::MAX as u64));
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    step(pace, "punch", || retry_interrupted(|| rustix::fs::fallocate(file, flags, 0, size)))
+    step(pace, "punch", || retry_interrupted(|| rustix::fs::fallocate(file, flags, 0, end)))
 }
 
 /// `truncate(0)` of a placeholder: the size, the mark, and only then an answer. The other order shows zeros after a crash.

@@ -55,18 +55,31 @@ struct Facts<'a> {
     head: Seq,
 }
 
+/// So many items with what they do, in one number or the other.
+fn items(count: u64, one: &str, more: &str) -> String {
+    match count {
+        1 => format!("1 item {one}"),
+        _ => format!("{count} items {more}"),
+    }
+}
+
 fn waiting(facts: &Facts<'_>, report: &pb::EndpointStatus) -> Option<(EndpointState, String)> {
     let applied = report.applied.as_ref().map_or(0, |cursor| cursor.seq);
     let (up, down) = (report.upload_nodes, report.download_nodes);
     let text = match (up, down) {
-        (0, 0) if report.problem_count > 0 => {
-            format!("{} items are not in sync and need attention", report.problem_count)
-        }
+        (0, 0) if report.problem_count > 0 => items(
+            report.problem_count,
+            "is not in sync and needs attention",
+            "are not in sync and need attention",
+        ),
         (0, 0) if applied < facts.head.0 => "changes of the share are on their way to the server".into(),
         (0, 0) => return None,
-        (up, 0) => format!("{up} items wait to be uploaded"),
-        (0, down) => format!("{down} items wait to be downloaded"),
-        (up, down) => format!("{up} items wait to be uploaded and {down} to be downloaded"),
+        (up, 0) => items(up, "waits to be uploaded", "wait to be uploaded"),
+        (0, down) => items(down, "waits to be downloaded", "wait to be downloaded"),
+        (up, down) => {
+            items(up, "waits to be uploaded", "wait to be uploaded")
+                + &format!(" and {down} to be downloaded")
+        }
     };
     Some((EndpointState::Syncing, text))
 }
@@ -122,8 +135,8 @@ fn judge(facts: &Facts<'_>) -> (EndpointState, Option<String>) {
         ),
         Agent::Syncing | Agent::InSync => {
             if status.review_count > 0 {
-                let text =
-                    format!("{} items wait for a decision; see `polder review list`", status.review_count);
+                let text = items(status.review_count, "waits for a decision", "wait for a decision")
+                    + "; see `polder review list`";
                 return (EndpointState::Review, Some(text));
             }
             match waiting(facts, status) {

@@ -76,6 +76,12 @@ async fn health_is_told_in_sentences() {
     assert!(site.state().await.1, "the head is applied");
     let cases = [
         (pb::EndpointStatus { upload_nodes: 3, ..in_sync(2) }, "syncing", "3 items wait to be uploaded"),
+        (pb::EndpointStatus { upload_nodes: 1, ..in_sync(2) }, "syncing", "1 item waits to be uploaded"),
+        (
+            pb::EndpointStatus { upload_nodes: 1, download_nodes: 2, ..in_sync(2) },
+            "syncing",
+            "1 item waits to be uploaded and 2 to be downloaded",
+        ),
         (pb::EndpointStatus { problem_count: 2, ..in_sync(2) }, "syncing", "2 items are not in sync"),
         (pb::EndpointStatus { review_count: 4, ..in_sync(2) }, "review", "4 items wait for a decision"),
         (
