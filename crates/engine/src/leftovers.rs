@@ -236,8 +236,11 @@ impl Engine {
         let mut candidates: Vec<&CloudNode> = versions.iter().rev().filter(newer).filter(may_be).collect();
         if !planted(Bug::YoungestLeftoverFirst) {
             // That which has these bytes, and of several that which has its place too: what was moved in the share while it stood
-            // here without a row was not moved here. The youngest of those that are alike.
-            candidates.sort_by_key(|version| (!looks_like(here, version), here.at != version.at));
+            // here without a row was not moved here; nor were its permissions changed here (directories have no bytes to be told by). The
+            // youngest of those that are alike.
+            candidates.sort_by_key(|version| {
+                (!looks_like(here, version), here.at != version.at, here.attrs != version.attrs)
+            });
         }
         for version in candidates {
             if here.content == LocalContent::Unread && looks_like(here, version) {

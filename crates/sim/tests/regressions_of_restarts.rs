@@ -374,3 +374,18 @@ fn regression_what_an_apply_left_is_found_by_the_node_that_waits_for_it() {
          4922 s0 rm c",
     );
 }
+
+/// A directory was made by an apply that was cut off, and its permissions changed in the share. The next life was killed before it had written
+/// down which version stood there: the youngest was taken for it, and the old permissions for a user's own (5203234).
+#[test]
+fn regression_of_versions_of_a_directory_the_one_with_its_permissions_was_left() {
+    passes(
+        "seed 5203234 hosts 3 active 10000 queue 64 rows 100 fanotify alone
+         369 s0 mkdir e.txt
+         2147 s0 create e.txt/d
+         0 s2 crash-in 1 1
+         4235 s0 mode e.txt 453
+         6945 s0 rename e.txt/d e.txt/e.txt
+         0 s2 crash-in 2 1",
+    );
+}
