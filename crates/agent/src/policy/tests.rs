@@ -91,7 +91,7 @@ fn nothing_spins_when_nothing_can_leave() {
             world.ports[0].change(number, |file| file.says = Some(Ok(Stays::NotVerified)));
         }
         world.set(0, 20, |_| ());
-        world.pass(4);
+        world.pass(5);
         let look = world.seats[0].desk.last_look().unwrap();
         assert_eq!(look.missing_bytes, missing_gib * GIB, "what is missing is told");
         let rounds = world.pass(3600);
