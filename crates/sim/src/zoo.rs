@@ -74,7 +74,6 @@ const KNOWN: &[(Bug, u64)] = &[
     (Bug::ParentUnchecked, 145),
     (Bug::BatchTakenTwice, 98),
     (Bug::TagIgnored, 31),
-    (Bug::VoidNotListedAgain, 2258),
     (Bug::NoSettleTime, 731),
     (Bug::OwnApplyIsUserChange, 444),
     (Bug::MadeDirectoryNotListed, 731),

@@ -387,6 +387,7 @@ impl Bug {
             | Self::TwoLooksAtOnce
             | Self::StrangerForgotten
             | Self::VoidListingBelieved
+            | Self::VoidNotListedAgain
             | Self::SilentWalkBelieved
             | Self::ReturnsWithoutItsInside
             | Self::AdoptedWithoutItsInside

@@ -23,6 +23,7 @@ fn zoo_of_the_engine() {
         (Bug::TwoLooksAtOnce, seen::a_name_is_looked_at_once_at_a_time),
         (Bug::StrangerForgotten, seen::a_hint_about_what_a_walk_has_not_told_yet_is_kept),
         (Bug::VoidListingBelieved, seen::a_listing_of_a_directory_that_changed_is_made_again),
+        (Bug::VoidNotListedAgain, seen::a_listing_of_a_directory_that_changed_is_made_again),
         (Bug::SilentWalkBelieved, seen::what_differs_is_looked_at_when_a_walk_begins),
         (Bug::ReplacedDirectoryNotCompared, seen::what_a_walk_compared_with_other_rows_is_listed_for_itself),
         (Bug::ReturnsWithoutItsInside, seen::what_was_gone_with_a_directory_is_back_with_it),

@@ -230,11 +230,6 @@ impl Service {
         }
     }
 
-    /// What an endpoint has told to stand there.
-    pub fn applied(&self, endpoint: EndpointId) -> Option<Cursor> {
-        polder_ledger::applied(&self.rows, endpoint).expect(MAPS)
-    }
-
     /// Lets go of versions that are older than `history_ms`. Changes stay: nobody is away for too long.
     pub fn expire(&mut self, history_ms: u64) {
         let policy = HistoryPolicy { thin: Vec::new(), history_ms, absence_ms: u64::MAX };

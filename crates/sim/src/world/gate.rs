@@ -77,6 +77,7 @@ impl World {
             At::Report(opening, pin) => {
                 let endpoint = self.hosts[host].endpoint;
                 if self.service.is_open(endpoint, Some(opening)) {
+                    self.pins_told.insert(endpoint, pin.cursor.seq);
                     self.service.report(endpoint, &pin);
                 }
             }
@@ -439,7 +440,7 @@ impl World {
         // An endpoint tells once a second what stands there. A version that came since, and went in the share before it was told of, is not held
         // (docs/semantics.md).
         let is_untold = |(host, ino, _): &(usize, u64, Token)| {
-            let told = self.service.applied(self.hosts[*host].endpoint).map_or(Seq(0), |cursor| cursor.seq);
+            let told = self.pins_told.get(&self.hosts[*host].endpoint).copied().unwrap_or(Seq(0));
             self.hosts[*host].disk.mark(*ino).is_some_and(|mark| mark.pledge.since > told)
         };
         let (untold, lost): (Vec<_>, Vec<_>) = lost.into_iter().partition(is_untold);

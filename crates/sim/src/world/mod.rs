@@ -14,7 +14,7 @@ use std::fmt;
 use std::hash::Hash;
 
 use polder_engine::{Effect, Event, JobId, Read, Settings};
-use polder_types::{EndpointId, InstanceId, PackId, Stamp};
+use polder_types::{EndpointId, InstanceId, PackId, Seq, Stamp};
 
 use crate::disk::{Disk, Token};
 use crate::ghost::Ghost;
@@ -254,6 +254,8 @@ pub struct World {
     set_back: bool,
     /// What placeholders stood for when the share was set back, or their machine: nothing may hold it any more.
     unheld: BTreeSet<Token>,
+    /// Up to where endpoints have told what stands there.
+    pins_told: BTreeMap<EndpointId, Seq>,
     violation: Option<String>,
     at_gates: AtGates,
 }
@@ -294,6 +296,7 @@ impl World {
             hints_due: vec![false; plan.hosts],
             set_back: false,
             unheld: BTreeSet::new(),
+            pins_told: BTreeMap::new(),
             violation: None,
             at_gates: AtGates::default(),
             plan,
