@@ -258,8 +258,14 @@ impl Applier {
     }
 
     /// Bytes of a content that are no holes.
-    fn data_bytes(&mut self, content: &Content) -> Result<u64, Unstaged> {
-        let mut total = 0;
+    fn data_bytes(&self, content: &Content) -> Result<u64, Unstaged> {
+        let mut total = 0u64;
+        self.each_extent(content, &mut |_, extent| total = total.saturating_add(data_bytes(&extent)))?;
+        Ok(total)
+    }
+
+    /// All extents of a content with where they begin, in order. Nodes of its tree are fetched.
+    fn each_extent(&self, content: &Content, each: &mut dyn FnMut(u64, Extent)) -> Result<(), Unstaged> {
         let mut walk = ExtentWalk::new(content).map_err(|error| damaged(&error))?;
         while let Some(step) = walk.step() {
             match step {
@@ -267,10 +273,10 @@ impl Applier {
                     let node = self.fetcher.fetch_one(id)?;
                     walk.supply(&node).map_err(|error| damaged(&error))?;
                 }
-                WalkStep::Extent { extent, .. } => total = u64::saturating_add(total, data_bytes(&extent)),
+                WalkStep::Extent { offset, extent } => each(offset, extent),
             }
         }
-        Ok(total)
+        Ok(())
     }
 
     fn fill_window(
@@ -302,22 +308,13 @@ impl Applier {
     }
 
     /// Where the whole chunks of `base` lie in the file on disk.
-    fn local_chunks(&mut self, base: &Content) -> Result<BTreeMap<ChunkId, (u64, u64)>, Unstaged> {
+    fn local_chunks(&self, base: &Content) -> Result<BTreeMap<ChunkId, (u64, u64)>, Unstaged> {
         let mut found = BTreeMap::new();
-        let mut walk = ExtentWalk::new(base).map_err(|error| damaged(&error))?;
-        while let Some(step) = walk.step() {
-            match step {
-                WalkStep::Node { id, .. } => {
-                    let node = self.fetcher.fetch_one(id)?;
-                    walk.supply(&node).map_err(|error| damaged(&error))?;
-                }
-                WalkStep::Extent { offset, extent } => {
-                    if let ExtentSource::Chunk { id, skip: 0 } = extent.source {
-                        found.insert(id, (offset, extent.len));
-                    }
-                }
+        self.each_extent(base, &mut |offset, extent| {
+            if let ExtentSource::Chunk { id, skip: 0 } = extent.source {
+                found.insert(id, (offset, extent.len));
             }
-        }
+        })?;
         Ok(found)
     }
 
