@@ -15,7 +15,9 @@ use rustix::io::Errno;
 use crate::error::{Doing, ErrorClass, FsError};
 use crate::ident::{CName, device, statx_at};
 use crate::lease::sole_user;
-use crate::presence::{MARK_XATTR, Marked, Pledge, marked, marked_at, pledged_content, punch, unmark};
+use crate::presence::{
+    MARK_XATTR, Marked, Pledge, discard, marked, marked_at, pledged_content, punch, unmark,
+};
 use crate::root::{Root, STATE_DIR};
 use crate::staging::set_mtime;
 use crate::walk::{Dir, Walker, open_beneath, retry_interrupted};
@@ -237,9 +239,8 @@ impl Placeholder {
     ) -> Result<(), FillError<E>> {
         let file = self.file.as_fd();
         let Some(lease) = sole_user(file) else { return Err(FillError::InUse) };
-        self.ensure_mark(root)?;
         // What an earlier life left in it is unknown, and holes stay holes.
-        punch(file, self.pledge.size, pace)?;
+        discard(root, file, &self.pledge, pace)?;
         let outcome = self.fill(source, pace).and_then(|()| match lease.is_held() {
             true => self.ensure_mark(root),
             false => Err(FillError::InUse),

@@ -203,6 +203,20 @@ fn regression_a_placeholder_without_its_row_is_told_of() {
     );
 }
 
+/// An agent was killed between the mark and making it durable; the next one took the placeholder for one of which a part is here, and freed its bytes: the power
+/// went, and the mark with it, and the file was zeros.
+#[test]
+fn regression_the_mark_of_an_earlier_life_is_made_durable_before_bytes_are_freed() {
+    passes(
+        "seed 1 hosts 2 active 60000 tiers 3 power
+         6000 s0 create a
+         20000 s0 tier a
+         0 s0 cut-off 1 3
+         22000 s0 tier a
+         22500 s0 power 4",
+    );
+}
+
 /// A piece of a version is on its way when a full disk has its reader served otherwise; the file is written anew, and given up again, before the
 /// piece is here. It is not filled into the version that stands there by then.
 #[test]

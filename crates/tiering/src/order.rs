@@ -97,8 +97,9 @@ pub fn begin_leaving<C: Calls>(calls: &mut C) -> Result<Result<(), Kept>, C::Err
     Ok(Ok(()))
 }
 
-/// The second half: the mark durable, and only then the bytes freed.
-pub fn finish_leaving<C: Calls>(calls: &mut C) -> Result<(), C::Error> {
+/// The one order in which the bytes of a marked file are freed: the second half of giving it up, and what gives back the part of a placeholder that is
+/// here. The mark may be of an earlier life that ended before it was durable. What was present is to be forgotten before.
+pub fn free<C: Calls>(calls: &mut C) -> Result<(), C::Error> {
     if !planted(Bug::PunchedBeforeMarkIsDurable) {
         calls.make_durable("make the mark durable")?;
     }
@@ -159,15 +160,6 @@ pub fn empty<C: Calls>(calls: &mut C) -> Result<(), C::Error> {
     calls.cut()?;
     calls.make_durable("make the size durable")?;
     unmark(calls)
-}
-
-/// Gives back the bytes of a partial file; it stays a placeholder. Whatever was present is to be forgotten.
-pub fn discard<C: Calls>(calls: &mut C) -> Result<(), C::Error> {
-    if calls.carried()? != Carried::Pledged {
-        return Err(calls.other_mark());
-    }
-    calls.punch()?;
-    calls.restore_times()
 }
 
 /// Makes an empty file that nobody knows a placeholder, durably: then it may take the place of another by exchange.

@@ -141,14 +141,15 @@ impl<'a> Leaving<'a> {
 
     /// The second half: the mark durable, and only then the bytes freed.
     pub fn finish(self, root: &Root, pace: Pace<'_>) -> Result<(), PresenceError> {
-        order::finish_leaving(&mut OnDisk::new(Some(root), self.file, &self.pledge, pace))
+        order::free(&mut OnDisk::new(Some(root), self.file, &self.pledge, pace))
     }
 }
 
 /// `truncate(0)` of a file whose mark is damaged or another file's: the same order as [`empty`].
 pub fn empty_orphan(file: impl AsFd) -> Result<(), PresenceError> {
     let file = file.as_fd();
-    step(&mut |_| true, "cut to nothing", || rustix::fs::ftruncate(file, 0))?;
+    cut(file)?;
+    make_file_durable(file)?;
     unmark(file, &mut |_| true)
 }
 
@@ -185,7 +186,7 @@ pub fn empty(root: &Root, file: impl AsFd, pledge: &Pledge, pace: Pace<'_>) -> R
 
 /// Gives back the bytes of a partial file; it stays a placeholder. Whatever was present is to be forgotten.
 pub fn discard(root: &Root, file: impl AsFd, pledge: &Pledge, pace: Pace<'_>) -> Result<(), PresenceError> {
-    order::discard(&mut OnDisk::new(Some(root), file.as_fd(), pledge, pace).of_any_time())
+    order::free(&mut OnDisk::new(Some(root), file.as_fd(), pledge, pace).of_any_time())
 }
 
 /// Makes an empty new file, open for writing and known to nobody, a placeholder of another version: durable before it takes

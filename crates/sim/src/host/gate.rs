@@ -479,7 +479,7 @@ impl Host {
         let ident = self.disk.ident(ino);
         if let Some(mark) = self.disk.mark(ino).cloned() {
             self.gate.held.remove(&ident);
-            let done = self.as_agent(|host| order::discard(&mut host.on_disk(ino, mark, left)));
+            let done = self.as_agent(|host| order::free(&mut host.on_disk(ino, mark, left)));
             return (done.map(|()| Left::Discarded), None);
         }
         let chunks = match expect.size {
@@ -503,7 +503,7 @@ impl Host {
             let mut calls = host.on_disk(ino, mark, left);
             calls.expect = Some(expect);
             let done = match order::begin_leaving(&mut calls) {
-                Ok(Ok(())) => order::finish_leaving(&mut calls).map(|()| Left::Tiered),
+                Ok(Ok(())) => order::free(&mut calls).map(|()| Left::Tiered),
                 Ok(Err(Kept::InUse)) => Ok(Left::Stays(Stays::InUse)),
                 Ok(Err(Kept::Changed)) => Ok(Left::Stays(Stays::Changed)),
                 Ok(Err(Kept::Marked)) => Ok(Left::Stays(Stays::Tiered)),
