@@ -15,13 +15,13 @@ use std::borrow::Borrow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use polder_sync::Filter;
 use polder_types::{FileIdent, Name, NodeUid};
 
 use crate::attributes::AttrPolicy;
+use crate::crew::on_thread;
 use crate::error::FsError;
 use crate::look::Found;
 use crate::owners::Owners;
@@ -102,8 +102,8 @@ pub enum PartEnd {
 #[derive(Debug)]
 pub struct Scan {
     shared: Arc<Shared>,
-    parts: Option<Receiver<Scanned>>,
-    threads: Vec<JoinHandle<()>>,
+    /// Closed once no thread of the scan holds anything any more.
+    parts: Receiver<Scanned>,
 }
 
 #[derive(Debug)]
@@ -177,29 +177,32 @@ impl Scan {
         });
         let (sender, parts) = sync_channel(CHANNEL_PARTS);
         let count = if options.recursive { options.threads.clamp(1, 16) } else { 1 };
-        let mut threads = Vec::new();
-        for _ in 0..count {
+        for nth in 0..count {
             let (shared, sender, reader) = (shared.clone(), sender.clone(), readers()?);
-            let run = move || Worker::new(&shared, &sender, reader.borrow()).run();
-            match std::thread::Builder::new().name("scan".into()).spawn(run) {
-                Ok(thread) => threads.push(thread),
+            let run = move || {
+                Worker::new(&shared, &sender, reader.borrow()).run();
+                // Before the sender, by which a drop of the scan knows that they are back.
+                drop((shared, reader));
+                drop(sender);
+            };
+            match on_thread(run) {
+                Ok(()) => (),
                 // One thread is enough to go on.
-                Err(_) if !threads.is_empty() => break,
+                Err(_) if nth > 0 => break,
                 Err(error) => return Err(StateError::Sync(error)),
             }
         }
-        Ok(Self { shared, parts: Some(parts), threads })
+        Ok(Self { shared, parts })
     }
 
     /// The next word; `None` after the end.
     pub fn next(&self) -> Option<Scanned> {
-        self.parts.as_ref()?.recv().ok()
+        self.parts.recv().ok()
     }
 
     /// The next word, or `Err` when none has come in time.
     pub fn next_within(&self, timeout: Duration) -> Result<Option<Scanned>, TimedOut> {
-        let Some(parts) = &self.parts else { return Ok(None) };
-        match parts.recv_timeout(timeout) {
+        match self.parts.recv_timeout(timeout) {
             Ok(scanned) => Ok(Some(scanned)),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
             Err(RecvTimeoutError::Timeout) => Err(TimedOut),
@@ -242,11 +245,8 @@ impl ScanHandle {
 impl Drop for Scan {
     fn drop(&mut self) {
         self.handle().cancel();
-        self.parts = None;
-        for thread in self.threads.drain(..) {
-            // A panic in it was told by the panic itself.
-            let _ = thread.join();
-        }
+        // A panic in a thread was told by the panic itself.
+        while self.parts.recv().is_ok() {}
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use polder_engine::{Apply, Dir, Event, Hint, JobId, Lane, ListEnd, ListPart, LookAt};
 use polder_replica::{
-    Method, Noticed, OwnEvents, PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, StateReaders,
-    WatchOptions, Watcher,
+    Method, Noticed, OwnEvents, PartEnd, Scan, ScanHandle, ScanOptions, ScanPart, Scanned, StateError,
+    StateReaders, WatchOptions, Watcher, on_thread,
 };
 use polder_types::CaseRule;
 
@@ -127,17 +127,16 @@ impl Jobs {
         };
         let root = Arc::clone(&self.disk.root);
         let readers = self.readers.get_or_init(|| StateReaders::new(root.database_path(), case));
-        match Scan::start(root, Arc::clone(&self.disk.owners), || readers.get(), &dir_at(dir), options) {
-            Ok(scan) => {
-                self.scans.lock().expect(LOCK).insert(job, scan.handle());
-                let facts = self.facts.clone();
-                let disk = Arc::clone(&self.disk);
-                spawn_thread("scan", move || tell(&scan, job, &facts, &disk));
-            }
-            Err(error) => {
-                tracing::warn!(error = crate::status::chain(&error), "a scan could not begin");
-                self.facts.send(Event::ListDone { job, entry_count: 0, complete: false });
-            }
+        let scan = Scan::start(root, Arc::clone(&self.disk.owners), || readers.get(), &dir_at(dir), options);
+        let begun = scan.and_then(|scan| {
+            self.scans.lock().expect(LOCK).insert(job, scan.handle());
+            let (facts, disk) = (self.facts.clone(), Arc::clone(&self.disk));
+            let span = tracing::Span::current();
+            on_thread(move || span.in_scope(|| tell(&scan, job, &facts, &disk))).map_err(StateError::Sync)
+        });
+        if let Err(error) = begun {
+            tracing::warn!(error = crate::status::chain(&error), "a scan could not begin");
+            self.facts.send(Event::ListDone { job, entry_count: 0, complete: false });
         }
     }
 
