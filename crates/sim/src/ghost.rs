@@ -284,6 +284,9 @@ pub fn listing_of_share(service: &Service) -> Result<Listing, String> {
 /// What differs between a server and the share, in a few lines. What cannot be read from the store is left out.
 pub fn differences(host: &Host, share: &Listing, unreadable: &BTreeSet<Token>) -> Vec<String> {
     let disk = listing_of_disk(&host.disk);
+    if disk == *share {
+        return Vec::new();
+    }
     let paths: BTreeSet<&RelPath> = disk.keys().chain(share.keys()).collect();
     let differ = paths.into_iter().filter(|path| disk.get(path) != share.get(path));
     let readable = differ.filter(|path| {

@@ -129,8 +129,12 @@ impl Pattern {
                 Part::Glob(glob) => glob_matches(glob, name.as_bytes()),
             };
         }
-        // Dynamic programming over (parts, names): bounded by their product, whatever the pattern.
         let names = dir.iter().chain([name]);
+        if !self.parts.contains(&Part::Deep) {
+            let each = |(part, name): (&Part, &Name)| matches!(part, Part::Glob(glob) if glob_matches(glob, name.as_bytes()));
+            return self.parts.len() == dir.len() + 1 && self.parts.iter().zip(names).all(each);
+        }
+        // Dynamic programming over (parts, names): bounded by their product, whatever the pattern.
         let mut reached = vec![false; self.parts.len() + 1];
         reached[0] = true;
         self.pass_deep(&mut reached);
