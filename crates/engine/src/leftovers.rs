@@ -17,7 +17,7 @@ use polder_types::{
 
 use crate::SeenEntry;
 use crate::engine::Engine;
-use crate::overlay::{Key, View};
+use crate::overlay::{DEPTH_MAX, Key, View};
 use crate::session::seen;
 use crate::work::{State, Why};
 
@@ -102,14 +102,42 @@ impl Engine {
         match here {
             Some(here) => self.compare_leftover(store, uid, &here),
             None => {
-                // None now: its directory may not be known as the share's yet.
-                let twin = self.twin_of_leftover(store, uid)?;
-                if let Some(twin) = twin {
+                if let Some(twin) = self.twin_of_leftover(store, uid)? {
                     self.rekey(store, twin, uid)?;
+                    return Ok(true);
                 }
-                Ok(twin.is_some())
+                let waits = self.is_below_strangers(store, uid)? && !planted(Bug::LeftoverBelowStrangers);
+                if waits {
+                    self.work.put(uid, State::Until(self.now.mono_ms + WALK_WAIT_MS, Why::Vanished));
+                }
+                Ok(waits)
             }
         }
+    }
+
+    /// Whether a version of a node may stand in a directory that the same apply has made, and that is not known as the share's yet: the two
+    /// have one name, and will be one at the next plan of either.
+    fn is_below_strangers(&self, store: &dyn TreeStore, uid: NodeUid) -> Result<bool, TreeError> {
+        let view = View { store, overlay: &self.overlay };
+        for version in &self.leftovers.versions[&uid] {
+            let mut dir = version.at.parent;
+            for _ in 0..DEPTH_MAX {
+                let Some(node) = store.cloud(dir)?.filter(|_| dir != NodeUid::ROOT) else { break };
+                if view.local(dir)?.is_some() {
+                    break;
+                }
+                let key = self.overlay.key(&node.at);
+                if let Some(other) = view.local_at(key.0, &key.1)? {
+                    let is_new = store.synced(other)?.is_none() && store.cloud(other)?.is_none();
+                    if is_new && view.local(other)?.is_some_and(|other| other.kind == Kind::Directory) {
+                        return Ok(true);
+                    }
+                    break;
+                }
+                dir = node.at.parent;
+            }
+        }
+        Ok(false)
     }
 
     /// Whether it is to be found out yet what stands here as a node: until then no plan may take it in.

@@ -175,6 +175,18 @@ impl Engine {
             return self.take_name(store, at, entry, standing_node, Some(uid), batch);
         }
         if let Some((_, Some(left))) = &known
+            && let Some((_, before)) = &standing_node
+            && kind != Kind::Directory
+            && !links_checked
+            && !batch.is_elsewhere(before.stamp.ident, &key)
+            && !batch.empty.contains(&self.overlay.key(left))
+            && !planted(Bug::HalfSwapIsEdit)
+        {
+            // Two files may have changed places, and a walk tells of one directory at a time: by halves that would be an edit of each.
+            self.look_at_links(left.clone(), at);
+            return Ok(());
+        }
+        if let Some((_, Some(left))) = &known
             && !batch.empty.contains(&self.overlay.key(left))
             && !planted(Bug::LeftPlaceNotLookedAt)
         {

@@ -375,6 +375,15 @@ pub const STORIES: &[(Bug, &str)] = &[
          0 s1 crash-in 2 2
          12822 s0 save c",
     ),
+    (
+        Bug::LeftoverBelowStrangers,
+        "seed 50164590 hosts 3 active 60000 queue 64 rows 100 tiers 5 damage fanotify alone history far
+         3870 s0 mkdir c
+         4859 s0 mkdir c/b
+         4859 s0 mkdir c/b/d
+         9779 s0 rename c/b/d c/c
+         0 s2 crash-in 2 3",
+    ),
     // A new directory is offered to a service that is far away, moved into another one, and goes with that.
     (
         Bug::GoneInsideWhileOffered,

@@ -430,6 +430,58 @@ fn regression_what_a_killed_apply_left_is_known_when_the_share_has_moved_on() {
     passes(story_of(Bug::LeftoverForgotten));
 }
 
+/// A receiver was killed when it had made a directory and another one in it, and the share moved the inner one away meanwhile: what was left of it counted as somebody's.
+#[test]
+fn regression_what_a_killed_apply_left_in_a_directory_that_it_made_is_known() {
+    passes(story_of(Bug::LeftoverBelowStrangers));
+}
+
+/// A receiver was killed when it had exchanged two files of two directories. The walk of the next life saw one of them first: it counted as an edit of the one
+/// that had stood there, and the share's file, moved on by then, took the other one's bytes.
+#[test]
+fn regression_two_files_that_have_changed_places_are_seen_together() {
+    passes(
+        "seed 50116173 hosts 3 active 60000 queue 64 rows 100 tiers 2 alone arrive
+         1001 s0 create c
+         3549 s0 rm c
+         4551 s2 restart
+         5507 s0 mkdir e.txt
+         7467 s0 mkdir a
+         17589 s0 create e.txt/e.txt
+         0 s0 lose 19
+         0 s2 lose-answer 9
+         21204 s0 edit e.txt/e.txt
+         0 s2 lose-answer 12
+         21887 s0 edit e.txt/e.txt
+         0 s2 lose 14
+         24712 s0 create a/a
+         25360 s0 power 68198660657768
+         26031 s0 create e.txt/d
+         0 s0 lose-answer 35
+         29271 s0 create e.txt/d
+         0 s2 crash-in 11 0
+         29495 s2 restart
+         0 s2 lose-answer 22
+         0 s0 lose-answer 43
+         36732 s0 rm e.txt/e.txt
+         37789 s0 mkdir e.txt/e.txt
+         38024 s0 mkdir e.txt/e.txt/b
+         41187 s0 rm e.txt/d
+         41234 s0 create e.txt/e.txt/e.txt
+         43828 s0 swap e.txt/e.txt/e.txt a/a
+         43828 s0 create e.txt/e.txt/a
+         0 s0 lose-answer 64
+         44387 s2 kill
+         45184 s0 rm e.txt/e.txt/b
+         47633 s0 rename e.txt/e.txt e.txt/a
+         48238 s0 create e.txt/a/e.txt
+         48242 s0 mkdir e.txt/a/d
+         48619 s0 swap e.txt/a/a e.txt/a/e.txt
+         49320 s0 swap e.txt/a/e.txt a/a
+         0 s2 crash-in 22 1",
+    );
+}
+
 /// A file was renamed away, another one made in its place, and the first renamed back over it. It took the id of the other one,
 /// whose state was inherited by its own: both were thought to stand there, one of them with the other's bytes.
 #[test]

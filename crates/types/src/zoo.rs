@@ -58,6 +58,10 @@ bugs! {
     LeftoverTakesTime,
     /// A directory that a cut-off apply has made in the place of another one is taken for that.
     LeftoverDirectoryInherits,
+    /// What a cut-off apply has left in a directory that it had made as well is not looked for there before that is known as the share's.
+    LeftoverBelowStrangers,
+    /// Of two files that have changed places, in two directories, one is seen before the other: it counts as an edit of the one that stood there.
+    HalfSwapIsEdit,
     /// Of two versions that cut-off applies may have left, the younger is taken although the older has the bytes or the place.
     YoungestLeftoverFirst,
     /// What an apply has left is a new file while the node that it is waits for the first walk itself.
@@ -398,6 +402,7 @@ impl Bug {
             | Self::OfferStandsWhereOthersDo
             | Self::LeftoverTakesTime
             | Self::LeftoverDirectoryInherits
+            | Self::HalfSwapIsEdit
             | Self::ReadOfMovedFile
             | Self::OurWorkMovesTimes
             | Self::TimesCollide

@@ -235,12 +235,22 @@ pub fn what_goes_with_its_directory_while_it_is_offered_is_gone() {
 /// Two files exchange their names: both move, and nothing is read or sent anew.
 #[test]
 pub fn a_swap_is_two_moves() {
+    swap(&[(DIR_INO, Some("k")), (DIR_INO, Some("l"))]);
+}
+
+/// A walk tells of one directory at a time, and hints come when they like: of one of the two that is enough.
+#[test]
+pub fn a_swap_that_is_seen_by_halves_is_two_moves() {
+    swap(&[(DIR_INO, Some("k"))]);
+}
+
+fn swap(hints: &[(u64, Option<&str>)]) {
     let mut bench = Bench::with(Vec::new(), |store| {
         let other = row(store, at(DIR, "k"), target("fro"), 4);
         store.put_synced(OTHER, Some(&other)).expect("maps");
     });
     bench.settle_root(0, 1);
-    bench.hints(&[(DIR_INO, Some("k")), (DIR_INO, Some("l"))]);
+    bench.hints(hints);
     bench.settle(&mut all(|at| match () {
         () if is_called(at, "k") => LookFound::Entry(seen_link(LINK_INO, "k", "to", 5)),
         () if is_called(at, "l") => LookFound::Entry(seen_link(4, "l", "fro", 5)),

@@ -41,6 +41,7 @@ fn zoo_of_the_engine() {
             leftovers::what_was_offered_does_not_stand_where_somebody_else_was_seen,
         ),
         (Bug::MovedIsStillThere, seen::a_swap_is_two_moves),
+        (Bug::HalfSwapIsEdit, seen::a_swap_that_is_seen_by_halves_is_two_moves),
         (Bug::ReadOfMovedFile, seen::a_file_that_moves_while_it_is_read_stands_where_it_went),
         (Bug::OurWorkMovesTimes, seen::the_time_that_an_apply_moves_is_nobodys_edit),
         (Bug::TimesCollide, told::a_directory_is_not_worked_in_while_it_is_given_its_time),
