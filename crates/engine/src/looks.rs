@@ -66,6 +66,15 @@ struct Flying {
     links: bool,
 }
 
+/// Names in a directory that has another id from now on.
+fn rekey_places(places: &mut BTreeSet<LookPlace>, from: NodeUid, to: NodeUid) {
+    let of_it = places.range((from, None)..).take_while(|(dir, _)| *dir == from);
+    for place in of_it.cloned().collect::<Vec<_>>() {
+        places.remove(&place);
+        places.insert((to, place.1));
+    }
+}
+
 impl Looks {
     pub(crate) fn jobs(&self) -> impl Iterator<Item = JobId> {
         self.flying.keys().copied()
@@ -110,11 +119,12 @@ impl Looks {
         if planted(Bug::LooksLoseTheirDirectory) {
             return;
         }
-        let names: Vec<_> =
-            self.pending.range((from, None)..).take_while(|(dir, _)| *dir == from).cloned().collect();
-        for (_, name) in names {
-            self.pending.remove(&(from, name.clone()));
-            self.pending.insert((to, name));
+        rekey_places(&mut self.pending, from, to);
+        // An answer may say of a directory that it stands elsewhere by now: its names are looked at again.
+        if !planted(Bug::FlyingLooksLoseTheirDirectory) {
+            rekey_places(&mut self.in_flight, from, to);
+            let places = self.flying.values_mut().flat_map(|flying| &mut flying.places);
+            places.filter(|(dir, _)| *dir == from).for_each(|(dir, _)| *dir = to);
         }
         let later: Vec<_> = self.later.iter().filter(|(_, dir, _)| *dir == from).cloned().collect();
         for (at, _, name) in later {

@@ -376,6 +376,20 @@ pub const STORIES: &[(Bug, &str)] = &[
          12822 s0 save c",
     ),
     (
+        Bug::FlyingLooksLoseTheirDirectory,
+        "seed 50290933 hosts 3 active 10000 queue 4 rows 100 tiers 7 damage
+         1165 s2 mkdir b
+         2312 s1 create e.txt
+         0 s1 crash-in 1 1
+         7588 s1 restart
+         7696 s0 mkdir b/d
+         8786 s1 office e.txt
+         8786 s1 replace e.txt
+         8786 s1 mkdir b/d
+         9259 s1 rename b/d b/b
+         9259 s1 create b/b/a",
+    ),
+    (
         Bug::LeftoverBelowStrangers,
         "seed 50164590 hosts 3 active 60000 queue 64 rows 100 tiers 5 damage fanotify alone history far
          3870 s0 mkdir c

@@ -482,6 +482,12 @@ fn regression_two_files_that_have_changed_places_are_seen_together() {
     );
 }
 
+/// A new directory was moved while a name in it was looked at, and united with the share's: the answer, that it was not there, was about an id that nobody had any more.
+#[test]
+fn regression_names_in_a_directory_that_gets_its_id_are_looked_at_again() {
+    passes(story_of(Bug::FlyingLooksLoseTheirDirectory));
+}
+
 /// A file was renamed away, another one made in its place, and the first renamed back over it. It took the id of the other one,
 /// whose state was inherited by its own: both were thought to stand there, one of them with the other's bytes.
 #[test]

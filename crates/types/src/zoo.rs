@@ -62,6 +62,8 @@ bugs! {
     LeftoverBelowStrangers,
     /// Of two files that have changed places, in two directories, one is seen before the other: it counts as an edit of the one that stood there.
     HalfSwapIsEdit,
+    /// A directory gets its id while names in it are being looked at, and has moved meanwhile: they are not looked at again.
+    FlyingLooksLoseTheirDirectory,
     /// Of two versions that cut-off applies may have left, the younger is taken although the older has the bytes or the place.
     YoungestLeftoverFirst,
     /// What an apply has left is a new file while the node that it is waits for the first walk itself.
