@@ -284,6 +284,10 @@ impl Engine {
                 self.overlay.forget(uid);
                 self.holds.remove(&uid);
                 self.changed(uid);
+                // Its row may go before the listing reads it, by the answer to its deletion: then no listing tells that it is missing.
+                if self.work.is_under_way(uid) && !planted(Bug::ReturnsWithItsDeleted) {
+                    self.looks.pend(row.at.parent, Some(row.at.name));
+                }
             }
         }
         Ok(())

@@ -390,6 +390,24 @@ pub const STORIES: &[(Bug, &str)] = &[
          9259 s1 create b/b/a",
     ),
     (
+        Bug::ReturnsWithItsDeleted,
+        "seed 50032092 hosts 2 active 10000 queue 64 rows 100 tiers 6 alone slow history
+         1459 s0 create d
+         1459 s0 mkdir b
+         1876 s0 mkdir b/c
+         1951 s0 save d
+         2351 s0 rm b
+         2351 s0 mkdir c
+         0 s0 lose-answer 9
+         0 s0 repeat 11 1224
+         2746 s0 create c/d
+         3199 s0 create b
+         3237 s0 rename c/d a
+         3735 s0 rename a d
+         4583 s0 rm c
+         4809 s0 mkdir c",
+    ),
+    (
         Bug::LeftoverBelowStrangers,
         "seed 50164590 hosts 3 active 60000 queue 64 rows 100 tiers 5 damage fanotify alone history far
          3870 s0 mkdir c

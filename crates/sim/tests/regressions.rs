@@ -488,6 +488,12 @@ fn regression_names_in_a_directory_that_gets_its_id_are_looked_at_again() {
     passes(story_of(Bug::FlyingLooksLoseTheirDirectory));
 }
 
+/// A directory was removed, and made again while the deletion of what had been in it was on its way: the file stood there for ever, as far as its server said.
+#[test]
+fn regression_what_is_being_deleted_does_not_come_back_with_its_directory() {
+    passes(story_of(Bug::ReturnsWithItsDeleted));
+}
+
 /// A file was renamed away, another one made in its place, and the first renamed back over it. It took the id of the other one,
 /// whose state was inherited by its own: both were thought to stand there, one of them with the other's bytes.
 #[test]

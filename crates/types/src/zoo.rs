@@ -62,6 +62,8 @@ bugs! {
     LeftoverBelowStrangers,
     /// Of two files that have changed places, in two directories, one is seen before the other: it counts as an edit of the one that stood there.
     HalfSwapIsEdit,
+    /// A directory is there again while the deletion of a file that was in it is on its way: that it is not there any more is not found out.
+    ReturnsWithItsDeleted,
     /// A directory gets its id while names in it are being looked at, and has moved meanwhile: they are not looked at again.
     FlyingLooksLoseTheirDirectory,
     /// Of two versions that cut-off applies may have left, the younger is taken although the older has the bytes or the place.
