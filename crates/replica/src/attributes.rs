@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::error::{Doing, FsError};
 use crate::owners::Owners;
-use crate::presence::MarksOf;
+use crate::presence::{Mark, MarksOf};
 use crate::{Root, xattrs};
 
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
@@ -114,14 +114,9 @@ impl Attributes {
         self
     }
 
-    /// What `name` in `dir` stands for, if it is a placeholder of our root.
-    pub(crate) fn stands_for(
-        &self,
-        dir: BorrowedFd<'_>,
-        name: &CStr,
-        ident: FileIdent,
-    ) -> Option<Box<StandsFor>> {
-        let (pledge, content) = self.marks.as_ref()?.content(dir, name, ident)?;
+    /// What `name` in `dir` stands for, which carries `mark`, if it is a placeholder of our root.
+    pub(crate) fn stands_for(&self, mark: &Mark, dir: BorrowedFd<'_>, name: &CStr) -> Option<Box<StandsFor>> {
+        let (pledge, content) = self.marks.as_ref()?.content(mark, dir, name)?;
         Some(Box::new(StandsFor { content, version: Some((pledge.node, pledge.since)) }))
     }
 

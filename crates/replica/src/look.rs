@@ -190,11 +190,14 @@ fn found_at(
         let again = statx_at(dir, c_name).doing("stat", bytes)?;
         let same = crate::ident::stamp(&again, stamp.ident.generation) == stamp;
         if same || rounds.next().is_none() {
-            let stands_for = match kind {
-                Some(Kind::File) => attributes.stands_for(dir, c_name, stamp.ident),
+            let mark = match kind {
+                Some(Kind::File) => {
+                    crate::presence::mark_of(dir, c_name, stamp.ident).doing("stat", bytes)?
+                }
                 _ => None,
             };
-            let stamp = crate::presence::stamp_by_mark(dir, c_name, &stat, stamp).doing("stat", bytes)?;
+            let stands_for = mark.and_then(|mark| attributes.stands_for(&mark, dir, c_name));
+            let stamp = mark.map_or(stamp, |mark| mark.pledge.stamp(stamp.ident));
             let seen = Seen { name: name.clone(), kind, stamp, links: stat.stx_nlink };
             return Ok(Some(Found { seen, attrs, target, stands_for }));
         }

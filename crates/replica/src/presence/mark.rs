@@ -197,15 +197,9 @@ impl MarksOf {
         if ours { Marked::Ours(mark.pledge) } else { Marked::Copy(mark.pledge) }
     }
 
-    /// What `name` in `dir` stands for, if it is a placeholder of ours whose record of its content is sound.
-    pub(crate) fn content(
-        &self,
-        dir: BorrowedFd<'_>,
-        name: &CStr,
-        ident: FileIdent,
-    ) -> Option<(Pledge, Content)> {
-        let mark = read(dir, name).ok()??.ok()?;
-        let Marked::Ours(pledge) = self.judge(&mark, ident) else { return None };
+    /// What `name` in `dir` stands for, which carries `mark` on its own inode, if that is a placeholder of ours whose record of its content is sound.
+    pub(crate) fn content(&self, mark: &Mark, dir: BorrowedFd<'_>, name: &CStr) -> Option<(Pledge, Content)> {
+        let Marked::Ours(pledge) = self.judge(mark, mark.bound.ident) else { return None };
         let content = content(dir, name, &pledge).ok().flatten()?;
         Some((pledge, content))
     }
@@ -294,9 +288,13 @@ pub(crate) fn ensure_bytes(file: BorrowedFd<'_>, name: &[u8]) -> Result<(), FsEr
     }
 }
 
+/// The mark of `name` in `dir`, which is `ident`. One that is damaged, or of another inode, does not count: then the file is looked at as it is.
+pub(crate) fn mark_of(dir: BorrowedFd<'_>, name: &CStr, ident: FileIdent) -> Result<Option<Mark>, Errno> {
+    Ok(read(dir, name)?.and_then(Result::ok).filter(|mark| mark.bound.ident == ident))
+}
+
 /// The stamp of a file that carries a mark: size and time of the mark, and in place of the change time, which every fill moves, one from before 1970
-/// that stands for the content. So a placeholder looks the same whatever is filled in, and never like a resident file. A mark
-/// of another inode does not count: then the file is looked at as it is.
+/// that stands for the content. So a placeholder looks the same whatever is filled in, and never like a resident file.
 pub(crate) fn stamp_by_mark(
     dir: BorrowedFd<'_>,
     name: &CStr,
@@ -306,10 +304,7 @@ pub(crate) fn stamp_by_mark(
     if kind(stat) != Some(Kind::File) {
         return Ok(stamp);
     }
-    match read(dir, name)? {
-        Some(Ok(mark)) if mark.bound.ident == stamp.ident => Ok(mark.pledge.stamp(stamp.ident)),
-        _ => Ok(stamp),
-    }
+    Ok(mark_of(dir, name, stamp.ident)?.map_or(stamp, |mark| mark.pledge.stamp(stamp.ident)))
 }
 
 /// Whether a stamp is that of a placeholder.

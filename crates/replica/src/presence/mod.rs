@@ -36,7 +36,7 @@ pub use mark::{
     Bound, MARK_XATTR, Mark, Marked, Pledge, is_stamp_of_mark, judge_mark, marked, marked_at,
     pledged_content, set_marked_mtime,
 };
-pub(crate) use mark::{MarksOf, ensure_bytes, noted_content, stamp_by_mark};
+pub(crate) use mark::{MarksOf, ensure_bytes, mark_of, noted_content, stamp_by_mark};
 pub use volume::{Untested, ensure_tested};
 
 /// Called before each system call that changes something, with its name; `false` ends the work there, as a crash would.
