@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use polder_types::zoo::{Bug, plant};
 
-use crate::stories::STORIES;
+use crate::stories::stories;
 use crate::{Plan, World};
 
 /// Seeds within which each bug must be caught.
@@ -83,8 +83,8 @@ const KNOWN: &[(Bug, u64)] = &[
 /// Hunts one bug: with its story, with the seed that is known to catch it, then through the seeds from `from` on; `None` when
 /// none of `seeds_max` caught it.
 pub fn hunt(bug: Bug, from: u64, seeds_max: u64, fresh: bool) -> Option<Catch> {
-    let mut stories = STORIES.iter().filter(|(other, _)| *other == bug && !fresh);
-    if let Some(failure) = stories.find_map(|(_, story)| tell(bug, story)) {
+    let mut own = stories().filter(|(other, _)| *other == bug && !fresh);
+    if let Some(failure) = own.find_map(|(_, story)| tell(bug, story)) {
         return Some(Catch { seeds: 0, seed: 0, failure });
     }
     let known = KNOWN.iter().filter(|(other, _)| *other == bug && !fresh).map(|(_, seed)| *seed);
