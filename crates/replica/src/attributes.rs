@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use polder_sync::StandsFor;
-use polder_types::{Attrs, AttrsHash, FileIdent, Kind, XATTR_COUNT_MAX, XATTR_TOTAL_BYTES_MAX};
+use polder_types::{Attrs, AttrsHash, Kind, XATTR_COUNT_MAX, XATTR_TOTAL_BYTES_MAX};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Statx, Uid};
 use rustix::io::Errno;
 
