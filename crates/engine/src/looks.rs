@@ -417,7 +417,7 @@ impl Engine {
         let key = self.settings.case.key(name.as_bytes());
         for uid in store.synced_all_at(dir, &key)? {
             if let Some(row) = store.synced(uid)? {
-                self.look_at_rest(store, uid, &as_local(&row))?;
+                self.look_at_rest(store, uid, &as_local(row))?;
             }
         }
         Ok(())

@@ -16,7 +16,7 @@ use polder_types::{
 };
 
 use crate::engine::Engine;
-use crate::overlay::{DEPTH_MAX, Key, View, as_local};
+use crate::overlay::{DEPTH_MAX, Key, View, is_as_agreed, stored_if_agreed};
 use crate::pledges::stored;
 use crate::work::State;
 use crate::{JobId, SeenDir, SeenEntry, SkipReason};
@@ -340,7 +340,7 @@ impl Engine {
         let row = store.synced(uid)?;
         let kind = entry.seen.kind.expect("special files were left out");
         let mut stamp = entry.seen.stamp;
-        let old = View { store, overlay: &self.overlay }.local_row(uid)?;
+        let old = View { store, overlay: &self.overlay }.local_row_of(uid, row.as_ref());
         if kind == Kind::Directory
             && self.applies.works_in(uid)
             && let Some(old) = old.as_ref().filter(|old| old.stamp.ident == stamp.ident)
@@ -436,13 +436,8 @@ impl Engine {
     ) -> Result<(), TreeError> {
         let mut node = node;
         if let Some(row) = row {
-            let agreed = as_local(&row);
-            // What is agreed is stored.
-            if node.content.known() == Some(&row.content) {
-                node.content = agreed.content.clone();
-            }
-            let equal = LocalNode { stamp: agreed.stamp, ..node.clone() } == agreed;
-            if equal {
+            node.content = stored_if_agreed(node.content, &row);
+            if is_as_agreed(&node, &row) {
                 self.overlay.forget(uid);
                 self.holds.remove(&uid);
                 if node.stamp != row.stamp {

@@ -187,14 +187,32 @@ impl Overlay {
 }
 
 /// A synced row as it stands on disk.
-pub(crate) fn as_local(row: &SyncedNode) -> LocalNode {
+pub(crate) fn as_local(row: SyncedNode) -> LocalNode {
     LocalNode {
-        at: row.at.clone(),
+        at: row.at,
         kind: row.content.kind(),
-        content: LocalContent::Stored(row.content.clone()),
+        content: LocalContent::Stored(row.content),
         attrs: row.attrs_share,
         mtime: row.mtime_share,
         stamp: row.stamp,
+    }
+}
+
+/// Whether a node is what its synced row says, whenever that was seen: [`as_local`] of the row, but for the stamp.
+pub(crate) fn is_as_agreed(node: &LocalNode, row: &SyncedNode) -> bool {
+    let LocalNode { at, kind, content, attrs, mtime, stamp: _ } = node;
+    *at == row.at
+        && *kind == row.content.kind()
+        && matches!(content, LocalContent::Stored(content) if *content == row.content)
+        && *attrs == row.attrs_share
+        && *mtime == row.mtime_share
+}
+
+/// What is known of a node's bytes beside its synced row: what is agreed is stored.
+pub(crate) fn stored_if_agreed(content: LocalContent, row: &SyncedNode) -> LocalContent {
+    match content {
+        LocalContent::Hashed(content) if content == row.content => LocalContent::Stored(content),
+        other => other,
     }
 }
 
@@ -234,7 +252,15 @@ impl View<'_> {
     pub(crate) fn local_row(&self, uid: NodeUid) -> Result<Option<LocalNode>, TreeError> {
         match self.overlay.get(uid) {
             Some(node) => Ok(node.cloned()),
-            None => Ok(self.store.synced(uid)?.as_ref().map(as_local)),
+            None => Ok(self.store.synced(uid)?.map(as_local)),
+        }
+    }
+
+    /// The same, where the synced row has been read.
+    pub(crate) fn local_row_of(&self, uid: NodeUid, row: Option<&SyncedNode>) -> Option<LocalNode> {
+        match self.overlay.get(uid) {
+            Some(node) => node.cloned(),
+            None => row.cloned().map(as_local),
         }
     }
 
@@ -246,7 +272,10 @@ impl View<'_> {
             return Ok(Some(uid));
         }
         let (mut stands, mut gone) = (None, None);
-        for uid in self.store.synced_all_by_ident(ident)? {
+        let uids = self.store.synced_all_by_ident(ident)?;
+        // Nearly always it is one, which is compared with nobody.
+        let several = uids.len() > 1;
+        for uid in uids {
             let place = match self.overlay.get(uid) {
                 // It stands as its row says.
                 None => &mut stands,
@@ -259,7 +288,7 @@ impl View<'_> {
                 return Ok(Some(uid));
             }
             // An inode's change time grows with each name that it gets.
-            let ctime = self.store.synced(uid)?.map(|row| row.stamp.ctime);
+            let ctime = if several { self.store.synced(uid)?.map(|row| row.stamp.ctime) } else { None };
             if place.is_none_or(|(_, last)| ctime > last && !planted(Bug::InodeOfWhoHadItFirst)) {
                 *place = Some((uid, ctime));
             }
@@ -280,7 +309,7 @@ impl Trees for View<'_> {
         match self.overlay.get(uid) {
             Some(node) => Ok(node.cloned()),
             None => match self.store.synced(uid)? {
-                Some(row) if uid == NodeUid::ROOT || !self.below_gone(&row)? => Ok(Some(as_local(&row))),
+                Some(row) if uid == NodeUid::ROOT || !self.below_gone(&row)? => Ok(Some(as_local(row))),
                 _ => Ok(None),
             },
         }

@@ -16,7 +16,7 @@ use polder_types::{
 use crate::engine::{Engine, Root};
 use crate::looks::QUIET_MS;
 use crate::mode::Mode;
-use crate::overlay::{View, as_local};
+use crate::overlay::{View, as_local, is_as_agreed, stored_if_agreed};
 use crate::work::{State, Why};
 use crate::{InitialMode, Reason};
 
@@ -371,7 +371,7 @@ impl Engine {
         while !planted(Bug::InsideOfOldIdIsGone)
             && let Some(rows) = self.rows_alone(store, from, &mut after)?
         {
-            inside.extend(rows.iter().map(|(uid, row)| (*uid, as_local(row))));
+            inside.extend(rows.into_iter().map(|(uid, row)| (uid, as_local(row))));
         }
         for (uid, mut child) in inside {
             child.at.parent = to;
@@ -421,17 +421,14 @@ impl Engine {
             }
             Some(Some(node)) => {
                 let Some(row) = store.synced(uid)? else { return Ok(()) };
-                let agreed = as_local(&row);
                 let mut node = node.clone();
                 // Normalised anew: what is as it was applied shows as it is in the share.
                 if node.stamp == row.stamp {
                     node.attrs = if node.attrs == row.attrs_here { row.attrs_share } else { node.attrs };
                     node.mtime = row.mtime_share;
                 }
-                if node.content.known() == Some(&row.content) {
-                    node.content = agreed.content.clone();
-                }
-                if node == agreed {
+                node.content = stored_if_agreed(node.content, &row);
+                if is_as_agreed(&node, &row) && node.stamp == row.stamp {
                     self.overlay.forget(uid);
                     self.holds.remove(&uid);
                 } else {

@@ -1,6 +1,6 @@
 //! Settings of one endpoint: what `docs/defaults.md` lists, as values.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use polder_sync::Filter;
 use polder_types::CaseRule;
@@ -82,13 +82,16 @@ pub struct BrakeSettings {
     pub one_in: u64,
 }
 
+/// The product's list, compiled once for all endpoints.
+static FILTER: LazyLock<Arc<Filter>> = LazyLock::new(|| Arc::new(Filter::defaults()));
+
 impl Settings {
     /// The defaults for a server of this name.
     pub fn new(server_name: &str) -> Self {
         Self {
             server_name: server_name.into(),
             case: CaseRule::Sensitive,
-            filter: Arc::new(Filter::defaults()),
+            filter: Arc::clone(&FILTER),
             initial: InitialMode::Merge,
             limits: Limits::default(),
             brake: BrakeSettings::default(),
