@@ -1,6 +1,8 @@
 //! One component of a path. Names are bytes; a [`Name`] exists only if it is valid.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use crate::Escaped;
 
@@ -25,8 +27,20 @@ pub enum NameError {
 }
 
 /// A valid name: 1–255 bytes, no `/`, no NUL, not `.` or `..`. Any other byte is legal.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Box<[u8]>);
+#[derive(Clone)]
+pub struct Name(Bytes);
+
+/// Most names are short, and every row of a node that is read or handed on has a copy of its name: a short one takes no memory of its
+/// own.
+#[derive(Clone)]
+enum Bytes {
+    /// So many of these.
+    Short(u8, [u8; SHORT_BYTES_MAX]),
+    Long(Box<[u8]>),
+}
+
+/// As many as fit beside the length into three words.
+const SHORT_BYTES_MAX: usize = 22;
 
 impl Name {
     /// Parses a name from outside.
@@ -38,30 +52,72 @@ impl Name {
             _ if bytes.iter().any(|byte| matches!(byte, 0 | b'/')) => {
                 Err(NameError::BadByte(Escaped(bytes).to_string()))
             }
-            _ => Ok(Self(bytes.into())),
+            _ => Ok(Self(Bytes::of(bytes))),
         }
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Bytes::Short(len, bytes) => &bytes[..usize::from(*len)],
+            Bytes::Long(bytes) => bytes,
+        }
     }
 
     /// The name as text, where it is UTF-8.
     pub fn as_str(&self) -> Option<&str> {
-        std::str::from_utf8(&self.0).ok()
+        std::str::from_utf8(self.as_bytes()).ok()
+    }
+}
+
+impl Bytes {
+    fn of(bytes: &[u8]) -> Self {
+        let mut short = [0; SHORT_BYTES_MAX];
+        match short.get_mut(..bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                Self::Short(bytes.len() as u8, short)
+            }
+            None => Self::Long(bytes.into()),
+        }
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Escaped(&self.0).fmt(f)
+        Escaped(self.as_bytes()).fmt(f)
     }
 }
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", Escaped(&self.0))
+        write!(f, "\"{}\"", Escaped(self.as_bytes()))
     }
 }
 
@@ -121,6 +177,21 @@ mod tests {
         for good in [&b"a"[..], b"...", b"\xff\xfe", b"a\nb", &[b'x'; 255], b" ", b"CON", b"a:b"] {
             assert_eq!(Name::parse(good).expect("legal").as_bytes(), good);
         }
+    }
+
+    /// Where a name has its bytes changes nothing that can be seen of it.
+    #[test]
+    fn short_and_long_names_are_alike() {
+        assert_eq!(size_of::<Name>(), 24);
+        let lens = [1, SHORT_BYTES_MAX - 1, SHORT_BYTES_MAX, SHORT_BYTES_MAX + 1, NAME_BYTES_MAX];
+        let names: Vec<Name> = lens.iter().map(|len| name(&"m".repeat(*len))).collect();
+        assert!(names.is_sorted_by(|shorter, longer| shorter < longer));
+        for (name, len) in names.iter().zip(lens) {
+            assert_eq!(name.as_bytes(), vec![b'm'; len]);
+            assert_eq!((name.clone(), name.to_string().len()), (name.clone(), len));
+            assert_ne!(*name, self::name("a"));
+        }
+        assert!(name(&"m".repeat(40)) < name("n") && name("l") < name(&"m".repeat(40)));
     }
 
     #[test]
