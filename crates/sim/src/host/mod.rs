@@ -33,6 +33,23 @@ pub struct Link {
     pub open: Option<InstanceId>,
 }
 
+/// What is counted at a server, so that something of its own can be drawn for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Delays.
+    Delay,
+    /// Messages to the service.
+    Message,
+    /// Packs that arrive.
+    Pack,
+    /// Applies.
+    Apply,
+    /// Orders at the gate.
+    Order,
+    /// Reads in the tick of the last change.
+    Tick,
+}
+
 /// A server.
 #[derive(Debug)]
 pub struct Host {
@@ -75,7 +92,7 @@ pub struct Host {
     /// Steps of applies that engines here have asked for.
     pub steps_asked: u64,
     /// Numbers of whatever is counted here: messages, reads, applies.
-    pub counts: BTreeMap<&'static str, u64>,
+    pub counts: [u64; 6],
     pub(crate) rng: Rng,
     pub(crate) walks: BTreeMap<JobId, look::Walk>,
     pub(crate) cancelled: BTreeSet<JobId>,
@@ -125,7 +142,7 @@ impl Host {
             programs: BTreeMap::new(),
             unlinked: BTreeSet::new(),
             steps_asked: 0,
-            counts: BTreeMap::new(),
+            counts: [0; 6],
             rng,
             walks: BTreeMap::new(),
             cancelled: BTreeSet::new(),
@@ -141,8 +158,8 @@ impl Host {
     }
 
     /// The next number of something that is counted here.
-    pub fn count(&mut self, what: &'static str) -> u64 {
-        let count = self.counts.entry(what).or_default();
+    pub fn count(&mut self, what: Counted) -> u64 {
+        let count = &mut self.counts[what as usize];
         *count += 1;
         *count
     }

@@ -148,8 +148,11 @@ impl World {
         };
         let differ = differences(server, &share, &BTreeSet::new());
         // What the agent has put back itself it hears of by a fact, not by its watcher.
-        let untold = |what: &What| matches!(what, What::Fact { host: at, event: Event::Rescued { .. }, .. } if *at == host);
-        if !differ.is_empty() && !self.heap.values().any(|what| untold(what)) {
+        let untold = |what: &What| match what {
+            What::Fact { host: at, event, .. } => *at == host && matches!(**event, Event::Rescued { .. }),
+            _ => false,
+        };
+        if !differ.is_empty() && !self.heap.iter().any(|due| untold(&due.what)) {
             self.violated(format!("says that it is in sync and is not: {}", differ.join(", ")));
         }
     }

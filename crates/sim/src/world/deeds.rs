@@ -20,7 +20,7 @@ impl World {
             for line in script {
                 match keyed(&line.deed) {
                     Some((kind, nth)) => drop(self.told.insert((line.host, kind, nth), line.deed)),
-                    None => self.push(line.at_ms, What::Told(line)),
+                    None => self.push(line.at_ms, What::Told(Box::new(line))),
                 }
             }
             return;
@@ -68,13 +68,13 @@ impl World {
             Kind::Power => Deed::Power(self.happenings.next() >> 16),
             Kind::Unmount => {
                 let at = self.time + later(&mut self.happenings);
-                self.push(at, What::Told(Line { at_ms: at, host, deed: Deed::Mount }));
+                self.push(at, What::Told(Box::new(Line { at_ms: at, host, deed: Deed::Mount })));
                 Deed::Unmount
             }
             Kind::Jump => Deed::Jump(self.happenings.below(400 * 86_400_000) as i64 - 200 * 86_400_000),
             Kind::Full => {
                 let at = self.time + later(&mut self.happenings);
-                self.push(at, What::Told(Line { at_ms: at, host, deed: Deed::Room(None) }));
+                self.push(at, What::Told(Box::new(Line { at_ms: at, host, deed: Deed::Room(None) })));
                 Deed::Room(Some(self.happenings.below(20_000)))
             }
             Kind::Restart => Deed::Restart,

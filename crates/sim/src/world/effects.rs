@@ -6,10 +6,10 @@ use polder_types::{PackId, Stamp};
 
 use super::{What, World};
 use crate::disk::{Token, content_of, is_absent};
-use crate::host::Host;
 use crate::host::apply::Race;
 use crate::host::look::WalkStep;
 use crate::host::recycle::Displaced;
+use crate::host::{Counted, Host};
 use crate::rng::Rng;
 use crate::service::store::Damage;
 use crate::story::{Deed, Line};
@@ -28,7 +28,7 @@ impl World {
             Effect::WakeAt(at) => {
                 self.hosts[host].wake = Some(at);
                 let at = at + self.hosts[host].began_ms;
-                self.push(at, What::Fact { host, life, session: None, event: Event::Woke });
+                self.push(at, What::Fact { host, life, session: None, event: Box::new(Event::Woke) });
             }
             Effect::Status(status) => {
                 self.check_status(host, &status);
@@ -50,7 +50,7 @@ impl World {
                     self.moves += 1;
                 }
                 let delay = self.delay(host, 30);
-                self.push(self.time + delay, What::Disk { host, life, effect });
+                self.push(self.time + delay, What::Disk { host, life, effect: Box::new(effect) });
             }
         }
     }
@@ -61,7 +61,7 @@ impl World {
             Some(_) => self.way(host),
             None => self.delay(host, 20),
         };
-        self.push(self.time + delay, What::Fact { host, life, session, event });
+        self.push(self.time + delay, What::Fact { host, life, session, event: Box::new(event) });
     }
 
     /// Work of a server's threads.
@@ -85,8 +85,8 @@ impl World {
         }
         self.hosts[host].set_clock(self.time);
         match what {
-            What::Disk { effect, .. } => self.disk(host, life, effect),
-            What::ReadEnd { read, began, .. } => self.read_end(host, life, &read, began),
+            What::Disk { effect, .. } => self.disk(host, life, *effect),
+            What::ReadEnd { read, .. } => self.read_end(host, life, &read.0, read.1),
             What::Walk { job, .. } => self.walk(host, life, job),
             What::Step { job, .. } => self.apply_step(host, life, job),
             What::Displaced { displaced, .. } => self.displaced(host, life, displaced),
@@ -134,13 +134,14 @@ impl World {
                 // Whoever reads in the tick of the last change waits for the next.
                 let ctime = self.hosts[host].read_look(&read).map(|(_, (stamp, _))| stamp.ctime);
                 if ctime.is_some_and(|ctime| !self.hosts[host].disk.has_passed(ctime))
-                    && !self.hosts[host].count("tick").is_multiple_of(6)
+                    && !self.hosts[host].count(Counted::Tick).is_multiple_of(6)
                 {
-                    return self.push(self.time + 1, What::Disk { host, life, effect: Effect::Read(read) });
+                    let effect = Box::new(Effect::Read(read));
+                    return self.push(self.time + 1, What::Disk { host, life, effect });
                 }
                 let began = self.hosts[host].read_begin(&read);
                 let delay = self.delay(host, 100);
-                self.push(self.time + delay, What::ReadEnd { host, life, read: Box::new(read), began });
+                self.push(self.time + delay, What::ReadEnd { host, life, read: Box::new((read, began)) });
             }
             Effect::Apply(apply) => {
                 if !self.hosts[host].is_cancelled(apply.job) {
@@ -166,7 +167,7 @@ impl World {
                 let more = matches!(*event, Event::Listed { .. });
                 // Facts of one walk stay in order: the fact comes before the walk goes on.
                 let at = self.told_at(host);
-                self.push(at, What::Fact { host, life, session: None, event: *event });
+                self.push(at, What::Fact { host, life, session: None, event });
                 if more {
                     let delay = 1 + self.delay(host, 15);
                     self.push(self.time + delay, What::Walk { host, life, job });
@@ -205,7 +206,7 @@ impl World {
     fn tell(&mut self, host: usize, life: u64, event: Event) {
         match self.told_at(host) {
             at if at == self.time => self.step(host, event),
-            at => self.push(at, What::Fact { host, life, session: None, event }),
+            at => self.push(at, What::Fact { host, life, session: None, event: Box::new(event) }),
         }
     }
 
@@ -256,7 +257,7 @@ impl World {
             self.open_anew(host);
             return self.push(self.time, What::PackSettled { host, life, pack, stored: false });
         }
-        let nth = self.hosts[host].count("pack");
+        let nth = self.hosts[host].count(Counted::Pack);
         let percent = self.plan.damage;
         let bad = self.fault(host, "pack", nth, |rng| {
             let damage = *rng.pick(&[Damage::Lost, Damage::Torn, Damage::Flipped]);
@@ -306,7 +307,7 @@ impl World {
     }
 
     fn begin_apply(&mut self, host: usize, life: u64, apply: polder_engine::Apply) {
-        let nth = self.hosts[host].count("apply");
+        let nth = self.hosts[host].count(Counted::Apply);
         let (steps, percent, power) = (apply.steps.len() as u64, self.plan.apply_crashes, self.plan.power);
         let alone = self.plan.alone;
         let crash = self.fault(host, "apply", nth, |rng| {
@@ -366,7 +367,7 @@ impl World {
         let Some(applied) = self.hosts[host].as_agent(|server| server.finish_apply(job)) else { return };
         let delay = self.delay(host, 20);
         let at = self.time + delay;
-        self.push(at, What::Fact { host, life, session: None, event: applied.event });
+        self.push(at, What::Fact { host, life, session: None, event: Box::new(applied.event) });
         if !applied.displaced.is_empty() {
             // After the results: a rescued file must not be taken for one that moved.
             self.push(at, What::Displaced { host, life, displaced: applied.displaced });

@@ -10,8 +10,8 @@ use polder_types::{ChunkId, Content, Cursor, FileIdent, InstanceId, NodeUid, Rel
 use super::{What, World};
 use crate::disk::{Token, content_of, is_absent, is_zeros, size_of};
 use crate::ghost::all_contents;
-use crate::host::Host;
 use crate::host::gate::{Failed, Given, Left, Stop, Waiting, Want, ident_of};
+use crate::host::{Counted, Host};
 use crate::service::store::Fetched;
 use crate::story::Deed;
 use crate::tiers::{self, Wish};
@@ -54,7 +54,7 @@ impl World {
 
     fn at_gate(&mut self, host: usize, delay: u64, at: At) {
         let process = self.hosts[host].process;
-        self.push(self.time + delay, What::Gate { host, process, at });
+        self.push(self.time + delay, What::Gate { host, process, at: Box::new(at) });
     }
 
     pub(super) fn gate(&mut self, host: usize, process: u64, at: At) {
@@ -156,7 +156,7 @@ impl World {
         host: usize,
         work: impl FnOnce(&mut Self, &mut usize) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
-        let nth = self.hosts[host].count("order");
+        let nth = self.hosts[host].count(Counted::Order);
         let (percent, power, alone) = (self.plan.cut_offs, self.plan.power, self.plan.alone);
         let fault = self.fault(host, "order", nth, |rng| {
             let (calls, seed) = (rng.below(9) as usize, rng.next() >> 16);

@@ -9,7 +9,8 @@ mod effects;
 mod gate;
 mod network;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::hash::Hash;
 
@@ -18,8 +19,8 @@ use polder_types::{EndpointId, InstanceId, PackId, Seq, Stamp};
 
 use crate::disk::{Disk, Token};
 use crate::ghost::Ghost;
-use crate::host::Host;
 use crate::host::recycle::Displaced;
+use crate::host::{Counted, Host};
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::service::Service;
@@ -88,26 +89,33 @@ impl AtGates {
     }
 }
 
+/// What is due, and when; the number keeps what is due at one moment in the order in which it was wanted. The first is the greatest, as a
+/// heap has it.
+struct Due {
+    order: Reverse<(u64, u64)>,
+    what: What,
+}
+
+/// Small, for it is moved about in the heap: what is large is in a box.
 enum What {
     /// A fact for an engine.
     Fact {
         host: usize,
         life: u64,
         session: Option<u64>,
-        event: Event,
+        event: Box<Event>,
     },
     /// An effect on a disk.
     Disk {
         host: usize,
         life: u64,
-        effect: Effect,
+        effect: Box<Effect>,
     },
     /// A read ends.
     ReadEnd {
         host: usize,
         life: u64,
-        read: Box<Read>,
-        began: Option<(Stamp, Token)>,
+        read: Box<(Read, Option<(Stamp, Token)>)>,
     },
     /// A walk goes on.
     Walk {
@@ -184,10 +192,10 @@ enum What {
     Gate {
         host: usize,
         process: u64,
-        at: gate::At,
+        at: Box<gate::At>,
     },
     /// What a story tells.
-    Told(Line),
+    Told(Box<Line>),
     /// A process starts.
     Start {
         host: usize,
@@ -212,6 +220,34 @@ enum What {
     Prune,
 }
 
+const _: () = assert!(size_of::<What>() <= 48);
+
+impl Due {
+    fn at(&self) -> u64 {
+        self.order.0.0
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order.cmp(&other.order)
+    }
+}
+
 /// A message to the service.
 #[derive(Debug, Clone)]
 struct Request {
@@ -228,8 +264,7 @@ struct Request {
 pub struct World {
     plan: Plan,
     time: u64,
-    /// Boxed: what is in a tree's nodes is moved about.
-    heap: BTreeMap<(u64, u64), Box<What>>,
+    heap: BinaryHeap<Due>,
     next: u64,
     hosts: Vec<Host>,
     service: Service,
@@ -275,7 +310,7 @@ impl World {
         let seed = plan.seed;
         let mut world = Self {
             time: 0,
-            heap: BTreeMap::new(),
+            heap: BinaryHeap::new(),
             next: 0,
             hosts: (0..plan.hosts).map(|nth| Host::new(nth, &plan)).collect(),
             service: Service::new(seed, plan.page_rows),
@@ -314,7 +349,7 @@ impl World {
     }
 
     fn push(&mut self, at: u64, what: What) {
-        self.heap.insert((at.max(self.time), self.next), Box::new(what));
+        self.heap.push(Due { order: Reverse((at.max(self.time), self.next)), what });
         self.next += 1;
     }
 
@@ -354,13 +389,11 @@ impl World {
     }
 
     fn run_until(&mut self, end: u64) -> Result<(), String> {
-        while let Some(((at, _), _)) = self.heap.first_key_value()
-            && *at <= end
-        {
-            let ((at, _), what) = self.heap.pop_first().expect("there is a first");
-            self.time = at;
-            self.service.set_clock(at);
-            self.one(*what);
+        while self.heap.peek().is_some_and(|due| due.at() <= end) {
+            let due = self.heap.pop().expect("there is a first");
+            self.time = due.at();
+            self.service.set_clock(self.time);
+            self.one(due.what);
             if let Some(violation) = &self.violation {
                 return Err(violation.clone());
             }
@@ -378,7 +411,7 @@ impl World {
 
     /// A delay that is drawn for this server alone.
     fn delay(&mut self, host: usize, max: u64) -> u64 {
-        let nth = self.hosts[host].count("delay");
+        let nth = self.hosts[host].count(Counted::Delay);
         Rng::of(self.plan.seed, [11, host as u64, nth]).below(max)
     }
 
@@ -392,11 +425,11 @@ impl World {
             What::Fact { host, life, session, event } => {
                 let now = self.hosts[host].link.map(|link| link.session);
                 if self.is_alive(host, life) && session.is_none_or(|session| now == Some(session)) {
-                    self.fact(host, event);
+                    self.fact(host, *event);
                 }
             }
             What::Happen { host, kind } => self.happen(host, kind),
-            What::Told(line) => self.deed(line),
+            What::Told(line) => self.deed(*line),
             What::Request { host, life, session, request } => self.request(host, life, session, *request),
             What::SessionOver { session } => self.service.disconnect(session),
             What::Start { host } if !self.hosts[host].running => self.start(host),
@@ -406,7 +439,7 @@ impl World {
             What::Verify => self.verify(),
             What::Prune => self.prune(),
             What::Hints { host } => self.hints(host),
-            What::Gate { host, process, at } => self.gate(host, process, at),
+            What::Gate { host, process, at } => self.gate(host, process, *at),
             other => self.work(other),
         }
         self.watch();

@@ -4,8 +4,8 @@ use polder_engine::{BatchError, Effect, Event, Failure, FailureClass, FeedError,
 use polder_types::{Author, BatchNo, Cursor, EndpointId, Group};
 
 use super::{Request, What, World};
-use crate::host::Link;
 use crate::host::life::Opening;
+use crate::host::{Counted, Link};
 use crate::rng::Rng;
 use crate::service::opening::Decided;
 use crate::story::Deed;
@@ -66,7 +66,7 @@ impl World {
             let event = refused_here(&effect);
             return self.reply(host, life, Some(link.session), event);
         }
-        let nth = self.hosts[host].count("message");
+        let nth = self.hosts[host].count(Counted::Message);
         let instance = self.hosts[host].instance;
         let boot = self.service.boots;
         let request = Request { effect, opening: link.open, instance, asked, nth, boot };
