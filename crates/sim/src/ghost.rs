@@ -1,7 +1,7 @@
 //! The oracles' own log, which nothing of the system sees: every content that a user wrote, and every one that a user
 //! took away; and what follows from it for disks and the share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use polder_ledger::ROOT_NID;
 use polder_types::{Content, Nid, RelPath, Timestamp};
@@ -202,12 +202,12 @@ impl Ghost {
 
 /// Bytes of all live files of the share.
 pub fn live_tokens(service: &Service) -> BTreeSet<Token> {
-    service.nodes().iter().filter_map(|(_, row)| token_of(&row.content)).collect()
+    service.rows.live_versions().filter_map(|row| token_of(&row.content)).collect()
 }
 
 /// Bytes of all versions of the share, its history included.
 fn known_tokens(service: &Service) -> BTreeSet<Token> {
-    all_contents(service).iter().filter_map(token_of).collect()
+    all_contents(service).filter_map(token_of).collect()
 }
 
 /// Everything on a disk: visible, displaced, on its way in.
@@ -217,54 +217,49 @@ pub fn tokens_of_disk(disk: &Disk) -> BTreeSet<Token> {
 }
 
 /// All contents that live or closed versions have.
-pub fn all_contents(service: &Service) -> Vec<Content> {
-    let rows: &dyn polder_ledger::Rows = &service.rows;
-    let live = service.nodes().into_iter().map(|(_, row)| row.content);
-    let past = rows.closed_nodes(polder_types::Seq(0), polder_types::Seq(polder_ledger::SEQ_MAX), usize::MAX);
-    live.chain(past.expect("maps do not fail").into_iter().map(|past| past.row.content)).collect()
+pub fn all_contents(service: &Service) -> impl Iterator<Item = &Content> {
+    service.rows.live_versions().chain(service.rows.closed_versions()).map(|row| &row.content)
 }
 
 /// Bytes that some version names and that cannot be read.
 pub fn unreadable(service: &Service) -> BTreeSet<Token> {
-    let mut bad = BTreeSet::new();
-    for content in all_contents(service) {
-        let sound = content.direct_chunks().all(|chunk| {
-            service.locate(chunk).is_some_and(|pack| service.store.fetch(pack, chunk) == Fetched::Sound)
-        });
-        if !sound {
-            bad.extend(token_of(&content));
-        }
-    }
-    bad
+    let is_sound =
+        |chunk| service.locate(chunk).is_some_and(|pack| service.store.fetch(pack, chunk) == Fetched::Sound);
+    let bad = all_contents(service).filter(|content| !content.direct_chunks().all(is_sound));
+    bad.filter_map(token_of).collect()
 }
 
-/// A disk, path by path, without what no share has.
-pub fn listing_of_disk(disk: &Disk) -> Listing {
+/// What stands at each path of a disk, in the order of paths, without what no share has.
+fn shown(disk: &Disk) -> impl Iterator<Item = (RelPath, (Content, u16, Timestamp))> {
     let filter = crate::host::filter();
-    let list = disk.everything().into_iter().filter_map(|(path, ino)| {
+    disk.everything().into_iter().filter_map(|(path, ino)| {
         let inode = disk.inode(ino);
         let content = match &inode.node {
             Node::Dir(_) => Content::Directory,
             Node::File(_) => content_of(disk.token(ino).expect("a file")),
             Node::Link(target) => Content::Symlink(target.clone()),
         };
-        let (parent, name) = path.split_last().expect("the root is not listed");
-        let left_out = filter.excludes(parent.names(), name, content == Content::Directory);
+        let (name, parents) = path.names().split_last().expect("the root is not listed");
+        let left_out = filter.excludes(parents, name, content == Content::Directory);
         let mtime = time_of(&content, disk.stamp(ino).mtime);
         (!left_out).then(|| (path, (content, inode.attrs.mode, mtime)))
-    });
-    list.collect()
+    })
+}
+
+/// A disk, path by path, without what no share has.
+pub fn listing_of_disk(disk: &Disk) -> Listing {
+    shown(disk).collect()
 }
 
 /// The share, path by path; an error for a node that hangs in the air.
 pub fn listing_of_share(service: &Service) -> Result<Listing, String> {
-    let nodes: BTreeMap<Nid, _> = service.nodes().into_iter().map(|(_, row)| (row.nid, row)).collect();
+    let nodes: BTreeMap<Nid, _> = service.rows.live_versions().map(|row| (row.nid, row)).collect();
     let mut list = Listing::new();
     for node in nodes.values().filter(|node| node.nid != ROOT_NID) {
         let mut names = vec![node.name.clone()];
         let mut at = node.up;
         while at != ROOT_NID {
-            let dir = nodes.get(&at).ok_or(format!("{} hangs in the air", node.name))?;
+            let dir = nodes.get(&at).ok_or_else(|| format!("{} hangs in the air", node.name))?;
             names.push(dir.name.clone());
             at = dir.up;
             if names.len() > nodes.len() {
@@ -273,20 +268,29 @@ pub fn listing_of_share(service: &Service) -> Result<Listing, String> {
         }
         names.reverse();
         let path: RelPath = names.into_iter().collect();
-        let mtime = time_of(&node.content, node.mtime);
-        if list.insert(path.clone(), (node.content.clone(), node.attrs.mode, mtime)).is_some() {
-            return Err(format!("two nodes at {path}"));
+        match list.entry(path) {
+            Entry::Vacant(free) => {
+                let mtime = time_of(&node.content, node.mtime);
+                free.insert((node.content.clone(), node.attrs.mode, mtime));
+            }
+            Entry::Occupied(taken) => return Err(format!("two nodes at {}", taken.key())),
         }
     }
     Ok(list)
 }
 
+/// Whether a disk shows what the share has: most do, and need no listing of their own to be compared.
+pub fn shows(disk: &Disk, share: &Listing) -> bool {
+    let mut rest = share.iter();
+    shown(disk).all(|(path, shown)| rest.next() == Some((&path, &shown))) && rest.next().is_none()
+}
+
 /// What differs between a server and the share, in a few lines. What cannot be read from the store is left out.
 pub fn differences(host: &Host, share: &Listing, unreadable: &BTreeSet<Token>) -> Vec<String> {
-    let disk = listing_of_disk(&host.disk);
-    if disk == *share {
+    if shows(&host.disk, share) {
         return Vec::new();
     }
+    let disk = listing_of_disk(&host.disk);
     let paths: BTreeSet<&RelPath> = disk.keys().chain(share.keys()).collect();
     let differ = paths.into_iter().filter(|path| disk.get(path) != share.get(path));
     let readable = differ.filter(|path| {

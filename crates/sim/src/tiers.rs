@@ -59,7 +59,7 @@ pub(crate) fn choose(host: &Host, rng: &mut Rng) -> Option<Wish> {
     let all = host.disk.everything();
     let files: Vec<(&RelPath, u64)> = all
         .iter()
-        .filter(|(_, ino)| matches!(host.disk.inode(**ino).node, Node::File(_)))
+        .filter(|(_, ino)| matches!(host.disk.inode(*ino).node, Node::File(_)))
         .map(|(path, ino)| (path, *ino))
         .collect();
     let kind = rng.below(100);

@@ -511,7 +511,7 @@ impl User<'_> {
     /// A name that a file has among what users see.
     fn a_name(&self, ino: u64) -> Option<(u64, Name)> {
         let everything = self.host.disk.everything();
-        let path = everything.iter().find(|(_, other)| **other == ino).map(|(path, _)| path)?;
+        let path = everything.iter().find(|(_, other)| *other == ino).map(|(path, _)| path)?;
         let (parent, name) = path.split_last()?;
         Some((self.host.disk.walk(&parent)?, name.clone()))
     }

@@ -88,6 +88,16 @@ fn above<K: Clone>(after: Option<K>) -> (std::ops::Bound<K>, std::ops::Bound<K>)
 }
 
 impl MemoryRows {
+    /// All live versions, the root's too: for who looks at many and keeps none.
+    pub fn live_versions(&self) -> impl Iterator<Item = &NodeRow> {
+        self.nodes.values()
+    }
+
+    /// All closed versions, in the order in which they were closed.
+    pub fn closed_versions(&self) -> impl Iterator<Item = &NodeRow> {
+        self.past_nodes.values().map(|past| &past.row)
+    }
+
     fn past(&self, until: Seq) -> Result<PastNode> {
         must(self.past_nodes.get(&until).cloned(), "a closed version")
     }

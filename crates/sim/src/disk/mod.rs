@@ -298,20 +298,19 @@ impl Disk {
             })
     }
 
-    /// Everything below the root: path, inode.
-    pub fn everything(&self) -> BTreeMap<RelPath, u64> {
-        let mut all = BTreeMap::new();
-        let mut dirs = vec![(RelPath::root(), ROOT)];
-        while let Some((path, dir)) = dirs.pop() {
-            for (name, ino) in self.names(dir).into_iter().flatten() {
-                let path = path.join(name.clone());
-                if self.names(*ino).is_some() {
-                    dirs.push((path.clone(), *ino));
-                }
-                all.insert(path, *ino);
-            }
-        }
+    /// Everything below the root, path and inode, in the order of paths.
+    pub fn everything(&self) -> Vec<(RelPath, u64)> {
+        let mut all = Vec::new();
+        self.list(&RelPath::root(), ROOT, &mut all);
         all
+    }
+
+    fn list(&self, path: &RelPath, dir: u64, all: &mut Vec<(RelPath, u64)>) {
+        for (name, ino) in self.names(dir).into_iter().flatten() {
+            let path = path.join(name.clone());
+            all.push((path.clone(), *ino));
+            self.list(&path, *ino, all);
+        }
     }
 
     /// Inodes of everything below a root, with the bytes of files.

@@ -8,7 +8,7 @@ use polder_types::{Group, GroupAnswer, Kind, Op, PackId};
 
 use super::{HEAL_MS, STILL_MS, What, World};
 use crate::disk::{ROOT, Token, content_of, is_zeros, token_of};
-use crate::ghost::{differences, listing_of_disk, listing_of_share, live_tokens, unreadable};
+use crate::ghost::{differences, listing_of_disk, listing_of_share, live_tokens, shows, unreadable};
 use crate::host::Host;
 use crate::service::Committed;
 use crate::service::store::Fetched;
@@ -111,16 +111,18 @@ impl World {
 
     fn unequal(&self) -> Result<Vec<String>, String> {
         let share = listing_of_share(&self.service)?;
+        if self.hosts.iter().all(|host| shows(&host.disk, &share)) {
+            return Ok(Vec::new());
+        }
         let mut bad = unreadable(&self.service);
         bad.extend(self.unavailable());
         Ok(self.hosts.iter().flat_map(|host| differences(host, &share, &bad)).collect())
     }
 
     fn all_in_sync(&self) -> bool {
-        let damaged = !unreadable(&self.service).is_empty() || !self.unavailable().is_empty();
         let fine = |status: &Arc<Status>| {
             status.phase == Phase::InSync
-                || damaged && matches!(status.phase, Phase::Problems | Phase::Syncing)
+                || matches!(status.phase, Phase::Problems | Phase::Syncing) && self.is_damaged()
         };
         self.hosts.iter().all(|host| host.status.as_ref().is_some_and(fine))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use polder_types::EndpointId;
+use polder_types::{Content, EndpointId};
 
 use super::{Kind, What, World};
 use crate::disk::{Token, content_of};
@@ -258,8 +258,8 @@ impl World {
         }
         self.set_back = true;
         // A name that stands for bytes has none of them where the share has lost them.
-        let versions = all_contents(&self.service);
-        let is_held = |token: Token| versions.contains(&content_of(token)) && self.can_be_read(token);
+        let is_version = |content: Content| all_contents(&self.service).any(|other| *other == content);
+        let is_held = |token: Token| is_version(content_of(token)) && self.can_be_read(token);
         let others = Others::with_bytes(self.hosts.iter(), is_held);
         let stood_for: Vec<Token> = self.hosts.iter().flat_map(Host::stood_for).collect();
         self.unheld.extend(stood_for);

@@ -416,7 +416,7 @@ impl World {
                 && at.is_some_and(|pack| self.service.store.fetch(pack, chunk) == Fetched::Sound)
         };
         let held = !is_absent(token) && content.direct_chunks().all(sound);
-        let known = all_contents(&self.service).contains(&content);
+        let known = all_contents(&self.service).any(|other| *other == content);
         // Whoever was told that all is there, and gave it up before it heard that the share was set back, cannot know.
         let could_not_know = self.set_back && boots != self.service.boots;
         if !(held && known || could_not_know) {
