@@ -368,8 +368,7 @@ impl Engine {
                 None => (),
             }
         }
-        let keys = places(&queued.step).into_iter().map(|at| self.overlay.key(&at));
-        if keys.into_iter().any(|key| self.applies.changing.contains(&key)) {
+        if places(&queued.step).any(|at| self.applies.changing.contains(&self.overlay.key(at))) {
             return Ok(Joined::Later);
         }
         if self.times_collide(queued) {
@@ -432,7 +431,8 @@ impl Engine {
         let act = &queued.step.act;
         let sets_time = matches!(act, Act::Touch { mtime: Some(_), .. });
         (sets_time && self.applies.works_in(queued.step.uid))
-            || parents(act).iter().any(|parent| self.applies.timed.contains(parent))
+            || !self.applies.timed.is_empty()
+                && parents(act).iter().any(|parent| self.applies.timed.contains(parent))
     }
 
     /// Whether a directory lies in one of these, or is one.

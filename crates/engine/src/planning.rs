@@ -171,7 +171,7 @@ impl Engine {
         let settings = polder_sync::Settings {
             case: self.settings.case,
             rule: self.rule(),
-            server: Arc::from(&*self.settings.server_name),
+            server: Arc::clone(&self.settings.server_name),
             cloud: "Cloud".into(),
             directory_times: self.is_quiet(),
             extras: Arc::clone(&self.review.extras),

@@ -57,11 +57,12 @@ impl Engine {
             }
             return Ok(uid);
         };
-        let node = CloudNode::from(&state);
         if !tree && store.cloud(uid)?.is_some_and(|cloud| cloud.since > since) {
             return Ok(uid);
         }
-        store.put_attrs(&state.attrs)?;
+        let attrs = store.put_attrs(&state.attrs)?;
+        let NodeState { at, content, mtime, since, .. } = state;
+        let node = CloudNode { at, content, attrs, mtime, since };
         if uid == NodeUid::ROOT {
             if tree || planted(Bug::EveryRootIsTheFirst) {
                 self.root_row(store, &node)?;

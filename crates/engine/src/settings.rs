@@ -12,7 +12,7 @@ pub const LARGE_BYTES: u64 = 8 * 1024 * 1024;
 #[derive(Debug, Clone, Hash)]
 pub struct Settings {
     /// The server's name, for conflict copies.
-    pub server_name: Box<str>,
+    pub server_name: Arc<str>,
     /// The share's rule for names.
     pub case: CaseRule,
     /// Names that are left out.

@@ -21,33 +21,31 @@ use crate::{
 };
 
 /// All names that a step may change. The root has none.
-pub(crate) fn places(step: &polder_sync::Apply) -> Vec<Placed> {
-    if step.uid == NodeUid::ROOT { Vec::new() } else { all_places(&step.act) }
+pub(crate) fn places(step: &polder_sync::Apply) -> impl Iterator<Item = &Placed> {
+    all_places(&step.act).filter(|_| step.uid != NodeUid::ROOT)
 }
 
-fn all_places(act: &Act) -> Vec<Placed> {
-    match act {
-        Act::Place { at, over, .. } => {
-            let to = over.as_ref().and_then(|over| over.to.clone());
-            [at.clone()].into_iter().chain(to).collect()
-        }
-        Act::Replace { at, displaced: Displaced::Keep(kept), .. } => vec![at.clone(), kept.clone()],
-        Act::Replace { at, .. } | Act::Touch { at, .. } | Act::Remove { at, .. } => vec![at.clone()],
-        Act::Move { from, to, .. } | Act::Exchange { from, to, .. } => vec![from.clone(), to.clone()],
-    }
+fn all_places(act: &Act) -> impl Iterator<Item = &Placed> {
+    let (at, other) = match act {
+        Act::Place { at, over, .. } => (at, over.as_ref().and_then(|over| over.to.as_ref())),
+        Act::Replace { at, displaced: Displaced::Keep(kept), .. } => (at, Some(kept)),
+        Act::Replace { at, .. } | Act::Touch { at, .. } | Act::Remove { at, .. } => (at, None),
+        Act::Move { from, to, .. } | Act::Exchange { from, to, .. } => (from, Some(to)),
+    };
+    [at].into_iter().chain(other)
 }
 
 /// What a step may change, as it is looked at; the root is looked at itself.
 pub(crate) fn lookable(step: &polder_sync::Apply) -> Vec<LookPlace> {
     match step.uid {
         NodeUid::ROOT => vec![(NodeUid::ROOT, None)],
-        _ => all_places(&step.act).into_iter().map(|at| (at.parent, Some(at.name))).collect(),
+        _ => all_places(&step.act).map(|at| (at.parent, Some(at.name.clone()))).collect(),
     }
 }
 
 /// Directories that a step changes; of a touch, the one that it stands in.
 pub(crate) fn parents(act: &Act) -> BTreeSet<NodeUid> {
-    all_places(act).into_iter().map(|at| at.parent).collect()
+    all_places(act).map(|at| at.parent).collect()
 }
 
 /// The directory that a step makes, with its time.
@@ -216,12 +214,11 @@ impl Engine {
             ApplyResult::Refused { found } => {
                 // What was found says nothing about which of the names; all are looked at, and then planned anew. What was
                 // put back may have got a name of its own, and nobody else tells of what we do ourselves.
-                let places = places(&step);
-                if let (Some(at), Some(found)) = (places.first(), found) {
+                if let (Some(at), Some(found)) = (places(&step).next(), found) {
                     self.looks.pend(at.parent, Some(found.seen.name));
                 }
-                for at in places {
-                    self.looks.pend(at.parent, Some(at.name));
+                for at in places(&step) {
+                    self.looks.pend(at.parent, Some(at.name.clone()));
                 }
                 for uid in uids(&step) {
                     let often = self.work.tries(uid) >= 5;

@@ -10,11 +10,12 @@ pub(crate) fn components(needs: &[Vec<usize>]) -> Vec<Vec<usize>> {
     let mut stack = Vec::new();
     let mut found = Vec::new();
     let mut seen = 0;
+    let mut calls = Vec::new();
     for start in 0..needs.len() {
         if order[start] != UNSEEN {
             continue;
         }
-        let mut calls = vec![(start, 0)];
+        calls.push((start, 0));
         while let Some((at, edge)) = calls.pop() {
             if edge == 0 {
                 order[at] = seen;

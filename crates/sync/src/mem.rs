@@ -94,6 +94,13 @@ impl MemStore {
 
     /// Puts a row in the place of another, which it returns.
     fn set_synced(&mut self, uid: NodeUid, row: Option<SyncedNode>) -> Option<SyncedNode> {
+        // Most rows are written anew where they are, for a stamp or a version.
+        if let Some(new) = &row
+            && let Some(old) = self.synced.get_mut(&uid)
+            && (&new.at, new.stamp.ident) == (&old.at, old.stamp.ident)
+        {
+            return row.map(|row| std::mem::replace(old, row));
+        }
         let old = self.synced.remove(&uid);
         if let Some(old) = &old {
             remove(&mut self.synced_places, self.case, &old.at, uid);

@@ -4,7 +4,7 @@
 //! that can contradict its target is then in the set: a target is always a place that the node has on one of the two
 //! sides, so whoever else wants the same place stands there on one of them too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use polder_types::{
     Kind, Name, NodeUid, Placed, conflict_name,
@@ -294,14 +294,21 @@ impl<'a> Work<'a> {
             let node = &self.nodes[i];
             let Some(target) = node.target() else { continue };
             let key = self.claim_key(&target.at);
-            let Some(other) = self.claims.insert(key.clone(), i) else { continue };
+            let mut claim = match self.claims.entry(key) {
+                Entry::Occupied(claim) => claim,
+                Entry::Vacant(free) => {
+                    free.insert(i);
+                    continue;
+                }
+            };
+            let other = *claim.get();
             let (keeper, loser) = if self.nodes[i].holds_target_in_share() { (i, other) } else { (other, i) };
             let only_shared = self.nodes[keeper].here.is_none() && !self.nodes[keeper].is_directory();
             if only_shared && self.nodes[loser].is_directory() {
-                self.claims.insert(key, loser);
+                claim.insert(loser);
                 yielding.push((keeper, loser, Reason::DirectoryKeepsName));
             } else {
-                self.claims.insert(key, keeper);
+                claim.insert(keeper);
                 let directory = self.nodes[keeper].is_directory() && !self.nodes[loser].is_directory();
                 let why = if directory { Reason::DirectoryKeepsName } else { Reason::NameTaken };
                 yielding.push((loser, keeper, why));

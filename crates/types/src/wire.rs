@@ -25,9 +25,9 @@ pub enum DecodeError {
 pub struct Writer(Vec<u8>);
 
 impl Writer {
-    /// An empty one.
+    /// An empty one, with room for what nearly all values need.
     pub fn new() -> Self {
-        Self::default()
+        Self(Vec::with_capacity(64))
     }
 
     /// One byte.

@@ -113,7 +113,7 @@ impl Durable {
 
     /// `fsync` of a file or a directory.
     pub fn sync(&mut self, inode: u64) {
-        let mine: Vec<usize> = (0..self.pending.len())
+        let mine = (0..self.pending.len())
             .filter(|at| match &self.pending[*at].change {
                 change if change.makes(inode) => true,
                 Change::Data(ino, _) | Change::Meta(ino, ..) => *ino == inode,
@@ -122,11 +122,11 @@ impl Durable {
                 Change::Make(..) => false,
             })
             .collect();
-        mine.into_iter().for_each(|at| self.keep(at));
+        self.keep(mine);
     }
 
-    fn keep(&mut self, at: usize) {
-        let mut stack = vec![at];
+    /// These are promised, and all that they rest on.
+    fn keep(&mut self, mut stack: Vec<usize>) {
         while let Some(at) = stack.pop() {
             if !std::mem::replace(&mut self.pending[at].kept, true) {
                 stack.extend(self.pending[at].rests_on.iter().copied());
