@@ -338,15 +338,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the rows lead from a directory up to one of which nothing is known.
+    /// Whether the rows lead from a directory up to one of which nothing is known, and no other stands in its place that may be it.
     fn is_nowhere(&self, store: &dyn TreeStore, mut dir: NodeUid) -> Result<bool, TreeError> {
+        let view = View { store, overlay: &self.overlay };
         for _ in 0..crate::overlay::DEPTH_MAX {
             if dir == NodeUid::ROOT || self.overlay.get(dir).is_some() {
                 return Ok(false);
             }
             match store.synced(dir)? {
                 Some(row) => dir = row.at.parent,
-                None => return Ok(true),
+                None => match store.cloud(dir)? {
+                    Some(node) => return Ok(view.stranger_at(&node.at)?.is_none()),
+                    None => return Ok(true),
+                },
             }
         }
         Ok(false)

@@ -257,10 +257,15 @@ impl Engine {
     }
 
     /// A directory is back, and is listed: what was gone with it stands as its rows say until then. A walk tells what is
-    /// missing, and nothing about what a row says: what stayed gone would be deleted in the share.
-    fn rows_hold_below(&mut self, store: &dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
+    /// missing, and nothing about what a row says: what stayed gone would be deleted in the share. Who that is.
+    pub(crate) fn rows_hold_below(
+        &mut self,
+        store: &dyn TreeStore,
+        dir: NodeUid,
+    ) -> Result<Vec<NodeUid>, TreeError> {
+        let mut back = Vec::new();
         if planted(Bug::ReturnsWithoutItsInside) {
-            return Ok(());
+            return Ok(back);
         }
         let gone: Vec<NodeUid> =
             self.overlay.iter().filter(|(_, node)| node.is_none()).map(|(uid, _)| uid).collect();
@@ -281,6 +286,7 @@ impl Engine {
                 };
             }
             if above == Some(dir) {
+                back.push(uid);
                 self.overlay.forget(uid);
                 self.holds.remove(&uid);
                 self.changed(uid);
@@ -290,7 +296,7 @@ impl Engine {
                 }
             }
         }
-        Ok(())
+        Ok(back)
     }
 
     /// Whether a node that differs from its row stands under a key.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polder_sync::{CloudNode, LocalContent, LocalNode, SyncedNode, TreeError, TreeStore, Trees};
 use polder_types::{
-    CaseRule, FileIdent, NodeUid, Placed,
+    CaseRule, FileIdent, Kind, NodeUid, Placed,
     zoo::{Bug, planted},
 };
 
@@ -262,6 +262,14 @@ impl View<'_> {
             Some(node) => node.cloned(),
             None => row.cloned().map(as_local),
         }
+    }
+
+    /// The directory that stands at a place of the share and is none of the share's as yet.
+    pub(crate) fn stranger_at(&self, at: &Placed) -> Result<Option<NodeUid>, TreeError> {
+        let Some(uid) = self.overlay.at(&self.overlay.key(at)) else { return Ok(None) };
+        let is_dir = matches!(self.overlay.get(uid), Some(Some(node)) if node.kind == Kind::Directory);
+        let is_unknown = is_dir && self.store.synced(uid)?.is_none() && self.store.cloud(uid)?.is_none();
+        Ok(Some(uid).filter(|_| is_unknown && !planted(Bug::AdriftBesideStrangers)))
     }
 
     /// Who is known on disk by this inode. Several rows may name it: the inode of a file that was renamed over another one has

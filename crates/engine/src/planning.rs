@@ -352,10 +352,27 @@ impl Engine {
         let is_dir = node.kind == polder_types::Kind::Directory;
         self.put_local(store, to, node, row)?;
         self.work.finish(to, true, now);
-        if is_dir && !store.synced_children(to, None, 1)?.is_empty() && !planted(Bug::AdoptedWithoutItsInside)
-        {
-            // No listing of what stands there has been compared with these rows.
-            self.want_list(to);
+        if is_dir {
+            self.inside_is_back(store, to)?;
+        }
+        Ok(())
+    }
+
+    /// What stands here has become the directory of these rows. While nobody was known to be that one, what is in it counted as gone: it
+    /// stands as its rows say until it is listed. No listing has been compared with these rows, and one that finds what they say tells
+    /// nothing: what stayed gone would be placed once more beside what is here, or deleted in the share.
+    fn inside_is_back(&mut self, store: &dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
+        let back = match planted(Bug::AdoptedWithItsInsideGone) {
+            true => Vec::new(),
+            false => self.rows_hold_below(store, dir)?,
+        };
+        let has_rows = !back.is_empty() || !store.synced_children(dir, None, 1)?.is_empty();
+        if has_rows && !planted(Bug::AdoptedWithoutItsInside) {
+            self.want_list(dir);
+        }
+        // The plan that this is taken from may have steps for them yet, as for what is gone. They are planned anew.
+        for uid in back.into_iter().filter(|uid| !self.work.is_busy(*uid)).collect::<Vec<_>>() {
+            self.work.put(uid, State::Until(self.now.mono_ms + SCAN_WAIT_MS, Why::Vanished));
         }
         Ok(())
     }

@@ -488,7 +488,8 @@ impl Engine {
                 Some(node) => node.at.parent,
                 None => match (view.synced(at)?, view.cloud(at)?) {
                     (Some(row), _) => row.at.parent,
-                    (None, Some(node)) => node.at.parent,
+                    // What stands in its place may be it, unknown as yet.
+                    (None, Some(node)) => view.stranger_at(&node.at)?.unwrap_or(node.at.parent),
                     (None, None) => return Ok(false),
                 },
             };

@@ -3,8 +3,6 @@
 //! Only at a cut is the tree whole. In between, orphans and two nodes at one name are legal, because each node comes with its
 //! state at the cut and not with what led there.
 
-use std::collections::BTreeSet;
-
 use polder_types::{Cursor, InstanceId, Nid, NodeState, NodeUid, Seq};
 
 use crate::share::{check_cursor_in, share_row};
@@ -44,7 +42,8 @@ pub struct FeedFrom {
 /// A page of the feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedPage {
-    /// At most one row a node over all pages of a cut, in the order of changes.
+    /// In the order of changes. At most one row a node over all pages of a cut, but for a node that was deleted more than once and has
+    /// changed again since the cut: of that one each deletion is told, and the last one counts.
     pub rows: Vec<FeedRow>,
     /// The cut: the reader's cursor once it has all pages.
     pub upto: Cursor,
@@ -87,7 +86,7 @@ pub fn changes(
             (from.upto, from.seq)
         }
     };
-    let mut cut = Cut { rows, states: States::new(rows), upto: upto.seq, gone: BTreeSet::new() };
+    let mut cut = Cut { rows, states: States::new(rows), upto: upto.seq };
     let (mut found, mut bytes, mut seq) = (Vec::new(), 0, start);
     while seq < upto.seq && found.len() < limit.max(1) && bytes < PAGE_BYTES_MAX {
         let piece = PIECE_ROWS.min(limit.max(1) - found.len());
@@ -109,7 +108,6 @@ struct Cut<'a> {
     rows: &'a dyn Rows,
     states: States<'a>,
     upto: Seq,
-    gone: BTreeSet<NodeUid>,
 }
 
 impl Cut<'_> {
@@ -124,11 +122,19 @@ impl Cut<'_> {
         match at_cut {
             Some(row) if row.since == seq => Ok(Some(FeedRow::Node(self.states.state(uid, row)?))),
             Some(_) => Ok(None),
-            None if what == What::Delete && self.gone.insert(uid) => {
+            None if what == What::Delete && self.is_in_force(nid, seq)? => {
                 Ok(Some(FeedRow::Gone { uid, seq, by: self.states.author(seq)? }))
             }
             None => Ok(None),
         }
+    }
+
+    /// Whether no later deletion up to the cut supersedes this one. A reader who knows a version from between the two (of an answer that was
+    /// broken off, or its own) takes the older one for past, and would never hear of the younger.
+    fn is_in_force(&self, nid: Nid, seq: Seq) -> Result<bool, RowsError> {
+        let gone = self.rows.ident_of(nid)?.and_then(|ident| ident.gone);
+        let later = gone.filter(|gone| *gone > seq && *gone <= self.upto);
+        Ok(later.is_none())
     }
 }
 

@@ -23,6 +23,14 @@ fn regression_the_tree_is_whole_once_the_feed_was_read() {
     passes(story_of(Bug::TreeIsWholeWithoutFeed));
 }
 
+/// After a set-back the row of a directory was dropped, and the agent was killed: the next life found a directory that it did not know, and could
+/// not read it. What the share changed in it meanwhile was nowhere, and counted as gone: a renamed file stayed beside the one that was placed
+/// under its new name, and a deleted one came back.
+#[test]
+fn regression_what_is_in_a_directory_that_nobody_knows_yet_waits_for_it() {
+    passes(story_of(Bug::AdriftBesideStrangers));
+}
+
 /// Half of a swap was told when the power went, and its answer lost. Somebody edited that half: the feed had the edit alone, the row stayed
 /// at what had been there before, and the other half counted as an old version, and was replaced.
 #[test]

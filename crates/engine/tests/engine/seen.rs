@@ -1,14 +1,15 @@
 //! What was seen on the disk, in orders in which a change can be missed, undone or taken for another one.
 
 use polder_engine::{
-    Effect, Event, ListEnd, ListPart, LookAt, LookFound, ReadOutcome, SeenEntry, Unreachable,
+    ApplyAct, ApplyResult, Effect, Event, ListEnd, ListPart, LookAt, LookFound, ReadOutcome, SeenEntry,
+    Unreachable,
 };
 use polder_sync::{Seen, TreeStore};
 use polder_types::{Body, Content, Extent, ExtentSource, Kind, NodeUid, Op, Seq, Stamp, Timestamp};
 
 use crate::bench::{
-    Bench, DIR, DIR_INO, LINK, LINK_INO, NEW, OLD, ROOT_INO, at, attrs, ident, is_root, link_gone, live_row,
-    name, part, row, seen, seen_entry, seen_link, stamp, target,
+    Bench, DIR, DIR_INO, LINK, LINK_INO, NEW, OLD, ROOT_INO, announce, at, attrs, ident, is_root, link_gone,
+    live_row, name, part, row, seen, seen_entry, seen_link, stamp, target,
 };
 
 /// An inode that nobody knows in the beginning.
@@ -150,6 +151,42 @@ pub fn a_directory_that_is_adopted_is_compared_with_its_rows() {
     bench.wait(1, 1);
     let (_, dir) = bench.find_list().expect("it is listed under its new id");
     assert_eq!(dir.uid, OTHER);
+}
+
+/// A directory has no row any more (a set-back, and a kill), and before anybody has seen that one stands in its place, a link in it is renamed
+/// in the share. Where the link is nobody can say: it counts as gone, until the directory is known again.
+#[test]
+pub fn what_is_in_a_directory_is_there_again_when_that_is_adopted() {
+    const INSIDE: NodeUid = NodeUid([10; 16]);
+    let news = vec![
+        live_row(OTHER, at(NodeUid::ROOT, "x"), Content::Directory, 21),
+        live_row(INSIDE, at(OTHER, "g"), target("to"), 22),
+    ];
+    let mut bench = Bench::with(news, |store| {
+        let inside = row(store, at(OTHER, "f"), target("to"), 10);
+        store.put_synced(INSIDE, Some(&inside)).expect("maps");
+    });
+    let (walk, _) = bench.find_list().expect("a start leads to a walk");
+    let announced = bench.take(announce);
+    bench.announced(announced);
+    let page = bench.find_feed().expect("the feed is read");
+    bench.answer_page(page);
+    bench.wait(2, 10);
+    let making = bench.find_apply().expect("it is to be made");
+    let results = vec![ApplyResult::Refused { found: Some(seen_entry(NEW_INO, "x", OLD, 1)) }];
+    bench.step(Event::Applied { job: making.job, results, dirs: Vec::new() });
+    let mut truth = all(|at| match is_called(at, "f") {
+        true => LookFound::Entry(seen_link(10, "f", "to", 1)),
+        false => seen(NEW_INO, "x", OLD, 1),
+    });
+    bench.look(&mut truth);
+    bench.listed(walk, Vec::new());
+    bench.settle(&mut truth);
+    let mut acts = Vec::new();
+    while let Some(apply) = bench.find_apply() {
+        acts.extend(apply.steps.into_iter().filter(|step| step.uid == INSIDE).map(|step| step.act));
+    }
+    assert!(matches!(acts[..], [ApplyAct::Move { .. }]), "{acts:?}");
 }
 
 /// When a walk came by, the identity of a directory was another node's or nobody's by the rows, and by now it is known. What was missing in it

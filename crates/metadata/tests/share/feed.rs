@@ -70,6 +70,25 @@ impl Replica {
     }
 }
 
+/// The deletions that the feed tells of, read in pages of one row; `between` runs after the first.
+fn deletions(share: &mut Share, after: Cursor, mut between: impl FnMut(&mut Share)) -> Vec<(NodeUid, Seq)> {
+    let (mut gone, mut next) = (Vec::new(), None);
+    loop {
+        let page = share.db.read(|rows| changes(rows, after, next, 1)).unwrap();
+        gone.extend(page.rows.into_iter().filter_map(|row| match row {
+            FeedRow::Gone { uid, seq, .. } => Some((uid, seq)),
+            FeedRow::Node(_) => None,
+        }));
+        if next.is_none() {
+            between(share);
+        }
+        next = page.next;
+        if next.is_none() {
+            return gone;
+        }
+    }
+}
+
 fn page(share: &Share, after: Cursor, limit: usize) -> Result<FeedPage, LedgerError> {
     share.db.read(|rows| changes(rows, after, None, limit))
 }
@@ -101,6 +120,21 @@ on_all_forms! {
         assert!(matches!(page.rows[1], FeedRow::Gone { uid: gone, by: A, .. } if gone == uid(2)));
         assert!(matches!(page.rows[2], FeedRow::Gone { uid: gone, .. } if gone == uid(4)));
         assert_eq!(page.upto, share.head());
+    }
+
+    /// A reader may know the version between the two, to which the first deletion is past.
+    fn a_node_that_was_deleted_twice_is_told_with_its_last_deletion(share) {
+        let first = share.ok(vec![file(1, ROOT, "a"), file(2, ROOT, "b")]);
+        let start = share.head();
+        share.ok(vec![rm(1, first)]);
+        let again = share.ok(vec![revive(1, ROOT, "a", hole(2))]);
+        let last = share.ok(vec![rm(1, again)]);
+        assert_eq!(deletions(share, start, |_| ()), [(uid(1), last)]);
+        let page = page(share, start, 100).unwrap();
+        assert!(matches!(page.rows[..], [FeedRow::Gone { seq, .. }] if seq == last), "{page:?}");
+        // It changes again while the pages of the cut are read: which deletion was the last one there is in the order alone.
+        let told = deletions(share, start, |share| drop(share.ok(vec![revive(1, ROOT, "a", hole(3))])));
+        assert_eq!(told.last(), Some(&(uid(1), last)));
     }
 
     fn a_cut_stays_while_commits_go_on(share) {
