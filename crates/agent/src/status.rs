@@ -183,6 +183,11 @@ fn class_words(class: FailureClass) -> (&'static str, &'static str) {
         }
         FailureClass::Io => ("io", "the disk or file system fails: look at the kernel's log"),
         FailureClass::Unsupported => ("unsupported", "this file system cannot have it"),
+        FailureClass::NotHere => (
+            "not_here",
+            "tiered here, and the share does not have its bytes any more: ends by itself when another server has them; else delete the name, or put \
+             the file back from a backup",
+        ),
         FailureClass::Exhausted => {
             ("exhausted", "too many open files or too little memory; tried again by itself")
         }

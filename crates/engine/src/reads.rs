@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use polder_sync::{LocalContent, ReadIntent, TreeError, TreeStore};
+use polder_sync::{LocalContent, LocalNode, ReadIntent, TreeError, TreeStore};
 use polder_types::{
     Content, Kind, NodeUid, Placed, Stamp,
     zoo::{Bug, planted},
@@ -260,12 +260,20 @@ impl Engine {
     }
 
     /// The share lacks bytes that it was thought to have: the file is read and stored again before it is offered. One
-    /// that equals its synced row has no state of its own until now.
+    /// that equals its synced row has no state of its own until now. What its content is stays known: a placeholder cannot be read, and is equal
+    /// as soon as another server has stored these bytes anew.
     pub(crate) fn forget_content(&mut self, store: &dyn TreeStore, uid: NodeUid) -> Result<(), TreeError> {
         let here = polder_sync::Trees::local(&View { store, overlay: &self.overlay }, uid)?;
         let here = here.filter(|_| !planted(Bug::MissingChunksNotRead) || self.overlay.get(uid).is_some());
         if let Some(here) = here.filter(|here| here.kind == Kind::File) {
-            self.overlay.put(uid, polder_sync::LocalNode { content: LocalContent::Unread, ..here });
+            let content = match here.content {
+                LocalContent::Stored(content) if !planted(Bug::RefusedIsUnknown) => {
+                    LocalContent::Hashed(content)
+                }
+                LocalContent::Stored(_) => LocalContent::Unread,
+                other => other,
+            };
+            self.overlay.put(uid, LocalNode { content, ..here });
         }
         Ok(())
     }

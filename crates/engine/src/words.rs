@@ -97,6 +97,8 @@ pub enum FailureClass {
     Io,
     /// The file system cannot have this name, size or attribute.
     Unsupported,
+    /// A tiered file is to be read because the share lacks what it stands for: its bytes are in neither place.
+    NotHere,
     /// EMFILE, ENFILE, ENOMEM: too much at once; goes away by itself.
     Exhausted,
     /// Bytes from the share do not match their hash, or a local file that should be whole is not.

@@ -47,6 +47,8 @@ pub enum ErrorClass {
     Exhausted,
     /// This file system cannot do it.
     Unsupported,
+    /// The file is tiered: its bytes are not on this disk.
+    NotHere,
     /// Anything else.
     Other,
 }

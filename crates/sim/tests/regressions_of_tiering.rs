@@ -223,3 +223,88 @@ fn regression_the_mark_of_an_earlier_life_is_made_durable_before_bytes_are_freed
 fn regression_a_piece_of_another_version_is_not_filled_in() {
     passes(story_of(Bug::FillsOtherVersion));
 }
+
+/// The share was set back to before a file. Who has a placeholder of it offered it first, was refused for its missing chunks, and knew no more what it stands for:
+/// it was not equal when the other server had stored the bytes anew, and to be read for ever.
+#[test]
+fn regression_what_a_refused_placeholder_stands_for_stays_known() {
+    passes(story_of(Bug::RefusedIsUnknown));
+}
+
+/// The same beside a machine that was set back, and a copy of another one.
+#[test]
+fn regression_what_a_refused_placeholder_stands_for_stays_known_beside_copies() {
+    passes(
+        "seed 50241128 hosts 3 active 60000 queue 64 rows 100 tiers 1 power reuse small arrive far
+         0 s2 repeat 3 8261
+         4108 s0 kill
+         16973 s1 create a
+         0 s0 repeat 8 2885
+         0 s2 crash-in 2 0 25963098937587
+         23392 s0 kill
+         0 s2 repeat 7 8599
+         27313 s0 clone
+         0 s3 lose 2
+         34288 s2 replace a
+         35622 s2 power 279904996005381
+         0 s1 crash-in 3 1 60996730537099
+         47491 s2 office a-Cloud
+         47708 s1 backup
+         52263 s2 checkpoint
+         52286 s1 set-back
+         57274 s2 revert",
+    );
+}
+
+/// Simulation: the service's prune stood still from the heal on. A pack that it had condemned was readable for ever, and refused for ever: the placeholder of a machine
+/// that was set back, which stood for a file in it that the share had let go, counted as one whose bytes can be had.
+#[test]
+fn regression_what_the_share_has_let_go_is_deleted_in_the_end() {
+    passes(
+        "seed 50214982 hosts 3 active 60000 queue 64 rows 100 tiers 5 damage prune fanotify arrive history
+         13025 s1 create c
+         13025 s1 create b
+         13052 s0 mkdir e.txt
+         13052 s0 mkdir e.txt/e.txt
+         18797 s2 power 226673547949538
+         41604 s1 create e.txt/e.txt/b
+         41604 s1 create e.txt/e.txt/e.txt
+         44105 s0 restart
+         44387 s2 checkpoint
+         45355 s0 rm e.txt/e.txt
+         48537 s2 revert",
+    );
+}
+
+/// Oracle: a machine was off when a copy of it started. To the service both are one endpoint: what is held moved on with what the copy told.
+#[test]
+fn regression_nothing_is_held_for_a_machine_while_its_copy_speaks() {
+    passes(
+        "seed 50049263 hosts 2 active 60000 queue 64 rows 100 tiers 3 prune stepwise arrive history far
+         0 s1 repeat 2 4218
+         4762 s1 mkdir a
+         21581 s1 rename a b
+         21581 s1 create b/c
+         22552 s1 create c
+         31789 s0 recall c
+         32377 s1 mkdir e.txt
+         32377 s1 create e.txt/e.txt
+         32377 s1 create e.txt/a
+         36026 s0 tier c
+         37268 s1 save e.txt/e.txt
+         37268 s1 edit e.txt/e.txt
+         37625 s0 kill
+         39561 s0 clone",
+    );
+}
+
+/// Simulation: a program waited for a placeholder's bytes when all programs were to end, and had the file open, and busy, for ever after.
+#[test]
+fn regression_a_program_that_waits_in_the_end_opens_nothing() {
+    passes(
+        "seed 1 hosts 2 active 10000 tiers 1 arrive
+         1000 s1 create a
+         9950 s1 time a -678465956
+         9995 s0 open a 1",
+    );
+}

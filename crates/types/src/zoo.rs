@@ -331,6 +331,9 @@ bugs! {
     PinIsWhatWasRead,
     /// What was recalled once is in the share for ever: when that has lost it, it is offered again and again, and not read.
     RecalledIsStored,
+    /// What is known of a file's content is forgotten when the share refuses it for its missing chunks: a placeholder cannot be read, and is
+    /// never equal again.
+    RefusedIsUnknown,
     /// What a mark says of a placeholder without a row still counts when both sides were united long ago.
     MarksOutlastTheMerge,
     /// A directory returns, and what another node has replaced in it stands as its row says.

@@ -284,6 +284,7 @@ pub(crate) fn failure(error: &FsError) -> Failure {
         ErrorClass::Permission => FailureClass::Denied,
         ErrorClass::Io => FailureClass::Io,
         ErrorClass::TooLong | ErrorClass::Unsupported => FailureClass::Unsupported,
+        ErrorClass::NotHere => FailureClass::NotHere,
         ErrorClass::Exhausted => FailureClass::Exhausted,
         ErrorClass::Busy
         | ErrorClass::Gone

@@ -7,7 +7,7 @@ use polder_types::{Content, DecodeError, FileIdent, Kind, NodeUid, Reader, Seq, 
 use rustix::fs::Statx;
 use rustix::io::Errno;
 
-use crate::error::{Doing, FsError};
+use crate::error::{Doing, ErrorClass, FsError};
 use crate::ident::{generation, kind, statx_at, statx_fd};
 use crate::staging::set_mtime;
 use crate::{Root, xattrs};
@@ -284,7 +284,9 @@ pub(crate) fn noted_content(
 pub(crate) fn ensure_bytes(file: BorrowedFd<'_>, name: &[u8]) -> Result<(), FsError> {
     match read(file, c"").doing("read the mark of", name)? {
         None => Ok(()),
-        Some(_) => Err(FsError::new(NO_BYTES, name, Errno::OPNOTSUPP)),
+        Some(_) => {
+            Err(FsError { class: ErrorClass::NotHere, ..FsError::new(NO_BYTES, name, Errno::OPNOTSUPP) })
+        }
     }
 }
 

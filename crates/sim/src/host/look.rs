@@ -249,7 +249,7 @@ impl Host {
     pub fn why_unreadable(&self, read: &Read) -> Option<Failure> {
         let (ino, _) = self.read_look(read)?;
         self.disk.mark(ino)?;
-        Some(Failure { class: FailureClass::Unsupported, text: "its bytes are not here".into() })
+        Some(Failure { class: FailureClass::NotHere, text: "its bytes are not here".into() })
     }
 
     /// What it looks like now.

@@ -233,7 +233,7 @@ impl World {
             server.gate.lose_machine();
             server.disk.lose_programs();
         });
-        let stood_for: Vec<Token> = self.hosts[host].stood_for().collect();
+        let stood_for: Vec<_> = self.hosts[host].stood_for().map(|token| (host, token)).collect();
         self.unheld.extend(stood_for);
     }
 
@@ -246,6 +246,9 @@ impl World {
         (copy.endpoint, copy.skew_ms, copy.mounted) = (server.endpoint, server.skew_ms, server.mounted);
         copy.disk.lose_programs();
         copy.gate = Gate::new(server.gate.on, server.gate.arrive);
+        let unheld = server.stood_for().filter(|token| self.unheld.contains(&(host, *token)));
+        let unheld: Vec<_> = unheld.map(|token| (nth, token)).collect();
+        self.unheld.extend(unheld);
         self.hosts.push(copy);
         self.hints_due.push(false);
         self.push(self.time + 50, What::Start { host: nth });
@@ -261,7 +264,9 @@ impl World {
         let is_version = |content: Content| all_contents(&self.service).any(|other| *other == content);
         let is_held = |token: Token| is_version(content_of(token)) && self.can_be_read(token);
         let others = Others::with_bytes(self.hosts.iter(), is_held);
-        let stood_for: Vec<Token> = self.hosts.iter().flat_map(Host::stood_for).collect();
+        let hosts = self.hosts.iter();
+        let stood_for: Vec<_> =
+            hosts.flat_map(|host| host.stood_for().map(|token| (host.nth, token))).collect();
         self.unheld.extend(stood_for);
         self.ghost.lost_centrally(&self.service, &before, &others);
         self.disconnect_all();

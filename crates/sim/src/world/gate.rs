@@ -79,6 +79,7 @@ impl World {
                 if self.service.is_open(endpoint, Some(opening)) {
                     self.pins_told.insert(endpoint, pin.cursor.seq);
                     self.service.report(endpoint, &pin);
+                    self.copies_are_unheld(host);
                 }
             }
         }
@@ -398,6 +399,8 @@ impl World {
         match waiting.want {
             Want::Read | Want::Recall => (),
             Want::Write => drop(users::write_to(server, &mut self.ghost, waiting.ino)),
+            // All programs have ended by then, and so has this one: it would keep the file open, and its times as they are, for ever.
+            Want::Open(_) if self.healed => (),
             Want::Open(program) => drop(users::open(server, waiting.ino, program)),
             Want::Copy(to) => {
                 if let Some(token) = server.disk.token(waiting.ino) {
@@ -444,10 +447,20 @@ impl World {
             self.hosts[*host].disk.mark(*ino).is_some_and(|mark| mark.pledge.since > told)
         };
         let (untold, lost): (Vec<_>, Vec<_>) = lost.into_iter().partition(is_untold);
-        self.unheld.extend(untold.into_iter().map(|(.., token)| token));
+        self.unheld.extend(untold.into_iter().map(|(host, _, token)| (host, token)));
         if let Some((host, _, token)) = lost.first() {
             self.violated(format!("s{host}: a placeholder stands for {token}, which the share has let go"));
         }
+    }
+
+    /// To the service a machine and its copy are one endpoint: with what the one tells, what is held moves on, and nobody can know what the other
+    /// stands for, which may be off.
+    fn copies_are_unheld(&mut self, host: usize) {
+        let endpoint = self.hosts[host].endpoint;
+        let copies = self.hosts.iter().filter(|copy| copy.nth != host && copy.endpoint == endpoint);
+        let stood_for: Vec<_> =
+            copies.flat_map(|copy| copy.stood_for().map(|token| (copy.nth, token))).collect();
+        self.unheld.extend(stood_for);
     }
 
     /// What placeholders stand for and the share cannot give: nobody can be equal there.
@@ -469,7 +482,8 @@ impl World {
             inodes.filter_map(|ino| Some((host.nth, ino, host.disk.token(ino)?))).collect()
         };
         let stand_for = self.hosts.iter().flat_map(of_host);
-        stand_for.filter(|(.., token)| !self.unheld.contains(token) && !self.can_be_read(*token)).collect()
+        let is_held = |host: usize, token: Token| !self.unheld.contains(&(host, token));
+        stand_for.filter(|(host, _, token)| is_held(*host, *token) && !self.can_be_read(*token)).collect()
     }
 
     /// Whether nobody waits, nor has just written to what was displaced meanwhile. Who has such a file open may keep it so for ever.

@@ -287,8 +287,8 @@ pub struct World {
     reverted: BTreeMap<InstanceId, BTreeSet<Token>>,
     hints_due: Vec<bool>,
     set_back: bool,
-    /// What placeholders stood for when the share was set back, or their machine: nothing may hold it any more.
-    unheld: BTreeSet<Token>,
+    /// What placeholders of a server stood for when the share was set back, or their machine, or when a copy of it spoke: nothing may hold it any more.
+    unheld: BTreeSet<(usize, Token)>,
     /// Up to where endpoints have told what stands there.
     pins_told: BTreeMap<EndpointId, Seq>,
     violation: Option<String>,

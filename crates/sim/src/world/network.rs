@@ -245,7 +245,8 @@ impl World {
     }
 
     pub(super) fn prune(&mut self) {
-        if self.plan.history {
+        // In the end nothing is let go any more; what was let go before is still to be deleted, and is readable until then.
+        if self.plan.history && !self.healed {
             self.service.expire(HISTORY_MS);
         }
         let worked = self.service.prune_step();
@@ -255,9 +256,7 @@ impl World {
         if !worked.deleted.is_empty() {
             self.check_deleted(&worked.deleted);
         }
-        if !self.healed {
-            self.push(self.time + if worked.over { 1_500 } else { 40 }, What::Prune);
-        }
+        self.push(self.time + if worked.over { 1_500 } else { 40 }, What::Prune);
     }
 }
 
