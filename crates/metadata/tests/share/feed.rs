@@ -133,7 +133,9 @@ on_all_forms! {
         let page = page(share, start, 100).unwrap();
         assert!(matches!(page.rows[..], [FeedRow::Gone { seq, .. }] if seq == last), "{page:?}");
         // It changes again while the pages of the cut are read: which deletion was the last one there is in the order alone.
-        let told = deletions(share, start, |share| drop(share.ok(vec![revive(1, ROOT, "a", hole(3))])));
+        let told = deletions(share, start, |share| {
+            share.ok(vec![revive(1, ROOT, "a", hole(3))]);
+        });
         assert_eq!(told.last(), Some(&(uid(1), last)));
     }
 
