@@ -18,6 +18,7 @@ mod effect;
 mod engine;
 mod event;
 mod identity;
+mod inside;
 mod leftovers;
 mod looks;
 mod mode;

@@ -16,7 +16,7 @@ use polder_types::{
 };
 
 use crate::engine::Engine;
-use crate::overlay::{DEPTH_MAX, Key, View, is_as_agreed, stored_if_agreed};
+use crate::overlay::{Key, View, is_as_agreed, stored_if_agreed};
 use crate::pledges::stored;
 use crate::work::State;
 use crate::{JobId, SeenDir, SeenEntry, SkipReason};
@@ -256,49 +256,6 @@ impl Engine {
         self.evict_others(store, &key, uid)
     }
 
-    /// A directory is back, and is listed: what was gone with it stands as its rows say until then. A walk tells what is
-    /// missing, and nothing about what a row says: what stayed gone would be deleted in the share. Who that is.
-    pub(crate) fn rows_hold_below(
-        &mut self,
-        store: &dyn TreeStore,
-        dir: NodeUid,
-    ) -> Result<Vec<NodeUid>, TreeError> {
-        let mut back = Vec::new();
-        if planted(Bug::ReturnsWithoutItsInside) {
-            return Ok(back);
-        }
-        let gone: Vec<NodeUid> =
-            self.overlay.iter().filter(|(_, node)| node.is_none()).map(|(uid, _)| uid).collect();
-        for uid in gone {
-            let Some(row) = store.synced(uid)? else { continue };
-            // Where another one stands, it does not: it went before the directory did.
-            let is_taken = self.overlay.at(&self.overlay.key(&row.at)).is_some();
-            if is_taken && !planted(Bug::RowsHoldBesideOthers) {
-                continue;
-            }
-            let mut above = Some(row.at.parent);
-            let mut depth = 0;
-            while let Some(at) = above.filter(|at| *at != dir && *at != NodeUid::ROOT && depth < DEPTH_MAX) {
-                depth += 1;
-                above = match self.overlay.get(at) {
-                    Some(Some(node)) => Some(node.at.parent),
-                    _ => store.synced(at)?.map(|row| row.at.parent),
-                };
-            }
-            if above == Some(dir) {
-                back.push(uid);
-                self.overlay.forget(uid);
-                self.holds.remove(&uid);
-                self.changed(uid);
-                // Its row may go before the listing reads it, by the answer to its deletion: then no listing tells that it is missing.
-                if self.work.is_under_way(uid) && !planted(Bug::ReturnsWithItsDeleted) {
-                    self.looks.pend(row.at.parent, Some(row.at.name));
-                }
-            }
-        }
-        Ok(back)
-    }
-
     /// Whether a node that differs from its row stands under a key.
     fn stands_under(&self, uid: NodeUid, key: &Key) -> bool {
         self.overlay.get(uid).flatten().is_some_and(|node| self.overlay.key(&node.at) == *key)
@@ -535,35 +492,6 @@ impl Engine {
         self.holds.remove(&heir);
         let row = store.synced(heir)?;
         self.put_local(store, heir, node, row)
-    }
-
-    /// What the overlay knew below a directory that is gone. If it comes back it is listed.
-    fn forget_inside(&mut self, store: &mut dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
-        let mut dirs = vec![dir];
-        while let Some(dir) = dirs.pop() {
-            let inside: Vec<NodeUid> = self.overlay.children(dir).map(|(_, uid)| uid).collect();
-            for uid in inside {
-                let Some(Some(node)) = self.overlay.get(uid) else { continue };
-                let is_dir = node.kind == Kind::Directory;
-                if is_dir {
-                    dirs.push(uid);
-                }
-                // Agreed to stand elsewhere: it went down with the directory. Else the synced row (below a gone
-                // directory) says it, or there is none. A walk that finds what the row says tells nothing.
-                let unseen = |row: &polder_sync::SyncedNode| row.at == node.at && row.stamp == node.stamp;
-                match store.synced(uid)? {
-                    Some(row) if !unseen(&row) => self.overlay.put_gone(uid, is_dir),
-                    // It may be in the share by now, as in `set_gone`.
-                    None if self.work.is_busy(uid) && !planted(Bug::GoneInsideWhileOffered) => {
-                        self.overlay.put_gone(uid, is_dir);
-                        self.hold(uid);
-                    }
-                    _ => self.overlay.forget(uid),
-                }
-                self.changed(uid);
-            }
-        }
-        Ok(())
     }
 
     /// Whether a stamp is the one that the local tree has.

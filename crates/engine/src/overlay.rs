@@ -90,6 +90,18 @@ impl Overlay {
             .map(|(key, uid)| (key, *uid))
     }
 
+    /// Directories in which a node of the overlay stands. Asked for one after the other: there may be many nodes in each.
+    pub(crate) fn parents(&self) -> impl Iterator<Item = NodeUid> {
+        let after =
+            |dir: NodeUid| u128::from_be_bytes(dir.0).checked_add(1).map(|next| NodeUid(next.to_be_bytes()));
+        let at_or_after = move |dir: NodeUid| {
+            let from: Key = (dir, Box::default());
+            let ((placed, _), _) = self.by_place.range(from..).next()?;
+            Some(*placed)
+        };
+        std::iter::successors(at_or_after(NodeUid::ZERO), move |dir| at_or_after(after(*dir)?))
+    }
+
     /// Nodes that differ, in the order of their ids.
     pub(crate) fn uids_after(&self, after: Option<NodeUid>) -> impl Iterator<Item = NodeUid> {
         use std::ops::Bound;

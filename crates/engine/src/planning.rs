@@ -362,10 +362,7 @@ impl Engine {
     /// stands as its rows say until it is listed. No listing has been compared with these rows, and one that finds what they say tells
     /// nothing: what stayed gone would be placed once more beside what is here, or deleted in the share.
     fn inside_is_back(&mut self, store: &dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
-        let back = match planted(Bug::AdoptedWithItsInsideGone) {
-            true => Vec::new(),
-            false => self.rows_hold_below(store, dir)?,
-        };
+        let back = self.rows_hold_below(store, dir)?;
         let has_rows = !back.is_empty() || !store.synced_children(dir, None, 1)?.is_empty();
         if has_rows && !planted(Bug::AdoptedWithoutItsInside) {
             self.want_list(dir);

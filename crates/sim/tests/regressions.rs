@@ -646,3 +646,10 @@ fn regression_what_a_look_at_an_absent_volume_was_for_is_looked_at_again() {
          1639 s1 unmount",
     );
 }
+
+/// A new file had been moved into a directory about which nothing differed, and was not in the share yet, when all above it was removed. It counted as standing there:
+/// its directories came back.
+#[test]
+fn regression_what_is_new_deep_in_a_directory_goes_with_it() {
+    passes(story_of(Bug::StaysInAgreedDirectories));
+}

@@ -113,10 +113,10 @@ bugs! {
     ReturnsWithoutItsInside,
     /// A directory that is taken for one of the share is not compared with the rows below that.
     AdoptedWithoutItsInside,
+    /// What is new deep in a directory, in one about which nothing differs, stays when that is removed.
+    StaysInAgreedDirectories,
     /// What is in a directory of the share counts as gone although one stands in its place that nobody knows yet.
     AdriftBesideStrangers,
-    /// A directory is taken for one of the share, and what counted as gone while nobody was known to be that one stays gone.
-    AdoptedWithItsInsideGone,
     /// A look whose directory is not known yet is forgotten.
     LookWithoutDirectoryForgotten,
     /// Looks do not follow a directory that gets another id.
@@ -406,7 +406,6 @@ impl Bug {
             | Self::SilentWalkBelieved
             | Self::ReturnsWithoutItsInside
             | Self::AdoptedWithoutItsInside
-            | Self::AdoptedWithItsInsideGone
             | Self::LooksLoseTheirDirectory
             | Self::LookWithoutDirectoryForgotten
             | Self::MovedIsStillThere

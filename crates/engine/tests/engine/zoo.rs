@@ -28,7 +28,6 @@ fn zoo_of_the_engine() {
         (Bug::ReplacedDirectoryNotCompared, seen::what_a_walk_compared_with_other_rows_is_listed_for_itself),
         (Bug::ReturnsWithoutItsInside, seen::what_was_gone_with_a_directory_is_back_with_it),
         (Bug::AdoptedWithoutItsInside, seen::a_directory_that_is_adopted_is_compared_with_its_rows),
-        (Bug::AdoptedWithItsInsideGone, seen::what_is_in_a_directory_is_there_again_when_that_is_adopted),
         (Bug::LooksLoseTheirDirectory, seen::looks_follow_a_directory_that_gets_another_id),
         (Bug::LookWithoutDirectoryForgotten, seen::a_look_whose_directory_is_not_there_is_made_later),
         (Bug::GoneInsideWhileOffered, seen::what_goes_with_its_directory_while_it_is_offered_is_gone),
