@@ -90,6 +90,30 @@ impl Engine {
         Ok(back)
     }
 
+    /// A directory can be read again, and is listed. What differs in it is looked at, as when a walk of everything begins: a listing that finds
+    /// what a row says tells nothing.
+    pub(crate) fn look_anew_inside(&mut self, store: &dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
+        if planted(Bug::ThawedCountsAsBefore) {
+            return Ok(());
+        }
+        let mut inside = Vec::new();
+        for (uid, node) in self.overlay.iter() {
+            let at = match node {
+                Some(node) => Some(node.at.clone()),
+                None => store.synced(uid)?.map(|row| row.at),
+            };
+            if let Some(at) = at.filter(|_| uid != NodeUid::ROOT)
+                && self.is_inside(store, at.parent, dir)?
+            {
+                inside.push(at);
+            }
+        }
+        for at in inside {
+            self.looks.pend(at.parent, Some(at.name));
+        }
+        Ok(())
+    }
+
     /// Whether a directory is another one or stands below it; of those that are gone, as their rows say.
     fn is_inside(&self, store: &dyn TreeStore, inner: NodeUid, dir: NodeUid) -> Result<bool, TreeError> {
         let mut at = inner;

@@ -361,7 +361,8 @@ fn base_of(here: &LocalNode, version: &CloudNode, synced: Option<&SyncedNode>) -
             (false, false) => before.mtime_share,
         },
         stamp: Stamp { ctime: Timestamp::default(), mtime, ..stamp },
-        since: version.since,
+        // By the version of its content the share is asked to keep what stands here.
+        since: if same_content || planted(Bug::RowNamesNewerVersion) { version.since } else { before.since },
     };
     let whole = same_content && same_attrs && here.at == row.at && here.mtime == row.mtime_share;
     // A walk passes over what looks as its row says: only what was agreed whole may.

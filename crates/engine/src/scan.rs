@@ -359,7 +359,7 @@ impl Engine {
             }
             Some(ListEnd::Unreadable(why)) => self.freeze(store, dir, why),
             Some(ListEnd::Complete | ListEnd::Void) => {
-                self.thaw(dir);
+                self.thaw(store, dir)?;
                 self.scan.void.remove(&dir);
                 self.compare_with_own_rows(store, dir, part.rows)?;
                 let missing = if planted(Bug::MissingIgnored) { Vec::new() } else { part.missing };
@@ -460,14 +460,16 @@ impl Engine {
         Ok(())
     }
 
-    fn thaw(&mut self, dir: NodeUid) {
-        if self.scan.frozen.remove(&dir).is_some() {
-            self.problems.readable(dir);
-            self.work.retry_all(self.now.mono_ms);
-            self.session.backlog = true;
-            // Only the directory itself was tried; what lies deeper was passed over with it.
-            self.want_list(dir);
+    fn thaw(&mut self, store: &dyn TreeStore, dir: NodeUid) -> Result<(), TreeError> {
+        if self.scan.frozen.remove(&dir).is_none() {
+            return Ok(());
         }
+        self.problems.readable(dir);
+        self.work.retry_all(self.now.mono_ms);
+        self.session.backlog = true;
+        // Only the directory itself was tried; what lies deeper was passed over with it.
+        self.want_list(dir);
+        self.look_anew_inside(store, dir)
     }
 
     /// Whether a node lies below a directory that cannot be read.

@@ -12,6 +12,7 @@ use polder_types::{
 
 use crate::brake::Verdict;
 use crate::engine::Engine;
+use crate::session::content_since;
 use crate::work::State;
 use crate::{BatchError, Effect, JobId, Reason};
 
@@ -418,24 +419,24 @@ impl Engine {
         let uid = op.uid;
         let now = self.now.mono_ms;
         let before = store.cloud(uid)?;
+        let old = store.synced(uid)?;
         // The feed may have been quicker.
-        if before.as_ref().is_none_or(|cloud| cloud.since < since) {
+        let is_news = before.as_ref().is_none_or(|cloud| cloud.since < since);
+        if is_news || old.as_ref().is_none_or(|row| row.since < since) {
+            let cloud = if is_news { after_change(before, &op.change, since) } else { before };
             let row = match &op.becomes {
-                Becomes::Unchanged => store.synced(uid)?,
+                Becomes::Unchanged => old,
                 Becomes::Gone => None,
-                Becomes::Row { row, .. } => Some(SyncedNode { since, ..row.clone() }),
+                Becomes::Row { row, .. } => {
+                    let since = content_since(row, old.as_ref(), cloud.as_ref(), since);
+                    Some(SyncedNode { since, ..row.clone() })
+                }
             };
             self.write_row(store, uid, row.as_ref())?;
-            store.put_cloud(uid, after_change(before, &op.change, since).as_ref())?;
-            self.ran_ahead(uid, since);
-        } else if store.synced(uid)?.is_none_or(|row| row.since < since) {
-            let row = match &op.becomes {
-                Becomes::Unchanged => store.synced(uid)?,
-                Becomes::Gone => None,
-                Becomes::Row { row, .. } => Some(SyncedNode { since, ..row.clone() }),
-            };
-            self.write_row(store, uid, row.as_ref())?;
-            store.put_cloud(uid, before.as_ref())?;
+            store.put_cloud(uid, cloud.as_ref())?;
+            if is_news {
+                self.ran_ahead(uid, since);
+            }
         }
         self.after_synced(store, uid)?;
         self.look_for_gone(store, uid)?;

@@ -299,10 +299,13 @@ impl Engine {
         if store.synced(uid)?.is_some_and(|row| row.since >= since) {
             return Ok(());
         }
-        let row = offer.becomes.clone().map(|row| SyncedNode { since, ..row });
+        let old = store.synced(uid)?;
+        let offered = offer.becomes.clone().map(|row| SyncedNode { since, ..row });
         let cloud = store.cloud(uid)?;
-        let was_known = store.synced(uid)?.is_some() || self.overlay.get(uid).is_some();
-        let cloud = became_in_share(cloud, store.synced(uid)?.as_ref(), row.as_ref(), since);
+        let was_known = old.is_some() || self.overlay.get(uid).is_some();
+        let cloud = became_in_share(cloud, old.as_ref(), offered.as_ref(), since);
+        let row = offered
+            .map(|row| SyncedNode { since: content_since(&row, old.as_ref(), cloud.as_ref(), since), ..row });
         self.agree_as_offered(store, uid, row.as_ref())?;
         store.put_cloud(uid, cloud.as_ref())?;
         if let Some(row) = &row
@@ -546,6 +549,20 @@ pub(crate) fn seen(store: &dyn TreeStore) -> Result<Seq, TreeError> {
 /// The place that the root has until the share says its own.
 fn root_place() -> polder_types::Placed {
     polder_types::Placed { parent: NodeUid::ROOT, name: "root".parse().expect("a plain name") }
+}
+
+/// The version of which a row has the content, once something was taken as version `since`: an older one where only something else was taken, and
+/// the share's content is not here yet. By that the share is asked to keep what stands here.
+pub(crate) fn content_since(
+    row: &SyncedNode,
+    old: Option<&SyncedNode>,
+    cloud: Option<&CloudNode>,
+    since: Seq,
+) -> Seq {
+    let is_cloud = cloud.is_some_and(|cloud| cloud.content == row.content);
+    let old =
+        old.filter(|old| old.content == row.content && !is_cloud && !planted(Bug::RowNamesNewerVersion));
+    old.map_or(since, |old| old.since)
 }
 
 /// The share's node once an offer is its version `since`. What the feed has brought stays, but for what the offer changed in it: the offer's row has

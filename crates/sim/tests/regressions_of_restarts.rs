@@ -397,3 +397,10 @@ fn regression_of_versions_of_a_directory_the_one_with_its_permissions_was_left()
          0 s2 crash-in 2 1",
     );
 }
+
+/// A rename into a directory that cannot be read any more was told, and its answer lost with the agent. The next life found the file gone from its old place, and could not see its
+/// new one: when the directory could be read again, it was as the row said, which tells nothing, and the file was deleted in the share.
+#[test]
+fn regression_what_cannot_be_read_for_a_while_is_looked_at_after_it() {
+    passes(story_of(Bug::ThawedCountsAsBefore));
+}

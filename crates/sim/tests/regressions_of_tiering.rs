@@ -308,3 +308,10 @@ fn regression_a_program_that_waits_in_the_end_opens_nothing() {
          9995 s0 open a 1",
     );
 }
+
+/// A placeholder stood in a directory that could not be read, so that a newer version could not take its place. After a restart what that version left as it was counted
+/// as agreed, and the row named it: the share kept that version for the placeholder, and let go of what it stands for.
+#[test]
+fn regression_a_row_names_the_version_that_has_its_content() {
+    passes(story_of(Bug::RowNamesNewerVersion));
+}

@@ -87,11 +87,15 @@ impl Node {
     /// the others keep what was agreed before. Without a row from before there is one only when all is agreed,
     /// but for the time of a directory.
     pub fn agree(&self, here: &View, share: &View, stamp: Stamp) -> Becomes {
-        let since = self.share.as_ref().map_or(Seq(0), |share| share.since);
         let content = share.content.clone();
         let content = content.filter(|_| here.content == share.content || planted(Bug::AgreesTooMuch));
         let mtime_only =
             here.at == share.at && content == Some(Content::Directory) && here.attrs == share.attrs;
+        // A row names the version that had its content: by that the share is asked to keep what stands here.
+        let since = match (&self.base, &self.share) {
+            (Some(base), _) if content.is_none() && !planted(Bug::RowNamesNewerVersion) => base.since,
+            (_, share) => share.as_ref().map_or(Seq(0), |share| share.since),
+        };
         let row = match (&self.base, content) {
             (None, Some(content)) if here == share || mtime_only => SyncedNode {
                 at: share.at.clone(),
