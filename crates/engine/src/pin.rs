@@ -41,6 +41,10 @@ impl Engine {
         if self.session.mode != Mode::Steady || !is_seen || behind > BEHIND_MAX as u64 {
             return Ok(None);
         }
+        // A placeholder that has left its place unseen may stand in a directory that cannot be read, and nobody can say for which version.
+        if !self.scan.frozen().is_empty() && !planted(Bug::PinPassesUnreadable) {
+            return Ok(None);
+        }
         let mut held = if planted(Bug::MarksPinNothing) { Vec::new() } else { self.of_marks(store)? };
         if held.len() > BEHIND_MAX {
             return Ok(None);

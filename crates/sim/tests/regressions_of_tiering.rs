@@ -100,7 +100,7 @@ fn regression_a_conflict_copy_that_is_a_placeholder_is_nobodys_leftover() {
     );
 }
 
-/// As the story of `RecalledIsStored`, with a copy that a conflict had made.
+/// As `regression_a_recalled_file_is_stored_anew_when_the_share_has_lost_it`, with a copy that a conflict had made.
 #[test]
 fn regression_a_recalled_file_is_stored_anew_when_the_share_has_lost_it_and_its_name() {
     passes(
@@ -161,7 +161,18 @@ fn regression_a_placeholder_that_was_moved_is_nobodys_leftover() {
 /// for ever: what has been recalled counted as stored.
 #[test]
 fn regression_a_recalled_file_is_stored_anew_when_the_share_has_lost_it() {
-    passes(story_of(Bug::RecalledIsStored));
+    passes(
+        "seed 2052062 hosts 3 active 60000 queue 64 rows 100 tiers 7 fanotify arrive
+         8638 s0 create c
+         9270 s2 replace c
+         16649 s0 mode / 449
+         17224 s0 backup
+         17328 s0 create a
+         0 s2 lose-answer 14
+         17888 s1 recall a
+         18687 s0 set-back
+         20046 s0 rm a",
+    );
 }
 
 /// A directory could not be read, so the newer version waited, and the older one was let go by the share's history: the file here was given up nevertheless.
@@ -314,4 +325,11 @@ fn regression_a_program_that_waits_in_the_end_opens_nothing() {
 #[test]
 fn regression_a_row_names_the_version_that_has_its_content() {
     passes(story_of(Bug::RowNamesNewerVersion));
+}
+
+/// Two placeholders changed places, and the directory of one could not be read any more before anybody had looked. That one had left its place for all that was known, and
+/// the share let go of what it stands for.
+#[test]
+fn regression_nothing_is_let_go_while_a_directory_cannot_be_read() {
+    passes(story_of(Bug::PinPassesUnreadable));
 }

@@ -329,11 +329,11 @@ bugs! {
     AppliedPinsNothing,
     /// What an endpoint has read of the feed counts as applied: a placeholder that is held at an older version holds nothing.
     PinIsWhatWasRead,
-    /// What was recalled once is in the share for ever: when that has lost it, it is offered again and again, and not read.
-    RecalledIsStored,
     /// A row that takes over a newer version's place, attributes or time, and not yet its content, names that version: what the share keeps for
     /// a placeholder is not what it stands for.
     RowNamesNewerVersion,
+    /// What the share is asked to keep moves on while a directory cannot be read, into which a placeholder may have been moved.
+    PinPassesUnreadable,
     /// What counted as gone from a directory that could not be read still does when it can be read again, and is as its row says.
     ThawedCountsAsBefore,
     /// What is known of a file's content is forgotten when the share refuses it for its missing chunks: a placeholder cannot be read, and is
@@ -411,6 +411,7 @@ impl Bug {
             | Self::SilentWalkBelieved
             | Self::ReturnsWithoutItsInside
             | Self::AdoptedWithoutItsInside
+            | Self::RowNamesNewerVersion
             | Self::LooksLoseTheirDirectory
             | Self::LookWithoutDirectoryForgotten
             | Self::MovedIsStillThere

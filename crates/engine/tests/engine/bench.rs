@@ -396,4 +396,8 @@ impl Bench {
     pub fn cloud(&self, uid: NodeUid) -> Option<CloudNode> {
         self.store.cloud(uid).expect("maps")
     }
+
+    pub fn synced(&self, uid: NodeUid) -> Option<SyncedNode> {
+        self.store.synced(uid).expect("maps")
+    }
 }

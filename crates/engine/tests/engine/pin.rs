@@ -65,6 +65,22 @@ pub fn what_only_moves_is_not_behind() {
     assert_eq!(bench.pin, pinned(21, &[]));
 }
 
+/// A newer version has another name, which is given here first, and other bytes, which come later: meanwhile the older version's bytes stand
+/// under the newer one's name.
+#[test]
+pub fn what_has_moved_and_waits_for_its_bytes_is_held_as_what_it_is() {
+    let mut bench = waits(live_row(NODE, at(NodeUid::ROOT, "g"), bytes(30), 21));
+    let job = bench.find_apply().expect("it is moved").job;
+    let seen = Seen { name: name("g"), ..file(1).seen };
+    let now = Some(SeenEntry { seen, ..file(1) });
+    let results = vec![ApplyResult::Done { now, other: None, exact: true }];
+    bench.step(Event::Applied { job, results, dirs: Vec::new() });
+    bench.wait(3, 300);
+    let row = bench.synced(NODE).expect("it has a row");
+    assert_eq!((row.at, row.content), (at(NodeUid::ROOT, "g"), bytes(20)));
+    assert_eq!(bench.pin, pinned(21, &[(NODE, Seq(20))]));
+}
+
 /// Until both sides were united what stands here without a row is not known, and what the share was told before holds on.
 #[test]
 fn nothing_is_told_before_both_sides_are_united() {

@@ -55,6 +55,7 @@ fn zoo_of_the_engine() {
         (Bug::TreeIsWholeWithoutFeed, told::a_tree_is_whole_once_the_feed_was_read_in_its_session),
         (Bug::MergeEndsTooEarly, told::a_merge_goes_on_while_what_it_brings_back_is_refused),
         (Bug::OffersNotDurable, told::what_a_batch_offers_is_durable_before_it_leaves),
+        (Bug::RowNamesNewerVersion, pin::what_has_moved_and_waits_for_its_bytes_is_held_as_what_it_is),
         (Bug::MarksPinNothing, pin::what_only_a_mark_names_is_held),
     ];
     assert_all_caught(Level::Engine, cases, plant, |test| test());
