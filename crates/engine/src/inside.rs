@@ -73,7 +73,7 @@ impl Engine {
             let Some(row) = store.synced(uid)? else { continue };
             // Where another one stands, it does not: it went before the directory did.
             let is_taken = self.overlay.at(&self.overlay.key(&row.at)).is_some();
-            if is_taken && !planted(Bug::RowsHoldBesideOthers) {
+            if is_taken {
                 continue;
             }
             if self.is_inside(store, row.at.parent, dir)? {

@@ -653,3 +653,20 @@ fn regression_what_a_look_at_an_absent_volume_was_for_is_looked_at_again() {
 fn regression_what_is_new_deep_in_a_directory_goes_with_it() {
     passes(story_of(Bug::StaysInAgreedDirectories));
 }
+
+/// A directory returned in which a file had been replaced before it went: the row of the one that had stood there held beside the other, which got a conflict's name.
+#[test]
+fn regression_what_was_replaced_before_its_directory_went_does_not_return_with_it() {
+    passes(
+        "seed 10043005 hosts 2 active 60000 queue 64 rows 100 alone far
+         22644 s0 mkdir e.txt
+         24996 s0 mkdir e.txt/b
+         26832 s0 create e.txt/b/c
+         27363 s0 create d
+         32976 s0 create e.txt/a
+         32976 s0 replace e.txt/b/c
+         33511 s0 rm e.txt/a
+         35276 s0 replace d
+         35276 s0 rename e.txt d/e.txt",
+    );
+}

@@ -341,8 +341,6 @@ bugs! {
     RefusedIsUnknown,
     /// What a mark says of a placeholder without a row still counts when both sides were united long ago.
     MarksOutlastTheMerge,
-    /// A directory returns, and what another node has replaced in it stands as its row says.
-    RowsHoldBesideOthers,
     /// A row of an older version of ours is taken for the answer to an offer that was made after it: the offer is forgotten, and its answer may be lost.
     OldRowAnswersOffer,
     /// Bytes are given up before the share is known as it was when the session was opened.
