@@ -96,20 +96,10 @@ impl Engine {
         if planted(Bug::ThawedCountsAsBefore) {
             return Ok(());
         }
-        let mut inside = Vec::new();
-        for (uid, node) in self.overlay.iter() {
-            let at = match node {
-                Some(node) => Some(node.at.clone()),
-                None => store.synced(uid)?.map(|row| row.at),
-            };
-            if let Some(at) = at.filter(|_| uid != NodeUid::ROOT)
-                && self.is_inside(store, at.parent, dir)?
-            {
-                inside.push(at);
+        for at in self.differing_places(store)? {
+            if self.is_inside(store, at.parent, dir)? {
+                self.looks.pend(at.parent, Some(at.name));
             }
-        }
-        for at in inside {
-            self.looks.pend(at.parent, Some(at.name));
         }
         Ok(())
     }

@@ -126,12 +126,11 @@ impl Engine {
                 if view.local(dir)?.is_some() {
                     break;
                 }
+                if view.stranger_at(&node.at)?.is_some() {
+                    return Ok(true);
+                }
                 let key = self.overlay.key(&node.at);
-                if let Some(other) = view.local_at(key.0, &key.1)? {
-                    let is_new = store.synced(other)?.is_none() && store.cloud(other)?.is_none();
-                    if is_new && view.local(other)?.is_some_and(|other| other.kind == Kind::Directory) {
-                        return Ok(true);
-                    }
+                if view.local_at(key.0, &key.1)?.is_some() {
                     break;
                 }
                 dir = node.at.parent;

@@ -217,16 +217,22 @@ impl Engine {
         if planted(Bug::SilentWalkBelieved) {
             return Ok(());
         }
-        for (uid, node) in self.overlay.iter() {
-            let at = match node {
-                Some(node) => Some(node.at.clone()),
-                None => store.synced(uid)?.map(|row| row.at),
-            };
-            if let Some(at) = at.filter(|_| uid != NodeUid::ROOT) {
-                self.looks.pend(at.parent, Some(at.name));
-            }
+        for at in self.differing_places(store)? {
+            self.looks.pend(at.parent, Some(at.name));
         }
         Ok(())
+    }
+
+    /// Where what differs from the synced rows stands, or stood before it was gone. The root has no place.
+    pub(crate) fn differing_places(&self, store: &dyn TreeStore) -> Result<Vec<Placed>, TreeError> {
+        let mut places = Vec::new();
+        for (uid, node) in self.overlay.iter().filter(|(uid, _)| *uid != NodeUid::ROOT) {
+            match node {
+                Some(node) => places.push(node.at.clone()),
+                None => places.extend(store.synced(uid)?.map(|row| row.at)),
+            }
+        }
+        Ok(places)
     }
 
     /// Two names may be one file: both are looked at in one go, the old one first.

@@ -281,7 +281,7 @@ impl View<'_> {
         let Some(uid) = self.overlay.at(&self.overlay.key(at)) else { return Ok(None) };
         let is_dir = matches!(self.overlay.get(uid), Some(Some(node)) if node.kind == Kind::Directory);
         let is_unknown = is_dir && self.store.synced(uid)?.is_none() && self.store.cloud(uid)?.is_none();
-        Ok(Some(uid).filter(|_| is_unknown && !planted(Bug::AdriftBesideStrangers)))
+        Ok(Some(uid).filter(|_| is_unknown))
     }
 
     /// Who is known on disk by this inode. Several rows may name it: the inode of a file that was renamed over another one has

@@ -491,7 +491,11 @@ impl Engine {
                 None => match (view.synced(at)?, view.cloud(at)?) {
                     (Some(row), _) => row.at.parent,
                     // What stands in its place may be it, unknown as yet.
-                    (None, Some(node)) => view.stranger_at(&node.at)?.unwrap_or(node.at.parent),
+                    (None, Some(node)) => {
+                        let stranger = view.stranger_at(&node.at)?;
+                        let stranger = stranger.filter(|_| !planted(Bug::AdriftBesideStrangers));
+                        stranger.unwrap_or(node.at.parent)
+                    }
                     (None, None) => return Ok(false),
                 },
             };

@@ -309,9 +309,10 @@ pub(crate) fn ident_of(NodeUid(key): NodeUid) -> FileIdent {
 }
 
 impl Host {
-    /// What placeholders here stand for.
-    pub(crate) fn stood_for(&self) -> impl Iterator<Item = Token> + use<'_> {
-        self.disk.placeholders().into_iter().filter_map(|ino| self.disk.token(ino))
+    /// What placeholders here stand for, each beside this server's number.
+    pub(crate) fn stood_for(&self) -> impl Iterator<Item = (usize, Token)> + use<'_> {
+        let tokens = self.disk.placeholders().into_iter().filter_map(|ino| self.disk.token(ino));
+        tokens.map(|token| (self.nth, token))
     }
 
     /// Whether programs are served: else they wait, but for what they have open already.

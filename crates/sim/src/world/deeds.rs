@@ -233,7 +233,7 @@ impl World {
             server.gate.lose_machine();
             server.disk.lose_programs();
         });
-        let stood_for: Vec<_> = self.hosts[host].stood_for().map(|token| (host, token)).collect();
+        let stood_for: Vec<_> = self.hosts[host].stood_for().collect();
         self.unheld.extend(stood_for);
     }
 
@@ -246,8 +246,8 @@ impl World {
         (copy.endpoint, copy.skew_ms, copy.mounted) = (server.endpoint, server.skew_ms, server.mounted);
         copy.disk.lose_programs();
         copy.gate = Gate::new(server.gate.on, server.gate.arrive);
-        let unheld = server.stood_for().filter(|token| self.unheld.contains(&(host, *token)));
-        let unheld: Vec<_> = unheld.map(|token| (nth, token)).collect();
+        let unheld = server.stood_for().filter(|of_server| self.unheld.contains(of_server));
+        let unheld: Vec<_> = unheld.map(|(_, token)| (nth, token)).collect();
         self.unheld.extend(unheld);
         self.hosts.push(copy);
         self.hints_due.push(false);
@@ -264,9 +264,7 @@ impl World {
         let is_version = |content: Content| all_contents(&self.service).any(|other| *other == content);
         let is_held = |token: Token| is_version(content_of(token)) && self.can_be_read(token);
         let others = Others::with_bytes(self.hosts.iter(), is_held);
-        let hosts = self.hosts.iter();
-        let stood_for: Vec<_> =
-            hosts.flat_map(|host| host.stood_for().map(|token| (host.nth, token))).collect();
+        let stood_for: Vec<_> = self.hosts.iter().flat_map(Host::stood_for).collect();
         self.unheld.extend(stood_for);
         self.ghost.lost_centrally(&self.service, &before, &others);
         self.disconnect_all();

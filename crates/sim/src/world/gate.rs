@@ -458,15 +458,15 @@ impl World {
     fn copies_are_unheld(&mut self, host: usize) {
         let endpoint = self.hosts[host].endpoint;
         let copies = self.hosts.iter().filter(|copy| copy.nth != host && copy.endpoint == endpoint);
-        let stood_for: Vec<_> =
-            copies.flat_map(|copy| copy.stood_for().map(|token| (copy.nth, token))).collect();
+        let stood_for: Vec<_> = copies.flat_map(Host::stood_for).collect();
         self.unheld.extend(stood_for);
     }
 
     /// What placeholders stand for and the share cannot give: nobody can be equal there.
     pub(super) fn unavailable(&self) -> BTreeSet<Token> {
         let hosts = self.hosts.iter().filter(|host| host.gate.on);
-        hosts.flat_map(Host::stood_for).filter(|token| !self.can_be_read(*token)).collect()
+        let tokens = hosts.flat_map(Host::stood_for).map(|(_, token)| token);
+        tokens.filter(|token| !self.can_be_read(*token)).collect()
     }
 
     pub(super) fn can_be_read(&self, token: Token) -> bool {
